@@ -1,0 +1,136 @@
+"""From a settings model to a command line, and from a validation failure to one line.
+
+argparse splits words and prints the help; pydantic converts, checks and holds every default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shlex
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from trainer.config import Settings
+from trainer.errors import UserError
+
+S = TypeVar("S", bound=Settings)
+
+
+def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
+    """Give ``parser`` one option per field of ``model``, grouped, with type, default and bounds."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file with the same keys; options win"
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        assert isinstance(extra, dict)
+        title = str(extra["group"])
+        group = groups.setdefault(title, parser.add_argument_group(title))
+        group.add_argument(
+            option(name),
+            dest=name,
+            default=argparse.SUPPRESS,
+            metavar=_type_name(field.annotation),
+            help=f"{field.description} [{_default_and_bounds(field)}]".replace("%", "%%"),
+        )
+
+
+def parse_settings(arguments: argparse.Namespace, model: type[S]) -> S:
+    """The settings of ``--config``, overridden by the options given.
+
+    Raises UserError naming the option for a value that does not fit, an unknown key or a file that
+    cannot be read.
+    """
+    values = vars(arguments)
+    from_file = read_yaml(values["config"]) if values.get("config") else {}
+    given = {name: values[name] for name in model.model_fields if name in values}
+    return validated(model, {**from_file, **given}, spell=option)
+
+
+def validated(model: type[S], values: Mapping[str, Any], *, spell: Any = str, where: str = "") -> S:
+    """``model(**values)``, its failure turned into one line; ``spell`` writes a setting's name."""
+    try:
+        return model(**values)
+    except ValidationError as failure:
+        raise UserError(where + describe(failure, model, spell)) from None
+
+
+def describe(failure: ValidationError, model: type[Settings], spell: Any = str) -> str:
+    """The first problem of ``failure`` in one line, with the nearest name for an unknown key.
+
+    Unknown keys come first: a misspelt one often goes with a required one that is missing.
+    """
+    problems = sorted(failure.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    problem = problems[0]
+    *parents, name = map(str, problem["loc"] or ("",))
+    path = ".".join([*parents, name])
+    if problem["type"] == "extra_forbidden":
+        missing = [str(p["loc"][-1]) for p in problems if p["type"] == "missing"]
+        near = difflib.get_close_matches(name, missing if parents else model.model_fields, n=1)
+        hint = f"; did you mean {spell(near[0])}?" if near else "; remove it"
+        return f"unknown setting {path}{hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not path:
+        return message
+    name = spell(path) if path in model.model_fields else path
+    if problem["type"] in ("value_error", "missing"):
+        return f"{name}: {message}"
+    return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping. Raises UserError when the file is missing, not YAML or not a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); check the path") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not valid YAML: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path}: must hold `setting: value` lines")
+    return content
+
+
+def options(settings: Settings, names: Sequence[str]) -> str:
+    """The command line that gives ``names`` their values in ``settings``, quoted for a shell."""
+    values = settings.model_dump(mode="json")
+    words = []
+    for name in names:
+        value = values[name]
+        words += [option(name), str(int(value) if isinstance(value, bool) else value)]
+    return shlex.join(words)
+
+
+def option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _type_name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return "{" + ",".join(get_args(annotation)) + "}"
+    if origin in (Union, types.UnionType):
+        return "|".join(_type_name(a) for a in get_args(annotation) if a is not types.NoneType)
+    if annotation is bool:
+        return "{0,1}"
+    return "PATH" if annotation is Path else str(annotation.__name__)
+
+
+def _default_and_bounds(field: FieldInfo) -> str:
+    default = int(field.default) if isinstance(field.default, bool) else field.default
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    bounds = [
+        f"{sign} {getattr(constraint, key)}"
+        for constraint in field.metadata
+        for key, sign in signs.items()
+        if hasattr(constraint, key)
+    ]
+    return ", ".join([f"default {default}", *bounds])
