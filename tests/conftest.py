@@ -1,0 +1,81 @@
+"""Fixtures: real prepared data, whole runs through the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+BIN = Path(sys.executable).parent
+
+torch.set_num_threads(1)
+
+
+def shared_file(name: str) -> Path:
+    """A file of the authors' or of real images that a developer may have beside the checkout."""
+    path = SHARED / name
+    if not path.is_file():
+        pytest.skip(f"needs {name} in ../shared/data, which this machine does not have")
+    return path
+
+
+def command(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the environment under test with one thread per process."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    return subprocess.run(
+        [str(a) for a in arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def trainer(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return command(sys.executable, "-m", "trainer", *arguments)
+
+
+def torchrun(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return command(
+        BIN / "torchrun", "--standalone", "--nproc-per-node", processes, "-m", "trainer", *arguments
+    )
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The message of a command that must have failed with one ``error:`` line and no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_metrics(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]]) -> None:
+    """Equal to 1e-5, line by line and key by key."""
+    assert len(a) == len(b) > 0
+    for left, right in zip(a, b, strict=True):
+        empty = {key for key, value in left.items() if value is None}
+        assert empty == {key for key, value in right.items() if value is None}
+        numbers = {key: value for key, value in left.items() if key not in empty}
+        assert numbers == pytest.approx(
+            {key: value for key, value in right.items() if key not in empty}, rel=1e-5, abs=1e-5
+        )
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits as .beton files, made by the real commands."""
+    folder = tmp_path_factory.mktemp("digits")
+    for step in (["prepare", "--out", folder], ["beton", "--data-pth", folder]):
+        done = trainer(*step)
+        assert done.returncode == 0, done.stderr
+    return folder

@@ -1,0 +1,129 @@
+"""Our reader against FFCV's own reader and loader; damaged files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import one_line, trainer
+from trainer.config import BetonSettings
+from trainer.data.beton import read_beton, sidecar_path, write_betons
+from trainer.data.prepare import read_prepared
+from trainer.data.specs import DATASETS
+from trainer.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random RGB images that fill several pages of a .beton, written by two workers."""
+    folder = tmp_path_factory.mktemp("colour")
+    draw = np.random.default_rng(0)
+    for split, n in (("train", 1500), ("test", 30)):
+        np.savez(
+            folder / f"{split}.npz",
+            images=draw.integers(0, 256, (n, 32, 32, 3), np.uint8),
+            labels=draw.integers(0, 10, n),
+            classes=list(DATASETS["cifar10"].classes),
+        )
+    write_betons(BetonSettings(data_pth=folder, num_workers=2))
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_reading_returns_what_was_prepared_in_order(colour: Path, split: str) -> None:
+    prepared, _ = read_prepared(colour / f"{split}.npz")
+    read = read_beton(colour / f"{split}.beton")
+    assert np.array_equal(read.images, prepared.images)
+    assert np.array_equal(read.labels, prepared.labels)
+
+
+def test_ffcvs_reader_finds_the_same_header_and_labels(digits: Path, colour: Path) -> None:
+    from ffcv.fields import IntField, NDArrayField, RGBImageField
+    from ffcv.reader import Reader
+
+    for folder, field in ((digits, NDArrayField), (colour, RGBImageField)):
+        path = folder / "train.beton"
+        theirs, ours = Reader(str(path)), read_beton(path)
+        assert theirs.num_samples == len(ours.labels)
+        assert [type(handler) for handler in theirs.handlers.values()] == [field, IntField]
+        assert np.array_equal(theirs.metadata["f1"], ours.labels)
+
+
+@pytest.mark.slow
+def test_ffcvs_loader_decodes_the_same_images(colour: Path) -> None:
+    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+
+    path = colour / "train.beton"
+    loader = Loader(
+        str(path),
+        batch_size=100,
+        num_workers=1,
+        order=OrderOption.SEQUENTIAL,
+        pipelines={"image": [SimpleRGBImageDecoder()], "label": [IntDecoder()]},
+    )
+    batches = [(images.copy(), labels.copy()) for images, labels in loader]
+    ours = read_beton(path)
+    assert np.array_equal(np.concatenate([images for images, _ in batches]), ours.images)
+    assert np.array_equal(np.concatenate([labels for _, labels in batches]).ravel(), ours.labels)
+
+
+def test_the_sidecar_says_how_the_file_was_made(colour: Path) -> None:
+    sidecar = json.loads(sidecar_path(colour / "train.beton").read_text())
+    assert sidecar["samples"] == 1500 == sum(sidecar["samples_per_class"].values())
+    assert sidecar["arguments"] == {"split": "train", "num_workers": 2}
+    assert sidecar["versions"]["ffcv"] == "1.0.2"
+    assert sidecar["bytes"] == (colour / "train.beton").stat().st_size
+
+
+@pytest.fixture
+def copy(digits: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("keep", [0, 10, 1000, 100_000, -1])
+def test_a_truncated_file_is_refused(copy: Path, keep: int) -> None:
+    path = copy / "train.beton"
+    path.write_bytes(path.read_bytes()[:keep])
+    message = one_line(trainer("train", "--data-pth", copy, "--log-pth", copy / "run"))
+    assert str(path) in message
+    assert "truncated or changed" in message
+    assert not (copy / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("keep", [10, 3000, 100_000])
+def test_a_truncated_file_is_refused_even_if_its_sidecar_agrees(copy: Path, keep: int) -> None:
+    from trainer.files import sha256
+
+    path = copy / "train.beton"
+    path.write_bytes(path.read_bytes()[:keep])
+    sidecar = {"bytes": keep, "sha256": sha256(path)}
+    sidecar_path(path).write_text(json.dumps(sidecar))
+    with pytest.raises(UserError, match="not a whole"):
+        read_beton(path)
+
+
+def test_a_flipped_bit_is_refused(copy: Path) -> None:
+    path = copy / "train.beton"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="content changed"):
+        read_beton(path)
+
+
+def test_a_missing_sidecar_or_file_is_refused(copy: Path) -> None:
+    sidecar_path(copy / "test.beton").unlink()
+    with pytest.raises(UserError, match="run `beton` again"):
+        read_beton(copy / "test.beton")
+    with pytest.raises(UserError, match="no such file"):
+        read_beton(copy / "other.beton")
+
+
+def test_a_failed_write_leaves_no_file_under_the_final_name(copy: Path) -> None:
+    (copy / "test.npz").write_bytes((copy / "test.npz").read_bytes()[:-100])
+    (copy / "test.beton").unlink()
+    assert "test.npz" in one_line(trainer("beton", "--data-pth", copy))
+    assert not list(copy.glob("*test.beton")) + list(copy.glob("*.tmp"))

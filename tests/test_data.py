@@ -1,0 +1,120 @@
+"""Batches against torchvision's transforms and plain indexing."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import functional as TF
+
+from trainer.data.augment import crop_windows, random_views, take
+from trainer.data.memory import BLOCK_BYTES, Batch, MemorySet, TrainingSet
+from trainer.data.prepare import Arrays
+from trainer.data.specs import DATASETS
+from trainer.sampling import Purpose, Sampler, generator, label_offsets
+
+CPU = torch.device("cpu")
+CIFAR10, DIGITS = DATASETS["cifar10"], DATASETS["digits"]
+
+
+def arrays(n: int = 40, spec: object = CIFAR10) -> Arrays:
+    draw = np.random.default_rng(0)
+    shape = (n, spec.image_size, spec.image_size, spec.channels)  # type: ignore[attr-defined]
+    images = draw.integers(0, 256, shape, np.uint8)
+    return Arrays(images, draw.integers(0, 10, n).astype(np.int64))
+
+
+def training_set(augmented: bool = True, noise_p: float = 0.0) -> TrainingSet:
+    return TrainingSet(arrays(), CIFAR10, CPU, torch.float32, augmented=augmented, noise_p=noise_p)
+
+
+SAMPLER = Sampler(seed=4, num_samples=40, num_clients=4, batch_size=2, steps_per_epoch=5)
+
+
+def first(count: int, clients: range, start: int = 0, **options: object) -> list[Batch]:
+    batches = training_set(**options).batches(SAMPLER, clients, start, epoch=2)  # type: ignore[arg-type]
+    return [next(batches) for _ in range(count)]
+
+
+def test_crop_and_flip_are_torchvisions() -> None:
+    images = torch.from_numpy(arrays().images.transpose(0, 3, 1, 2).copy())
+    indices = np.array([[0, 7], [7, 39]])
+    views = random_views(np.random.default_rng(3), indices.shape, CIFAR10)
+    got = take(crop_windows(images, CIFAR10.padding), indices, views)
+    for i in np.ndindex(indices.shape):
+        padded = TF.pad(images[indices[i]], [4])
+        wanted = TF.crop(padded, int(views.rows[i]), int(views.columns[i]), 32, 32)
+        if views.mirrored[i]:
+            wanted = TF.hflip(wanted)
+        assert torch.equal(got[i], wanted)
+
+
+def test_crops_reach_every_offset_equally_and_half_are_mirrored() -> None:
+    from scipy import stats
+
+    views = random_views(np.random.default_rng(0), (90_000,), CIFAR10)
+    for offsets in (views.rows, views.columns):
+        assert stats.chisquare(np.bincount(offsets, minlength=9)).pvalue > 1e-4
+    assert stats.binomtest(int(views.mirrored.sum()), 90_000).pvalue > 1e-4
+    assert not random_views(np.random.default_rng(0), (100,), DIGITS).mirrored.any()
+
+
+def test_normalisation_is_torchvisions() -> None:
+    data = MemorySet(arrays(), CIFAR10, CPU, torch.float32)
+    wanted = TF.normalize(data.images / 255, list(CIFAR10.mean), list(CIFAR10.std))
+    torch.testing.assert_close(data.normalise(data.images), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_digits_mean_and_deviation_are_those_of_the_data() -> None:
+    from sklearn.datasets import load_digits
+
+    pixels = load_digits().images * 15 / 255
+    assert DIGITS.mean[0] == pytest.approx(pixels.mean(), abs=1e-4)
+    assert DIGITS.std[0] == pytest.approx(pixels.std(), abs=1e-4)
+
+
+def test_each_client_gets_the_samples_that_the_sampler_deals_it() -> None:
+    data, steps = arrays(), first(10, range(4), augmented=False)
+    plain = MemorySet(data, CIFAR10, CPU, torch.float32)
+    for step, batch in enumerate(steps):
+        indices = SAMPLER.epoch(2 + step // 5)[step % 5]
+        assert torch.equal(batch.labels, torch.from_numpy(data.labels[indices]))
+        assert torch.equal(batch.images, plain.normalise(plain.images[torch.from_numpy(indices)]))
+
+
+@pytest.mark.parametrize("noise_p", [0.0, 0.4])
+def test_batches_do_not_depend_on_processes_blocks_or_where_one_begins(
+    noise_p: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = first(12, range(4), noise_p=noise_p)
+    monkeypatch.setattr("trainer.data.memory.BLOCK_BYTES", 1)  # one step a block
+    assert BLOCK_BYTES > 1
+    for clients in (range(2), range(2, 4), range(1, 2)):
+        part = first(5, clients, start=7, noise_p=noise_p)
+        for expected, got in zip(whole[7:], part, strict=True):
+            own = slice(clients.start, clients.stop)
+            assert torch.equal(expected.images[own], got.images)
+            assert torch.equal(expected.labels[own], got.labels)
+
+
+def test_label_noise_adds_the_drawn_offsets_anew_each_epoch() -> None:
+    clean, noisy = first(10, range(4)), first(10, range(4), noise_p=0.5)
+    for step, (a, b) in enumerate(zip(clean, noisy, strict=True)):
+        offsets = label_offsets(4, 2 + step // 5, SAMPLER.shape, 0.5, 10)[step % 5]
+        assert torch.equal(b.labels, (a.labels + torch.from_numpy(offsets)) % 10)
+        assert torch.equal(a.images, b.images)
+
+
+def test_batchnorm_batches_are_shared_by_the_processes_without_overlap() -> None:
+    data = training_set()
+    whole = list(data.batchnorm_images(0, 9, 7, 3, slice(0, 7)))
+    for size in (1, 2, 3):
+        dealt = [
+            list(data.batchnorm_images(0, 9, 7, 3, slice(rank, 7, size))) for rank in range(size)
+        ]
+        for i, images in enumerate(whole):
+            assert torch.equal(dealt[i % size][i // size], images)
+
+
+def test_purposes_give_batchnorm_views_of_their_own() -> None:
+    a = generator(0, Purpose.BATCHNORM, 5).random(4)
+    b = generator(0, Purpose.BATCHNORM_VIEWS, 5).random(4)
+    assert not np.array_equal(a, b)

@@ -1,0 +1,160 @@
+"""Every source of raw data, and what is wrong with bad ones."""
+
+import hashlib
+import io
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import one_line, shared_file, trainer
+from trainer.config import PrepareSettings
+from trainer.data.prepare import prepare, read_prepared
+from trainer.data.specs import DATASETS
+from trainer.errors import UserError
+
+CLASSES = DATASETS["cifar10"].classes
+
+
+def pixels(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two training images and one test image per class, lossless."""
+    for split, count in (("train", 2), ("test", 1)):
+        for label, name in enumerate(CLASSES):
+            target = tmp_path / "raw" / split / name
+            target.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(pixels(100 * label + i)).save(target / f"{i}.png")
+    return tmp_path / "raw"
+
+
+def refused(source: Path, out: Path) -> str:
+    """The error line of `prepare` on a bad ``source``, which must leave nothing behind."""
+    done = trainer("prepare", "--dataset", "cifar10", "--source", source, "--out", out)
+    message = one_line(done)
+    assert not list(out.glob("*"))
+    return message
+
+
+def test_digits_are_sklearns_split_once(digits: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    train, classes = read_prepared(digits / "train.npz")
+    test, _ = read_prepared(digits / "test.npz")
+    assert (len(train.labels), len(test.labels)) == (797, 1000)
+    assert classes == tuple("0123456789")
+    both = np.concatenate([train.images, test.images]).reshape(1797, 64)
+    wanted = (load_digits().data * 15).astype(np.uint8)
+    order = np.lexsort(both.T), np.lexsort(wanted.T)
+    assert np.array_equal(both[order[0]], wanted[order[1]])
+
+
+def test_class_folders_become_arrays_in_label_order(folder: Path, tmp_path: Path) -> None:
+    counts = prepare(PrepareSettings(dataset="cifar10", source=folder, out=tmp_path / "out"))
+    assert counts == {"train": 20, "test": 10}
+    train, classes = read_prepared(tmp_path / "out" / "train.npz")
+    assert classes == CLASSES
+    for i, (image, label) in enumerate(zip(train.images, train.labels, strict=True)):
+        assert label == i // 2
+        assert np.array_equal(image, pixels(100 * (i // 2) + i % 2))
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    message = refused(tmp_path / "nowhere", tmp_path / "out")
+    assert "nowhere" in message
+    assert "train/<class>/" in message
+
+
+def test_a_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "raw" / "train").mkdir(parents=True)
+    message = refused(tmp_path / "raw", tmp_path / "out")
+    assert "airplane" in message
+    assert "found none" in message
+
+
+def test_a_missing_class_is_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "train" / "frog").rename(folder / "frog")
+    assert "expected the class folders" in refused(folder, tmp_path / "out")
+
+
+def test_an_empty_class_is_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "test" / "ship" / "0.png").unlink()
+    assert "ship" in refused(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("keep", [0, 20, 1000])
+def test_a_truncated_image_is_named(folder: Path, tmp_path: Path, keep: int) -> None:
+    image = folder / "test" / "deer" / "0.png"
+    image.write_bytes(image.read_bytes()[:keep])
+    assert str(image) in refused(folder, tmp_path / "out")
+
+
+def test_an_image_of_another_size_is_named(folder: Path, tmp_path: Path) -> None:
+    image = folder / "train" / "cat" / "1.png"
+    Image.fromarray(pixels(0)[:16]).save(image)
+    message = refused(folder, tmp_path / "out")
+    assert str(image) in message
+    assert "(16, 32, 3)" in message
+
+
+def test_a_file_that_is_not_the_official_archive_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    archive.write_bytes(b"not it")
+    assert "MD5" in refused(archive, tmp_path / "out")
+
+
+def test_the_official_archives_layout_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive of that layout, torchvision's checksums replaced by those of its files."""
+    from torchvision.datasets import CIFAR10
+
+    archive = tmp_path / CIFAR10.filename
+    sums: dict[str, str] = {}
+    with tarfile.open(archive, "w:gz") as tar:
+
+        def add(name: str, content: object) -> None:
+            data = pickle.dumps(content)
+            sums[name] = hashlib.md5(data).hexdigest()
+            info = tarfile.TarInfo(f"{CIFAR10.base_folder}/{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+        for name, _ in CIFAR10.train_list + CIFAR10.test_list:
+            images = np.stack([pixels(i).transpose(2, 0, 1).ravel() for i in range(10)])
+            add(name, {"data": images, "labels": list(range(10))})
+        add("batches.meta", {"label_names": list(CLASSES)})
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    for attribute in ("train_list", "test_list"):
+        listed = [[name, sums[name]] for name, _ in getattr(CIFAR10, attribute)]
+        monkeypatch.setattr(CIFAR10, attribute, listed)
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+    counts = prepare(PrepareSettings(dataset="cifar10", source=archive, out=tmp_path / "out"))
+    assert counts == {"train": 50, "test": 10}
+    test, _ = read_prepared(tmp_path / "out" / "test.npz")
+    assert np.array_equal(test.images[3], pixels(3))
+    assert test.labels.tolist() == list(range(10))
+
+
+def test_digits_take_no_source(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leave source out"):
+        prepare(PrepareSettings(source=tmp_path, out=tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_the_real_images_are_read(tmp_path: Path) -> None:
+    archive = shared_file("cifar10-jpeg.tar.xz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "raw", filter="data")
+    counts = prepare(PrepareSettings(dataset="cifar10", source=tmp_path / "raw", out=tmp_path))
+    assert counts == {"train": 50_000, "test": 10_000}
+    train, _ = read_prepared(tmp_path / "train.npz")
+    assert np.bincount(train.labels).tolist() == [5000] * 10

@@ -1,0 +1,81 @@
+"""The command line: ``python -m trainer {prepare,beton,train}``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.cli import add_settings, parse_settings
+from trainer.config import BetonSettings, PrepareSettings, RunSettings, Settings
+from trainer.errors import UserError
+
+
+def prepare(settings: PrepareSettings) -> None:
+    from trainer.data import prepare as data
+
+    for split, count in data.prepare(settings).items():
+        print(f"{settings.out / split}.npz: {count} images")
+
+
+def beton(settings: BetonSettings) -> None:
+    from trainer.data.beton import write_betons
+
+    for split, sidecar in write_betons(settings).items():
+        print(f"{settings.data_pth / split}.beton: {sidecar['samples']} samples, verified")
+
+
+def train(settings: RunSettings) -> None:
+    from trainer.processes import check_world, join_world, world_size
+
+    check_world(settings, world_size())
+
+    from trainer import engine
+
+    with join_world(settings) as world:
+        engine.train(settings, world)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a sub-command takes, does and says in ``--help``."""
+
+    settings: type[Settings]
+    run: Callable[[Any], None]
+    help: str
+
+
+COMMANDS = {
+    "prepare": Command(PrepareSettings, prepare, "raw data to arrays: download, verify, decode"),
+    "beton": Command(BetonSettings, beton, "arrays to FFCV .beton files, verified"),
+    "train": Command(
+        RunSettings, train, "one run of Local SGD; torchrun starts it on several processes"
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=command.help, description=command.help, allow_abbrev=False
+        )
+        add_settings(sub, command.settings)
+    parsed = parser.parse_args(arguments)
+    command = COMMANDS[parsed.command]
+    try:
+        command.run(parse_settings(parsed, command.settings))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

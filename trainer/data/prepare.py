@@ -1,0 +1,169 @@
+"""Raw data, verified, to one layout: ``train.npz`` and ``test.npz``.
+
+Each holds ``images`` (N, H, W, C) uint8, ``labels`` (N,) int64 and ``classes`` (names in label
+order).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from trainer.config import PrepareSettings
+from trainer.data.specs import DATASETS, DatasetSpec
+from trainer.errors import UserError
+from trainer.files import atomic
+
+SPLITS = ("train", "test")
+DIGITS_TEST_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """``images`` (N, H, W, C) uint8 and ``labels`` (N,) int64."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def prepare(settings: PrepareSettings) -> dict[str, int]:
+    """Write both splits of ``settings.dataset``; returns the number of images of each.
+
+    Raises UserError for a source that is missing, damaged or laid out otherwise; then neither
+    final file name is touched.
+    """
+    spec = DATASETS[settings.dataset]
+    splits = SOURCES[settings.dataset](settings.source, spec)
+    for name, split in splits.items():
+        _check(split, spec, f"{settings.dataset} {name}")
+    for name, split in splits.items():
+        with atomic(settings.out / f"{name}.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, images=split.images, labels=split.labels, classes=list(spec.classes))
+    return {name: len(split.labels) for name, split in splits.items()}
+
+
+def read_prepared(path: Path) -> tuple[Arrays, tuple[str, ...]]:
+    """The arrays and class names that ``prepare`` wrote to ``path``."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = Arrays(content["images"], content["labels"])
+            return arrays, tuple(str(name) for name in content["classes"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); run `prepare` again") from None
+
+
+def _digits(source: Path | None, spec: DatasetSpec) -> dict[str, Arrays]:
+    """scikit-learn's 8×8 digits, split once for all seeds: 797 images to train, 1,000 to test."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    if source is not None:
+        raise UserError(f"source {source}: digits come with scikit-learn; leave source out")
+    bunch = load_digits()
+    images = (bunch.images * 15).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int64)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=DIGITS_TEST_IMAGES, stratify=labels, random_state=0
+    )
+    return {
+        "train": Arrays(images[train], labels[train]),
+        "test": Arrays(images[test], labels[test]),
+    }
+
+
+def _cifar10(source: Path | None, spec: DatasetSpec) -> dict[str, Arrays]:
+    if source is not None and not source.exists():
+        raise UserError(
+            f"source {source}: no such file or folder; give cifar-10-python.tar.gz "
+            "or a folder with train/<class>/ and test/<class>/"
+        )
+    if source is not None and source.is_dir():
+        return {split: read_image_folder(source / split, spec) for split in SPLITS}
+    return read_cifar10_archive(source)
+
+
+def read_cifar10_archive(archive: Path | None) -> dict[str, Arrays]:
+    """The official CIFAR-10 (python version), downloaded or from a local copy of the archive.
+
+    torchvision checks the MD5 of the archive and of every file in it.
+    Source: https://www.cs.toronto.edu/~kriz/cifar.html
+    """
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    if archive is not None and not check_integrity(str(archive), CIFAR10.tgz_md5):
+        raise UserError(
+            f"source {archive}: not the official CIFAR-10 archive (its MD5 is not "
+            f"{CIFAR10.tgz_md5}); download it again or give a folder of class folders"
+        )
+    with tempfile.TemporaryDirectory() as root:
+        if archive is not None:
+            shutil.copyfile(archive, Path(root) / CIFAR10.filename)
+        try:
+            splits = {s: CIFAR10(root, train=s == "train", download=True) for s in SPLITS}
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"cifar10: the download from {CIFAR10.url} failed ({error}); put the archive or a "
+                "folder of class folders on this machine and name it as the source"
+            ) from None
+    return {s: Arrays(d.data, np.asarray(d.targets, np.int64)) for s, d in splits.items()}
+
+
+def read_image_folder(folder: Path, spec: DatasetSpec) -> Arrays:
+    """A folder of class folders of images, in sorted order of class and file name.
+
+    Raises UserError for a missing folder, for class folders other than ``spec.classes`` and for the
+    first image that is truncated or of another size.
+    """
+    from torchvision.datasets import ImageFolder
+
+    if not folder.is_dir():
+        raise UserError(f"source {folder}: no such folder; expected {folder}/<class>/<image>")
+    found = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    if found != tuple(sorted(spec.classes)):
+        raise UserError(
+            f"source {folder}: expected the class folders {', '.join(sorted(spec.classes))}, "
+            f"found {', '.join(found) or 'none'}"
+        )
+    try:
+        dataset = ImageFolder(str(folder))
+    except FileNotFoundError as error:
+        raise UserError(f"source {folder}: {error}") from None
+    shape = (spec.image_size, spec.image_size, spec.channels)
+    images = np.empty((len(dataset), *shape), np.uint8)
+    labels = np.empty(len(dataset), np.int64)
+    for i, (path, label) in enumerate(tqdm(dataset.samples, desc=str(folder), mininterval=2)):
+        try:
+            image = np.asarray(dataset.loader(path))
+        except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for some broken files
+            raise UserError(
+                f"{path}: not a readable image ({error}); replace or remove it"
+            ) from None
+        if image.shape != shape:
+            raise UserError(f"{path}: image of shape {image.shape}, expected {shape}; resize it")
+        images[i], labels[i] = image, spec.classes.index(dataset.classes[label])
+    return Arrays(images, labels)
+
+
+def _check(split: Arrays, spec: DatasetSpec, name: str) -> None:
+    assert split.images.shape[1:] == (spec.image_size, spec.image_size, spec.channels), name
+    assert split.images.dtype == np.uint8 and len(split.images) == len(split.labels), name
+    missing = set(range(len(spec.classes))) - set(split.labels.tolist())
+    if missing:
+        classes = ", ".join(spec.classes[i] for i in sorted(missing))
+        raise UserError(f"{name}: no images of class {classes}; the data are incomplete")
+
+
+SOURCES: dict[str, Callable[[Path | None, DatasetSpec], dict[str, Arrays]]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+}

@@ -1,0 +1,95 @@
+"""Which sample which client sees at which step, and every other random choice of a run.
+
+All of it is counter-based: Philox (Salmon et al. 2011) keyed by (seed, purpose) and counted by
+epoch or step. A draw covers all K clients and is cut to a process's share afterwards, so that the
+run does not depend on the number of processes and can begin at any step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Purpose(IntEnum):
+    """What the numbers are for; each purpose has a stream of its own. Never renumber."""
+
+    ORDER = 0
+    CROP_AND_FLIP = 1
+    LABEL_NOISE = 2
+    TRAIN_SUBSET = 3
+    BATCHNORM = 4
+    BATCHNORM_VIEWS = 5
+
+
+def generator(seed: int, purpose: Purpose, count: int = 0) -> np.random.Generator:
+    """The stream of ``purpose`` at ``count`` (an epoch or a step) of a run with ``seed``."""
+    # The low words count within the stream; `count` stands in the high word, out of their reach.
+    return np.random.Generator(np.random.Philox(key=[seed, int(purpose)], counter=[0, 0, 0, count]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Deals ``num_samples`` training samples to K clients in batches of B_loc.
+
+    Without replacement, each epoch's permutation is dealt step by step and client by client, no
+    sample twice in an epoch; what is left after ``steps_per_epoch`` steps of B = K · B_loc samples
+    is dropped. With replacement, each place is drawn uniformly.
+    """
+
+    seed: int
+    num_samples: int
+    num_clients: int
+    batch_size: int
+    steps_per_epoch: int
+    replacement: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(steps of an epoch, K, B_loc)"""
+        return self.steps_per_epoch, self.num_clients, self.batch_size
+
+    def epoch(self, epoch: int) -> NDArray[np.int64]:
+        """Sample indices of one epoch, shape (steps, K, B_loc)."""
+        draw = generator(self.seed, Purpose.ORDER, epoch)
+        if self.replacement:
+            return draw.integers(self.num_samples, size=self.shape)
+        order = draw.permutation(self.num_samples)
+        return order[: int(np.prod(self.shape))].reshape(self.shape)
+
+
+def train_subset(seed: int, num_samples: int, size: int) -> NDArray[np.int64]:
+    """``size`` of ``num_samples`` indices, sorted, a function of ``seed`` alone."""
+    chosen = generator(seed, Purpose.TRAIN_SUBSET).choice(num_samples, size, replace=False)
+    return np.sort(chosen)
+
+
+def label_offsets(
+    seed: int, epoch: int, shape: tuple[int, ...], p: float, num_classes: int
+) -> NDArray[np.int64]:
+    """What to add to each label modulo ``num_classes``: 0 with probability 1 − p, else uniform.
+
+    The label noise of section 5 and Figure 7 of the paper: a fresh draw at every step, uniform over
+    the other classes.
+    """
+    if p == 0:
+        return np.zeros(shape, np.int64)
+    draw = generator(seed, Purpose.LABEL_NOISE, epoch)
+    flipped = draw.random(shape) < p
+    return np.where(flipped, draw.integers(1, num_classes, size=shape), 0)
+
+
+def batchnorm_batches(
+    seed: int, step: int, num_samples: int, num_batches: int, batch_size: int
+) -> NDArray[np.int64]:
+    """Indices (num_batches, B_loc) of the batches that re-estimate BatchNorm at ``step``.
+
+    Dealt from as many permutations as it takes.
+    """
+    draw = generator(seed, Purpose.BATCHNORM, step)
+    passes = -(-num_batches * batch_size // num_samples)
+    order = np.concatenate([draw.permutation(num_samples) for _ in range(passes)])
+    return order[: num_batches * batch_size].reshape(num_batches, batch_size)
