@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks and the plain reference implementation they compare with."""

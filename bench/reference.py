@@ -1,0 +1,85 @@
+"""Local SGD the plain way: K deep copies of a model, one `torch.optim.SGD` each, a Python loop.
+
+The truth that the trainer is tested against and the baseline that it is timed against. It shares no
+code with the trainer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+
+
+def local_sgd(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    local_steps: Sequence[int],
+    num_clients: int,
+    lr: Callable[[int], float],
+    *,
+    weight_decay: float = 0.0,
+    group_weight: bool = False,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+) -> nn.Module:
+    """The averaged model after rounds of ``local_steps`` steps each.
+
+    ``batches`` gives one step at a time: images (K, B_loc, …) and labels (K, B_loc). ``lr`` maps
+    the step to η. Each client keeps its momentum over averagings.
+    """
+    clients = [copy.deepcopy(model).train() for _ in range(num_clients)]
+    optimizers = [
+        torch.optim.SGD(
+            parameter_groups(client, weight_decay, group_weight),
+            lr=1.0,
+            momentum=momentum,
+            nesterov=nesterov,
+        )
+        for client in clients
+    ]
+    steps = iter(batches)
+    step = 0
+    for count in local_steps:
+        for _ in range(count):
+            images, labels = next(steps)
+            for k, (client, optimizer) in enumerate(zip(clients, optimizers, strict=True)):
+                for group in optimizer.param_groups:
+                    group["lr"] = lr(step)
+                optimizer.zero_grad()
+                F.cross_entropy(client(images[k]), labels[k]).backward()
+                optimizer.step()
+            step += 1
+        average(clients)
+    return clients[0]
+
+
+@torch.no_grad()
+def average(clients: Sequence[nn.Module]) -> None:
+    """Give every client the mean of all clients' parameters."""
+    for same in zip(*(client.parameters() for client in clients), strict=True):
+        mean = torch.stack(list(same)).mean(0)
+        for parameter in same:
+            parameter.copy_(mean)
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, group_weight: bool
+) -> list[dict[str, object]]:
+    """Weight decay on everything, or (``group_weight``) not on norm layers and biases."""
+    if not group_weight:
+        return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
+    spared = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
+    spared |= {id(p) for name, p in model.named_parameters() if name.endswith("bias")}
+    return [
+        {
+            "params": [p for p in model.parameters() if (id(p) in spared) == spare],
+            "weight_decay": 0.0 if spare else weight_decay,
+        }
+        for spare in (False, True)
+    ]

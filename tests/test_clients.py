@@ -1,0 +1,129 @@
+"""The client bank against K plain copies of the model."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.reference import local_sgd
+from trainer.averaging import Averaging
+from trainer.clients import SGD, ClientBank, undecayed_names
+from trainer.data.memory import Batch
+from trainer.data.specs import DATASETS
+from trainer.models import build
+from trainer.processes import World
+
+K, B_LOC, ROUNDS = 4, 6, [3, 3, 2]
+DIGITS = DATASETS["digits"]
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+def batches(seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Steps of noise images (K, B_loc, 1, 8, 8) and labels (K, B_loc) in float64."""
+    draw = torch.Generator().manual_seed(seed)
+    return [
+        (
+            torch.randn(K, B_LOC, 1, 8, 8, generator=draw, dtype=torch.float64),
+            torch.randint(10, (K, B_LOC), generator=draw),
+        )
+        for _ in range(sum(ROUNDS))
+    ]
+
+
+def lr(step: int) -> float:
+    return 0.1 + 0.02 * step
+
+
+def trained_by_bank(model: nn.Module, optimizer: SGD, execution: str) -> Tensor:
+    bank = ClientBank(model, K, optimizer, execution)
+    average = Averaging(bank, WORLD)
+    steps = iter(enumerate(batches()))
+    for count in ROUNDS:
+        for _ in range(count):
+            step, (images, labels) = next(steps)
+            bank.step(Batch(images=images, labels=labels), lr(step))
+        flat = average()
+    return flat
+
+
+@pytest.mark.parametrize("execution", ["vectorized", "serial"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "cnn_bn"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(),
+        SGD(weight_decay=0.01),
+        SGD(weight_decay=0.1, group_weight=True, momentum=0.9),
+        SGD(weight_decay=0.01, momentum=0.9, nesterov=True),
+    ],
+)
+def test_rounds_equal_a_loop_over_plain_copies(name: str, optimizer: SGD, execution: str) -> None:
+    model = build(name, DIGITS, seed=5).double()
+    expected = local_sgd(
+        model,
+        batches(),
+        ROUNDS,
+        K,
+        lr,
+        weight_decay=optimizer.weight_decay,
+        group_weight=optimizer.group_weight,
+        momentum=optimizer.momentum,
+        nesterov=optimizer.nesterov,
+    )
+    got = trained_by_bank(build(name, DIGITS, seed=5).double(), optimizer, execution)
+    wanted = nn.utils.parameters_to_vector(expected.parameters())
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("execution", ["vectorized", "serial"])
+def test_one_local_step_equals_sgd_with_the_whole_batch(execution: str) -> None:
+    """H = 1 without BatchNorm and momentum is SGD with batch size B = K · B_loc."""
+    model = build("cnn", DIGITS, seed=1).double()
+    bank = ClientBank(build("cnn", DIGITS, seed=1).double(), K, SGD(weight_decay=0.01), execution)
+    average = Averaging(bank, WORLD)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.3, weight_decay=0.01)
+    for images, labels in batches():
+        bank.step(Batch(images=images, labels=labels), 0.3)
+        flat = average()
+        sgd.zero_grad()
+        nn.functional.cross_entropy(model(images.flatten(0, 1)), labels.flatten()).backward()
+        sgd.step()
+    wanted = nn.utils.parameters_to_vector(model.parameters())
+    torch.testing.assert_close(flat, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_losses_are_those_of_each_client_before_its_step() -> None:
+    model = build("mlp", DIGITS, seed=2).double()
+    images, labels = batches()[0]
+    expected = [nn.functional.cross_entropy(model(images[k]), labels[k]) for k in range(K)]
+    for execution in ("vectorized", "serial"):
+        bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), execution)
+        losses = bank.step(Batch(images=images, labels=labels), 0.1)
+        torch.testing.assert_close(losses, torch.stack(expected).detach())
+
+
+def test_clients_differ_between_averagings_and_agree_after() -> None:
+    bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), "serial")
+    images, labels = batches()[0]
+    bank.step(Batch(images=images, labels=labels), 0.1)
+    first = next(iter(bank.parameters.values()))
+    assert not torch.equal(first[0], first[1])
+    Averaging(bank, WORLD)()
+    assert all(torch.equal(p[0], p[k]) for p in bank.parameters.values() for k in range(K))
+
+
+def test_a_bank_holds_what_it_was_assigned_and_exports_it() -> None:
+    source = build("cnn_bn", DIGITS, seed=8)
+    flat = nn.utils.parameters_to_vector(source.parameters()).detach()
+    bank = ClientBank(build("cnn_bn", DIGITS, seed=9), K, SGD(), "serial")
+    bank.assign(flat)
+    target = build("cnn_bn", DIGITS, seed=10)
+    bank.export(target)
+    assert torch.equal(nn.utils.parameters_to_vector(target.parameters()), flat)
+    assert bank.size == flat.numel()
+
+
+def test_group_weight_spares_norm_layers_and_biases_only() -> None:
+    model = build("resnet20", DATASETS["cifar10"], seed=0)
+    spared = set(undecayed_names(model))
+    assert {"bn1.weight", "bn1.bias", "linear.bias", "layer2.0.bn2.weight"} <= spared
+    assert not {name for name in spared if "conv" in name or name == "linear.weight"}

@@ -1,0 +1,154 @@
+"""Settings, command line, YAML: one definition, and every mistake named in one line."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import one_line, trainer
+from trainer.cli import add_settings, option, options, parse_settings
+from trainer.config import RunSettings
+from trainer.errors import UserError
+
+valid = st.builds(
+    RunSettings,
+    data_pth=st.sampled_from([Path("a b"), Path("$(rm x)"), Path("é;'\"")]),
+    model=st.sampled_from(["mlp", "cnn", "cnn_bn"]),
+    batch_size=st.just(4),
+    total_batch_size=st.integers(1, 64).map(lambda k: 4 * k),
+    train_subset=st.none() | st.integers(1, 10**6),
+    epochs=st.integers(1, 10**6),
+    start_lr=st.floats(1e-8, 10),
+    wd=st.floats(0, 1),
+    momentum=st.floats(0.1, 0.99),
+    nesterov=st.booleans(),
+    seed=st.integers(0, 2**63 - 1),
+    resume_sha256=st.none() | st.just("0f" * 32),
+)
+
+
+def parse(*words: object) -> RunSettings:
+    parser = argparse.ArgumentParser()
+    add_settings(parser, RunSettings)
+    return parse_settings(parser.parse_args([str(word) for word in words]), RunSettings)
+
+
+@given(valid)
+def test_settings_survive_the_command_line(settings: RunSettings) -> None:
+    line = options(settings, list(RunSettings.model_fields))
+    assert parse(*shlex.split(line)) == settings
+
+
+@given(valid)
+def test_settings_survive_yaml(settings: RunSettings) -> None:
+    text = yaml.safe_dump(settings.model_dump(mode="json"))
+    assert RunSettings(**yaml.safe_load(text)) == settings
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("epochs: 7\nseed: 3\n")
+    settings = parse("--config", file, "--seed", 4)
+    assert (settings.epochs, settings.seed) == (7, 4)
+
+
+def test_options_keep_the_authors_names_and_yes_no_values() -> None:
+    settings = parse(
+        *shlex.split(
+            """
+            --model resnet56 --dataset cifar10 --resume 250 --resume-pth None
+            --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1 --epochs 250
+            --start-lr 0.01 --max-lr -1 --wd 0.0005 --momentum 0 --nesterov 0
+            --warm-up 0 --warmup-epochs 50 --bn 1 --bn-batches 100 --group-weight 1
+            --decay1 25000 --decay2 25001 --gamma 0.1 --step1 600 --step2 600 --step3 600
+            --eval-freq1 1 --eval-freq2 1 --eval-freq3 1 --eval-on-start 1
+            --replacement 0 --aug 1 --label-noise 0 --noise-p 0
+            """
+        )
+    )
+    assert settings.num_clients == 32
+    assert settings.peak_lr == pytest.approx(0.32)
+    assert settings.resume_pth is None
+    assert settings.group_weight is True
+
+
+def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
+    text = " ".join(trainer("train", "--help").stdout.split())
+    for name in RunSettings.model_fields:
+        assert option(name) in text
+    assert "--noise-p float label noise" in text
+    assert "[default 0.1, ≥ 0, < 1]" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--dataset", "mnist"], ["--dataset", "unknown dataset 'mnist'", "digits, cifar10"]),
+        (["--model", "resnet57"], ["--model", "unknown model 'resnet57'", "resnet56"]),
+        (["--batch-size", 12, "--total-batch-size", 64], ["total_batch_size 64", "batch_size 12"]),
+        (["--step1", 0], ["--step1", "greater than or equal to 1", "'0'"]),
+        (["--noise-p", 1], ["--noise-p", "less than 1"]),
+        (["--seed", -1], ["--seed"]),
+        (["--start-lr", "nan"], ["--start-lr", "finite"]),
+        (["--aug", "maybe"], ["--aug", "'maybe'"]),
+        (["--epochs", "1.5"], ["--epochs", "'1.5'"]),
+        (["--warm-up", 1, "--start-lr", 0.2, "--max-lr", 0.1], ["max_lr 0.1", "start_lr 0.2"]),
+        (["--bn", 1], ["bn 1", "mlp", "no BatchNorm"]),
+        (["--model", "cnn_bn", "--bn", 0], ["bn 0", "cnn_bn"]),
+        (["--nesterov", 1], ["nesterov", "momentum"]),
+        (["--decay2", 5], ["decay2 5", "decay1"]),
+        (["--model", "resnet20"], ["resnet20", "32 pixels"]),
+        (["--resume-pth", "nowhere.pt"], ["resume_pth nowhere.pt", "no such file"]),
+        (["--data-pth", "nowhere"], ["nowhere/train.beton", "no such file"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml", "check the path"]),
+        (["--device", "cuda"], ["device cuda"]),
+        (["--train-subset", 10**6], ["train_subset 1000000", "797"]),
+        (["--steps-per-epoch", 7, "--total-batch-size", 128], ["steps_per_epoch 7", "797"]),
+        (["--dataset", "cifar10", "--model", "cnn"], ["train.beton", "(8, 8, 1)", "data_pth"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_in_one_line(
+    digits: Path, tmp_path: Path, words: list[object], expected: list[str]
+) -> None:
+    import torch
+
+    if words[-1] == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    done = trainer("train", "--data-pth", digits, "--log-pth", tmp_path / "run", *words)
+    message = one_line(done)
+    for part in expected:
+        assert part in message
+    assert not list(tmp_path.rglob("metrics*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stepp1: 3", "unknown setting stepp1; did you mean --step1?"),
+        ("epochs: [1]", "--epochs"),
+        ("- 1", "must hold `setting: value` lines"),
+        ("a: [", "is not valid YAML"),
+        ("\x00", "is not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r".*") as caught:
+        parse("--config", file)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_peak_learning_rate_follows_the_linear_scaling_rule() -> None:
+    base = {"batch_size": 8, "total_batch_size": 128, "start_lr": 0.01}
+    assert RunSettings(**base).peak_lr == pytest.approx(0.16)
+    assert RunSettings(**base, warm_up=True).peak_lr == pytest.approx(0.16)
+    assert RunSettings(**base, warm_up=True, max_lr=0.5).peak_lr == 0.5
+    assert RunSettings(**base, max_lr=0.5).peak_lr == pytest.approx(0.16)

@@ -1,0 +1,182 @@
+"""Whole runs: against the plain reference, and on one and two processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bench.reference import local_sgd
+from tests.conftest import assert_same_metrics, metrics, one_line, shared_file, torchrun, trainer
+from trainer.assembly import initial_model, load_data, make_sampler
+from trainer.checkpoint import load_model
+from trainer.config import PrepareSettings, RunSettings
+from trainer.data.specs import DATASETS
+from trainer.engine import Run, train
+from trainer.models import build
+from trainer.processes import World
+from trainer.schedule import make_schedule
+
+WORLD = World(0, 1, torch.device("cpu"))
+VARIANTS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "batchnorm": {"model": "cnn_bn", "clients": "serial"},
+    "momentum": {"momentum": 0.9, "nesterov": True},
+    "noise": {"label_noise": True, "noise_p": 0.3},
+    "replacement": {"replacement": True, "aug": False},
+    "warm_up": {"warm_up": True, "warmup_epochs": 1, "start_lr": 0.01, "max_lr": 0.2},
+    "group_weight": {"model": "cnn_bn", "group_weight": True, "wd": 0.1},
+}
+
+
+def settings(data: Path, **changes: object) -> RunSettings:
+    """Two phases with H = 3 and 5, neither dividing the phase: 7 steps an epoch, 3 epochs."""
+    values: dict[str, object] = {
+        "data_pth": data, "batch_size": 7, "total_batch_size": 28, "train_subset": 200,
+        "epochs": 3, "decay1": 1, "step1": 3, "step2": 5, "start_lr": 0.05, "seed": 11,
+        "precision": "fp64", "eval_on_start": True, "bn_batches": 3,
+    }  # fmt: skip
+    return RunSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_ends_where_the_plain_reference_ends(
+    digits: Path, tmp_path: Path, variant: str
+) -> None:
+    chosen = settings(digits, log_pth=tmp_path, **VARIANTS[variant])
+    training, _ = load_data(chosen, WORLD.device)
+    sampler = make_sampler(chosen, len(training))
+    schedule = make_schedule(chosen, sampler.steps_per_epoch)
+    batches = training.batches(sampler, range(4), 0, 0)
+    expected = local_sgd(
+        initial_model(chosen),
+        ((batch.images, batch.labels) for batch in batches),
+        [3, 3, 1, 5, 5, 4],
+        4,
+        schedule.lr,
+        weight_decay=chosen.wd,
+        group_weight=chosen.group_weight,
+        momentum=chosen.momentum,
+        nesterov=chosen.nesterov,
+    )
+    train(chosen, WORLD)
+    got = build(chosen.model, DATASETS["digits"], 0).double()
+    load_model(tmp_path / "model.pt", got)
+    vector = nn.utils.parameters_to_vector
+    torch.testing.assert_close(
+        vector(got.parameters()), vector(expected.parameters()), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_metrics_have_a_line_per_evaluated_round(digits: Path, tmp_path: Path) -> None:
+    train(settings(digits, log_pth=tmp_path / "log", out=tmp_path / "out"), WORLD)
+    lines = metrics(tmp_path / "out")
+    assert [line["step"] for line in lines] == [0, 3, 6, 7, 12, 17, 21]
+    assert [line["round"] for line in lines] == [0, 1, 2, 3, 4, 5, 6]
+    assert [line["phase"] for line in lines] == [0, 0, 0, 0, 1, 1, 1]
+    assert [line["lr"] for line in lines] == pytest.approx([0.2] * 4 + [0.02] * 3)
+    parameters = 64 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10
+    assert [line["bytes_sent"] for line in lines] == [8 * parameters * r for r in range(7)]
+    assert lines[-1]["epoch"] == 3
+    assert lines[0]["train_loss"] is None
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "metrics.jsonl", "model.pt", "provenance.json", "settings.json",
+    }  # fmt: skip
+    assert not list((tmp_path / "log").iterdir())
+
+
+def test_the_train_loss_is_the_mean_over_steps_and_clients_since_the_last_line(
+    digits: Path, tmp_path: Path
+) -> None:
+    chosen = settings(digits, log_pth=tmp_path, step1=7, decay1=None, epochs=1)
+    run = Run(chosen, WORLD)
+    batches = run.training.batches(run.sampler, range(4), 0, 0)
+    losses = torch.stack([run.bank.step(next(batches), 0.2).mean() for _ in range(7)])
+    train(chosen, WORLD)
+    assert metrics(tmp_path)[-1]["train_loss"] == pytest.approx(losses.mean().item(), rel=1e-12)
+
+
+def test_a_run_repeats_itself_bit_for_bit(digits: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(settings(digits, precision="fp32", log_pth=tmp_path / name), WORLD)
+    a, b = (tmp_path / name / "metrics.jsonl" for name in ("a", "b"))
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_phase_2_goes_on_from_phase_1_with_fresh_epochs(digits: Path, tmp_path: Path) -> None:
+    train(settings(digits, log_pth=tmp_path / "one"), WORLD)
+    start = tmp_path / "one" / "model.pt"
+    train(settings(digits, log_pth=tmp_path / "two", resume=3, resume_pth=start), WORLD)
+    first, second = metrics(tmp_path / "one")[-1], metrics(tmp_path / "two")[0]
+    assert second["epoch"] == first["epoch"] == 3
+    assert second["test_accuracy"] == first["test_accuracy"]
+    assert second["test_loss"] == pytest.approx(first["test_loss"], rel=1e-12)
+    run = Run(settings(digits, resume=3, resume_pth=start), WORLD)
+    later = next(run.training.batches(run.sampler, range(4), 0, 3))
+    earlier = next(run.training.batches(run.sampler, range(4), 0, 0))
+    assert not torch.equal(later.labels, earlier.labels)
+
+
+@pytest.mark.parametrize("variant", ["plain", "batchnorm", "noise", "momentum"])
+def test_one_and_two_processes_give_the_same_metrics(
+    digits: Path, tmp_path: Path, variant: str
+) -> None:
+    chosen = settings(digits, precision="fp32", **VARIANTS[variant])
+    options = [
+        word
+        for name, value in chosen.model_dump(mode="json").items()
+        if name not in ("log_pth", "out")
+        for word in (f"--{name.replace('_', '-')}", int(value) if value in (True, False) else value)
+    ]
+    for processes in (1, 2):
+        done = torchrun(processes, "train", *options, "--log-pth", tmp_path / str(processes))
+        assert done.returncode == 0, done.stderr
+    assert_same_metrics(metrics(tmp_path / "1"), metrics(tmp_path / "2"))
+    assert json.loads((tmp_path / "2" / "provenance.json").read_text())["processes"] == 2
+
+
+def test_clients_that_processes_cannot_share_are_refused(digits: Path, tmp_path: Path) -> None:
+    done = torchrun(2, "train", "--data-pth", digits, "--log-pth", tmp_path / "run",
+                    "--batch-size", 8, "--total-batch-size", 24)  # fmt: skip
+    assert done.returncode != 0
+    [message] = {line for line in done.stderr.splitlines() if line.startswith("error: ")}
+    assert "2 processes cannot share K = 3 clients" in message
+    assert "start 1, 3 processes" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_diverging_run_says_where_and_leaves_no_result(digits: Path, tmp_path: Path) -> None:
+    done = trainer("train", "--data-pth", digits, "--log-pth", tmp_path, "--epochs", 200,
+                   "--start-lr", 1e6)  # fmt: skip
+    message = one_line(done)
+    assert "not finite at step" in message
+    assert "lower start_lr" in message
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_the_authors_start_point_scores_081_on_the_real_images(tmp_path: Path) -> None:
+    """ResNet-56 after phase 1, BatchNorm re-estimated on 16 batches of 128."""
+    import tarfile
+
+    from trainer.data.memory import MemorySet, TrainingSet
+    from trainer.data.prepare import prepare, read_prepared
+    from trainer.evaluation import evaluate, reestimate_batchnorm
+
+    spec = DATASETS["cifar10"]
+    model = build("resnet56", spec, 0)
+    load_model(shared_file("phase1_common.pt"), model)
+    with tarfile.open(shared_file("cifar10-jpeg.tar.xz")) as tar:
+        tar.extractall(tmp_path / "raw", filter="data")
+    prepare(PrepareSettings(dataset="cifar10", source=tmp_path / "raw", out=tmp_path))
+    train_arrays, test_arrays = (
+        read_prepared(tmp_path / f"{split}.npz")[0] for split in ("train", "test")
+    )
+    cpu = torch.device("cpu")
+    training = TrainingSet(train_arrays, spec, cpu, torch.float32, augmented=True, noise_p=0)
+    test = MemorySet(test_arrays, spec, cpu, torch.float32)
+    reestimate_batchnorm(model, training, WORLD, seed=0, step=0, num_batches=16, batch_size=128)
+    assert evaluate(model, test, WORLD).accuracy == pytest.approx(0.81, abs=0.01)

@@ -1,0 +1,111 @@
+"""Evaluation and BatchNorm re-estimation against direct computation."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainer.checkpoint import load_model, save_model
+from trainer.data.memory import MemorySet, TrainingSet
+from trainer.data.prepare import Arrays
+from trainer.data.specs import DATASETS
+from trainer.errors import UserError
+from trainer.evaluation import evaluate, reestimate_batchnorm
+from trainer.models import build
+from trainer.processes import World
+
+CPU = torch.device("cpu")
+DIGITS = DATASETS["digits"]
+WORLD = World(0, 1, CPU)
+
+
+def arrays(n: int) -> Arrays:
+    draw = np.random.default_rng(1)
+    images = draw.integers(0, 241, (n, 8, 8, 1), np.uint8)
+    return Arrays(images, draw.integers(0, 10, n).astype(np.int64))
+
+
+def test_scores_are_over_every_sample_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.evaluation.EVALUATION_BATCH", 7)  # a last batch of another size
+    data = MemorySet(arrays(53), DIGITS, CPU, torch.float64)
+    model = build("cnn_bn", DIGITS, seed=0).double().eval()
+    logits = model(data.normalise(data.images))
+    scores = evaluate(model, data, WORLD)
+    assert scores.accuracy == (logits.argmax(1) == data.labels).double().mean().item()
+    expected = nn.functional.cross_entropy(logits, data.labels).item()
+    assert scores.loss == pytest.approx(expected, rel=1e-12)
+
+
+def test_batchnorm_statistics_are_the_mean_over_the_batches() -> None:
+    training = TrainingSet(arrays(60), DIGITS, CPU, torch.float64, augmented=True, noise_p=0)
+    model = build("cnn_bn", DIGITS, seed=0).double()
+    reference = copy.deepcopy(model)
+    options = {"seed": 3, "step": 11, "num_batches": 5, "batch_size": 8}
+    reestimate_batchnorm(model, training, WORLD, **options)
+    # The first layer's statistics by hand; the second's by a layer that averages cumulatively.
+    batches = list(training.batchnorm_images(3, 11, 5, 8, slice(None)))
+    first = torch.stack([reference[0](images).mean((0, 2, 3)) for images in batches])
+    variance = torch.stack([reference[0](images).var((0, 2, 3)) for images in batches])
+    torch.testing.assert_close(model[1].running_mean, first.mean(0))
+    torch.testing.assert_close(model[1].running_var, variance.mean(0))
+    for layer in (reference[1], reference[5]):
+        layer.reset_running_stats()
+        layer.momentum = None
+    for images in batches:
+        reference.train()(images)
+    torch.testing.assert_close(model[5].running_mean, reference[5].running_mean)
+    torch.testing.assert_close(model[5].running_var, reference[5].running_var)
+
+
+def test_batchnorm_reestimation_changes_no_parameter() -> None:
+    training = TrainingSet(arrays(60), DIGITS, CPU, torch.float32, augmented=False, noise_p=0)
+    model = build("cnn_bn", DIGITS, seed=0)
+    before = nn.utils.parameters_to_vector(model.parameters()).clone()
+    reestimate_batchnorm(model, training, WORLD, seed=0, step=0, num_batches=2, batch_size=8)
+    assert torch.equal(nn.utils.parameters_to_vector(model.parameters()), before)
+
+
+def test_a_saved_model_loads_bit_for_bit(tmp_path) -> None:
+    model, other = build("cnn_bn", DIGITS, seed=0), build("cnn_bn", DIGITS, seed=1)
+    save_model(tmp_path / "model.pt", model)
+    load_model(tmp_path / "model.pt", other)
+    pairs = zip(model.state_dict().values(), other.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_checkpoint_of_another_architecture_is_named(tmp_path) -> None:
+    save_model(tmp_path / "cnn.pt", build("cnn", DIGITS, seed=0))
+    with pytest.raises(UserError, match=r"another architecture .*choose the model"):
+        load_model(tmp_path / "cnn.pt", build("mlp", DIGITS, seed=0))
+
+
+@pytest.mark.parametrize("keep", [0, 100, -10])
+def test_a_damaged_checkpoint_is_refused(tmp_path, keep: int) -> None:
+    path = tmp_path / "model.pt"
+    save_model(path, build("cnn", DIGITS, seed=0))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match="damaged"):
+        load_model(path, build("cnn", DIGITS, seed=0))
+
+
+def test_pickled_code_is_never_run(tmp_path) -> None:
+    class Malicious:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    torch.save({"weight": Malicious()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match="not a plain state_dict"):
+        load_model(tmp_path / "evil.pt", build("cnn", DIGITS, seed=0))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_wrong_digest_or_missing_file_is_refused(tmp_path) -> None:
+    model = build("cnn", DIGITS, seed=0)
+    save_model(tmp_path / "model.pt", model)
+    with pytest.raises(UserError, match="resume_sha256"):
+        load_model(tmp_path / "model.pt", model, "0" * 64)
+    with pytest.raises(UserError, match="no such file"):
+        load_model(tmp_path / "other.pt", model)

@@ -1,0 +1,72 @@
+"""Architectures against the authors' published checkpoints and closed counts."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import shared_file
+from trainer.checkpoint import load_model
+from trainer.data.specs import DATASETS
+from trainer.models import MODELS, build
+
+CIFAR10 = DATASETS["cifar10"]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "resnet1202"])
+def test_every_model_gives_one_score_per_class(name: str) -> None:
+    data = DATASETS["cifar10" if MODELS[name].image_size == 32 else "digits"]
+    model = build(name, data, seed=0)
+    images = torch.randn(2, data.channels, data.image_size, data.image_size)
+    assert model(images).shape == (2, 10)
+    has_batchnorm = any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    assert has_batchnorm == MODELS[name].batchnorm
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    # Table 6 of He et al. 2016 (https://arxiv.org/abs/1512.03385)
+    [
+        ("resnet20", 0.27),
+        ("resnet32", 0.46),
+        ("resnet44", 0.66),
+        ("resnet56", 0.85),
+        ("resnet110", 1.7),
+    ],
+)
+def test_parameter_counts_are_those_of_the_paper(name: str, millions: float) -> None:
+    count = sum(p.numel() for p in build(name, CIFAR10, seed=0).parameters())
+    digits = 1 if name == "resnet110" else 2
+    assert round(count / 1e6, digits) == millions
+
+
+def test_the_authors_checkpoint_loads_with_every_key_matched() -> None:
+    path = shared_file("phase1_common.pt")
+    model = build("resnet56", CIFAR10, seed=0)
+    load_model(path, model)
+    stored = torch.load(path, weights_only=True, map_location="cpu")
+    assert list(stored) == list(model.state_dict())
+    assert all(torch.equal(stored[key], value) for key, value in model.state_dict().items())
+    assert sum(p.numel() for p in model.parameters()) == 853_018
+
+
+def test_option_a_shortcut_subsamples_and_pads_channels_on_both_sides() -> None:
+    block = build("resnet20", CIFAR10, seed=0).layer2[0]  # type: ignore[index, union-attr]
+    x = torch.randn(1, 16, 8, 8)
+    shortcut = block.shortcut(x)
+    assert shortcut.shape == (1, 32, 4, 4)
+    assert torch.equal(shortcut[:, 8:24], x[:, :, ::2, ::2])
+    assert not shortcut[:, :8].any()
+    assert not shortcut[:, 24:].any()
+
+
+def test_initialisation_is_a_function_of_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = build("cnn", CIFAR10, seed=7)
+    torch.manual_seed(2)
+    state = torch.random.get_rng_state()
+    second = build("cnn", CIFAR10, seed=7)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    other = build("cnn", CIFAR10, seed=8)
+    vector = nn.utils.parameters_to_vector
+    assert torch.equal(vector(first.parameters()), vector(second.parameters()))
+    assert not torch.equal(vector(first.parameters()), vector(other.parameters()))

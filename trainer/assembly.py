@@ -1,0 +1,85 @@
+"""From settings to the parts of a run: data, sampler, start point, client bank."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from trainer.checkpoint import load_model
+from trainer.clients import SGD, ClientBank
+from trainer.config import RunSettings
+from trainer.data.beton import read_beton
+from trainer.data.memory import MemorySet, TrainingSet, subset
+from trainer.data.specs import DATASETS
+from trainer.errors import UserError
+from trainer.models import MODELS, build
+from trainer.sampling import Sampler, train_subset
+
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+
+
+def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, MemorySet]:
+    """The training samples that this run may use, and all test samples, on ``device``."""
+    spec = DATASETS[settings.dataset]
+    dtype = DTYPES[settings.precision]
+    arrays = read_beton(settings.data_pth / "train.beton")
+    test = read_beton(settings.data_pth / "test.beton")
+    for name, split in (("train", arrays), ("test", test)):
+        shape = (spec.image_size, spec.image_size, spec.channels)
+        if split.images.shape[1:] != shape:
+            raise UserError(
+                f"{settings.data_pth / name}.beton: images of shape {split.images.shape[1:]}, "
+                f"dataset {settings.dataset} has {shape}; check data_pth"
+            )
+    if settings.train_subset is not None:
+        available = len(arrays.labels)
+        if settings.train_subset > available:
+            raise UserError(
+                f"train_subset {settings.train_subset} exceeds the {available} training samples"
+            )
+        arrays = subset(arrays, train_subset(settings.seed, available, settings.train_subset))
+    noise_p = settings.noise_p if settings.label_noise else 0.0
+    training = TrainingSet(arrays, spec, device, dtype, augmented=settings.aug, noise_p=noise_p)
+    return training, MemorySet(test, spec, device, dtype)
+
+
+def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
+    """Raises UserError when an epoch asks for more samples than there are."""
+    total = settings.total_batch_size
+    steps = settings.steps_per_epoch or num_samples // total
+    if steps == 0 or (steps * total > num_samples and not settings.replacement):
+        raise UserError(
+            f"total_batch_size {total} × steps_per_epoch {max(steps, 1)} exceeds the "
+            f"{num_samples} training samples; lower one of them or set replacement 1"
+        )
+    return Sampler(
+        seed=settings.seed,
+        num_samples=num_samples,
+        num_clients=settings.num_clients,
+        batch_size=settings.batch_size,
+        steps_per_epoch=steps,
+        replacement=settings.replacement,
+    )
+
+
+def initial_model(settings: RunSettings) -> nn.Module:
+    """The start point, or an initialisation that depends on the seed alone; on the CPU."""
+    model = build(settings.model, DATASETS[settings.dataset], settings.seed)
+    model = model.to(DTYPES[settings.precision])  # before loading, which converts to the model's
+    if settings.resume_pth is not None:
+        load_model(settings.resume_pth, model, settings.resume_sha256)
+    return model
+
+
+def make_bank(settings: RunSettings, num_clients: int, device: torch.device) -> ClientBank:
+    template = build(settings.model, DATASETS[settings.dataset], settings.seed)
+    optimizer = SGD(
+        weight_decay=settings.wd,
+        group_weight=settings.group_weight,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+    )
+    template = template.to(device, DTYPES[settings.precision])
+    automatic = MODELS[settings.model].execution
+    execution = automatic if settings.clients == "auto" else settings.clients
+    return ClientBank(template, num_clients, optimizer, execution)

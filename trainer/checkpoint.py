@@ -1,0 +1,49 @@
+"""Models on disk: written whole or not at all, loaded without pickled code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from trainer.errors import UserError
+from trainer.files import atomic, sha256
+
+
+def save_model(path: Path, model: nn.Module) -> None:
+    """The ``state_dict`` of ``model``, under the authors' keys."""
+    with atomic(path) as temporary:
+        torch.save(model.state_dict(), temporary)
+
+
+def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
+    """Load a ``state_dict`` into ``model``, every key matched.
+
+    Raises UserError for a file that is missing, damaged, not a plain ``state_dict`` or not of
+    SHA-256 ``digest``, and for a checkpoint of another architecture.
+    """
+    if not path.is_file():
+        raise UserError(f"resume_pth {path}: no such file; check the path")
+    if digest is not None and sha256(path) != digest:
+        raise UserError(
+            f"resume_pth {path}: its SHA-256 is {sha256(path)}, resume_sha256 asks for {digest}; "
+            "get the file again or correct the digest"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"resume_pth {path}: damaged or not a plain state_dict ({reason}); get the file again"
+        ) from None
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in state.items()} if isinstance(state, dict) else {}
+    if found != expected:
+        name = next(n for n in [*expected, *found] if expected.get(n) != found.get(n))
+        raise UserError(
+            f"resume_pth {path}: made by another architecture ({name} is {found.get(name)} in the "
+            f"file, {expected.get(name)} in the model); choose the model that it was saved from"
+        )
+    model.load_state_dict(state)

@@ -1,0 +1,140 @@
+"""The training loop: Local SGD as in Algorithm 1 of https://arxiv.org/abs/2303.01215."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from trainer.assembly import initial_model, load_data, make_bank, make_sampler
+from trainer.averaging import Averaging
+from trainer.checkpoint import save_model
+from trainer.config import RunSettings
+from trainer.errors import UserError
+from trainer.evaluation import evaluate, reestimate_batchnorm
+from trainer.files import atomic, write_json
+from trainer.metrics import Evaluation, MetricsFile, Progress, provenance
+from trainer.models import MODELS
+from trainer.processes import World
+from trainer.schedule import make_schedule
+
+
+class Run:
+    """A training run on this process: everything that its settings ask for, ready to start."""
+
+    def __init__(self, settings: RunSettings, world: World) -> None:
+        self.settings = settings
+        self.world = world
+        self.training, self.test = load_data(settings, world.device)
+        self.sampler = make_sampler(settings, len(self.training))
+        self.schedule = make_schedule(settings, self.sampler.steps_per_epoch)
+        self.model = initial_model(settings).to(world.device)
+        self.clients = world.own_clients(settings.num_clients)
+        self.bank = make_bank(settings, len(self.clients), world.device)
+        self.bank.assign(nn.utils.parameters_to_vector(self.model.parameters()))
+        self.average = Averaging(self.bank, world)
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
+        self._loss_steps = 0
+
+    def train(self, metrics: MetricsFile | None, progress: Progress) -> None:
+        """All rounds of the schedule; each evaluation leaves the averaged model in ``self.model``.
+
+        Raises UserError at an evaluation that finds the loss no longer finite.
+        """
+        batches = self.training.batches(self.sampler, self.clients, 0, self.settings.resume)
+        if self.settings.eval_on_start:
+            self._record(self._evaluation(step=0, round=0, phase=0), metrics, progress)
+        for round in self.schedule.rounds():
+            for step in range(round.start, round.stop):
+                losses = self.bank.step(next(batches), self.schedule.lr(step))
+                self._loss_sum += losses.sum()
+                self._loss_steps += 1
+            self.average()
+            if round.evaluate:
+                evaluation = self._evaluation(round.stop, round.index, round.phase)
+                self._record(evaluation, metrics, progress)
+            progress.stepped(round.stop)
+
+    def _evaluation(self, step: int, round: int, phase: int) -> Evaluation:
+        self.bank.export(self.model)
+        if MODELS[self.settings.model].batchnorm:
+            reestimate_batchnorm(
+                self.model,
+                self.training,
+                self.world,
+                seed=self.settings.seed,
+                step=step,
+                num_batches=self.settings.bn_batches,
+                batch_size=self.settings.batch_size,
+            )
+        scores = evaluate(self.model, self.test, self.world)
+        return Evaluation(
+            step=step,
+            round=round,
+            phase=phase,
+            epoch=self.settings.resume + step / self.sampler.steps_per_epoch,
+            lr=self.schedule.lr(max(step - 1, 0)),
+            local_steps=self.schedule.phases[phase].local_steps,
+            train_loss=self._mean_train_loss(),
+            test_loss=scores.loss,
+            test_accuracy=scores.accuracy,
+            bytes_sent=round * self.bank.size * next(self.model.parameters()).element_size(),
+        )
+
+    def _mean_train_loss(self) -> float | None:
+        if self._loss_steps == 0:
+            return None
+        total = self.world.sum_(self._loss_sum).item()
+        mean = total / (self._loss_steps * self.settings.num_clients)
+        self._loss_sum.zero_()
+        self._loss_steps = 0
+        return mean
+
+    def _record(
+        self, evaluation: Evaluation, metrics: MetricsFile | None, progress: Progress
+    ) -> None:
+        if not math.isfinite((evaluation.train_loss or 0.0) + evaluation.test_loss):
+            raise UserError(
+                f"the loss is not finite at step {evaluation.step} (lr {evaluation.lr:g}, "
+                f"H {evaluation.local_steps}): training diverged; lower start_lr or max_lr, or H"
+            )
+        if metrics is not None:
+            metrics.write(evaluation)
+        progress.evaluated(evaluation)
+        if self.settings.debug and self.world.is_main:
+            print(evaluation, file=sys.stderr, flush=True)
+
+
+def train(settings: RunSettings, world: World) -> None:
+    """The whole run. Its files appear in ``out`` under their final names once it is complete.
+
+    In progress, the metrics are in ``log_pth`` as ``metrics.partial.jsonl``.
+    """
+    started = time.monotonic()
+    run = Run(settings, world)
+    partial = settings.log_pth / "metrics.partial.jsonl"
+    metrics = MetricsFile(partial) if world.is_main else None
+    progress = Progress(run.schedule.steps, show=world.is_main)
+    try:
+        run.train(metrics, progress)
+    finally:
+        progress.close()
+        if metrics is not None:
+            metrics.close()
+    if world.is_main:
+        seconds = time.monotonic() - started
+        _publish(run, partial, settings.out or settings.log_pth, seconds)
+
+
+def _publish(run: Run, partial: Path, out: Path, seconds: float) -> None:
+    save_model(out / "model.pt", run.model)
+    write_json(out / "settings.json", run.settings.model_dump(mode="json"))
+    write_json(out / "provenance.json", provenance(seconds, run.world.size, str(run.world.device)))
+    # Last: whoever finds metrics.jsonl finds a complete run.
+    with atomic(out / "metrics.jsonl") as temporary:
+        temporary.write_bytes(partial.read_bytes())
+    partial.unlink()

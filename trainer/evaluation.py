@@ -1,0 +1,74 @@
+"""BatchNorm re-estimation, test accuracy and loss of the averaged model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
+
+from trainer.data.memory import MemorySet, TrainingSet
+from trainer.processes import World
+
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Over all test samples, clean labels: share of correct answers and mean cross-entropy."""
+
+    accuracy: float
+    loss: float
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, test: MemorySet, world: World) -> Scores:
+    """Scores on every test sample exactly once, shared by the processes; asserts the count."""
+    model.eval()
+    totals = torch.zeros(3, dtype=torch.float64, device=world.device)
+    # A process takes each world.size-th sample: disjoint, and complete for any number of processes.
+    own = torch.arange(world.rank, len(test), world.size, device=world.device)
+    for indices in own.split(EVALUATION_BATCH):
+        logits = model(test.normalise(test.images[indices]))
+        labels = test.labels[indices]
+        totals[0] += (logits.argmax(1) == labels).sum()
+        totals[1] += F.cross_entropy(logits, labels, reduction="sum")
+        totals[2] += len(indices)
+    correct, loss, count = world.sum_(totals).tolist()
+    assert count == len(test), f"evaluated {count} of {len(test)} test samples"
+    return Scores(accuracy=correct / count, loss=loss / count)
+
+
+@torch.no_grad()
+def reestimate_batchnorm(
+    model: nn.Module,
+    training: TrainingSet,
+    world: World,
+    *,
+    seed: int,
+    step: int,
+    num_batches: int,
+    batch_size: int,
+) -> None:
+    """BatchNorm statistics as the cumulative mean over ``num_batches`` training batches.
+
+    The batches are a function of (seed, step); the processes share them and average what they saw.
+    """
+    own = slice(world.rank, num_batches, world.size)
+    update_bn(training.batchnorm_images(seed, step, num_batches, batch_size, own), model)
+    statistics = [
+        buffer
+        for name, buffer in model.named_buffers()
+        if name.endswith(("running_mean", "running_var"))
+    ]
+    weight = len(range(num_batches)[own]) / num_batches
+    flat = world.sum_(torch.cat([weight * buffer.flatten() for buffer in statistics]))
+    _scatter(flat, statistics)
+
+
+def _scatter(flat: Tensor, tensors: list[Tensor]) -> None:
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))

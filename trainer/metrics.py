@@ -1,0 +1,138 @@
+"""What a run leaves behind: metrics.jsonl (the truth), settings, provenance, progress."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
+
+PROGRESS_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One line of metrics.jsonl. Holds no time and no path: equal runs have equal files.
+
+    ``epoch`` counts from the start point's epoch on, ``step`` and ``round`` from this run's start.
+    ``lr`` and ``local_steps`` are those of the last step; ``train_loss`` is the clients' mean over
+    the steps since the last evaluation, None before the first. ``bytes_sent`` is what one client
+    has sent so far: one model per round.
+    """
+
+    step: int
+    round: int
+    phase: int
+    epoch: float
+    lr: float
+    local_steps: int
+    train_loss: float | None
+    test_loss: float
+    test_accuracy: float
+    bytes_sent: int
+
+
+class MetricsFile:
+    """Appends evaluations to a file as JSON lines, each on the disk once written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[str] = path.open("w", encoding="utf-8")
+
+    def write(self, evaluation: Evaluation) -> None:
+        self._file.write(json.dumps(asdict(evaluation)) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Progress:
+    """Says on stderr how far the run is and how long it will take: a bar, or a line at times."""
+
+    def __init__(self, total: int, *, show: bool) -> None:
+        self._total = total
+        self._start = time.monotonic()
+        self._next = self._start + PROGRESS_SECONDS
+        self._bar = tqdm(total=total, unit="step") if show and sys.stderr.isatty() else None
+        self._lines = show and self._bar is None
+        self._accuracy = ""
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        self._accuracy = f"test accuracy {evaluation.test_accuracy:.4f}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._accuracy)
+
+    def stepped(self, step: int) -> None:
+        """``step`` steps are done."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+        elif self._lines and (time.monotonic() >= self._next or step == self._total):
+            self._next = time.monotonic() + PROGRESS_SECONDS
+            elapsed = time.monotonic() - self._start
+            meter = tqdm.format_meter(
+                step, self._total, elapsed, unit="step", postfix=self._accuracy, ncols=100
+            )
+            print(meter, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def provenance(seconds: float, world_size: int, device: str) -> dict[str, object]:
+    """Where and with what a run was made; kept apart from the metrics and from rule parameters."""
+    packages = ("torch", "numpy", "ffcv", "snakemake")
+    return {
+        "seconds": round(seconds, 3),
+        "processes": world_size,
+        "device": device,
+        "command": sys.argv,
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "versions": {"python": platform.python_version(), **_versions(packages)},
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # a conda env per rule holds only what the rule needs
+    return found
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -1,0 +1,80 @@
+"""The processes of one run, as torchrun started them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trainer.config import RunSettings
+from trainer.errors import UserError
+
+
+def world_size() -> int:
+    """The number of processes, 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among ``size`` processes, and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def own_clients(self, num_clients: int) -> range:
+        """The clients that this process executes."""
+        share = num_clients // self.size
+        return range(self.rank * share, (self.rank + 1) * share)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """``tensor`` summed over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+
+def check_world(settings: RunSettings, size: int) -> None:
+    """Raises UserError when ``size`` processes cannot share the clients evenly."""
+    if settings.num_clients % size:
+        fits = [n for n in range(1, settings.num_clients + 1) if settings.num_clients % n == 0]
+        raise UserError(
+            f"{size} processes cannot share K = {settings.num_clients} clients evenly "
+            f"(total_batch_size / batch_size); start {', '.join(map(str, fits))} processes"
+        )
+
+
+@contextmanager
+def join_world(settings: RunSettings) -> Iterator[World]:
+    """Joins torchrun's process group (NCCL on GPU, gloo on CPU), leaves it at the end."""
+    cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    if cuda and not torch.cuda.is_available():
+        raise UserError("device cuda: no CUDA device is available; set device to cpu or auto")
+    device = torch.device("cpu")
+    if cuda:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    world = World(rank(), world_size(), device)
+    if world.size == 1:
+        yield world
+        return
+    automatic = "nccl" if cuda else "gloo"
+    dist.init_process_group(automatic if settings.backend == "auto" else settings.backend)
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
