@@ -1,0 +1,1 @@
+"""From metrics to tables and figures. Reads files only: no training, no network."""

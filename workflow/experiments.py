@@ -1,0 +1,241 @@
+"""config.yaml and experiments/<scale>.yaml: typed, closed, expanded into runs.
+
+A run is known by its content: its id ends in a hash of every setting that decides its numbers and
+of its start point. Two figures that need the same run therefore share it, and a changed value names
+another run instead of quietly standing beside an old result. The JSON schemas in
+``workflow/schemas`` are generated from these models: ``python -m workflow.experiments``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from trainer.cli import options, read_yaml, validated
+from trainer.config import RunSettings, Settings, is_science
+from trainer.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+# What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.
+VARIABLE = {
+    name
+    for name in RunSettings.model_fields
+    if is_science(name) and name not in ("seed", "resume", "resume_sha256")
+}
+
+
+class Plot(Settings):
+    """How figures look; changing it trains nothing."""
+
+    colormap: str = Field(
+        "viridis_r", description="matplotlib colormap for H > 1, from small to large H"
+    )
+    sgd_color: str = Field("black", description="matplotlib colour for H = 1")
+    width: float = Field(5.5, description="inches", gt=0)
+    height: float = Field(5.0, description="inches", gt=0)
+
+
+class Config(Settings):
+    """config.yaml"""
+
+    scale: str = Field("laptop", description="which experiments/<scale>.yaml to run")
+    processes: int | None = Field(
+        None, description="processes of each training run; null: as the scale suggests", ge=1
+    )
+    threads: int | None = Field(
+        None, description="cores of each process; null: as the scale suggests", ge=1
+    )
+    cifar10_source: Path | None = Field(
+        None,
+        description="cifar-10-python.tar.gz, or a folder with train/<class>/ and test/<class>/; "
+        "null: download",
+    )
+    plot: Plot = Field(default_factory=Plot, description="how figures look")
+
+
+class Checkpoint(Settings):
+    """A published start point."""
+
+    path: Path = Field(description="the file, a PyTorch state_dict")
+    sha256: str = Field(description="its SHA-256", pattern="^[0-9a-f]{64}$")
+    epoch: int = Field(description="the epoch that it was saved at", ge=0)
+
+
+class Execution(Settings):
+    """What a scale suggests for each training run; config.yaml wins."""
+
+    processes: int = Field(1, description="processes of each training run", ge=1)
+    threads: int = Field(1, description="cores of each process", ge=1)
+
+
+Overrides = dict[str, Any]
+
+
+class Experiment(Settings):
+    """A grid of runs for one figure: ``settings`` | ``phase2`` | one of ``runs``, for each seed.
+
+    Runs begin from the end of a phase-1 run (``settings`` | ``phase1``, same seed), from a
+    published ``checkpoint``, or from random initialisation.
+    """
+
+    title: str = Field(description="what the figure shows")
+    seeds: list[int] = Field(description="one run each", min_length=1)
+    pilot_seeds: list[int] = Field(
+        default=[], description="seeds that chose these settings; never judged"
+    )
+    settings: Overrides = Field(default={}, description="settings of both phases")
+    phase1: Overrides | None = Field(None, description="further settings of the start point's run")
+    checkpoint: Checkpoint | None = Field(None, description="a published start point")
+    phase2: Overrides = Field(default={}, description="further settings of the figure's runs")
+    runs: list[Overrides] = Field(description="what differs between the runs", min_length=1)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.phase1 is not None and self.checkpoint is not None:
+            raise ValueError("phase1 and checkpoint are two start points; remove one")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds has a seed twice; remove one")
+        if both := set(self.seeds) & set(self.pilot_seeds):
+            raise ValueError(f"seeds and pilot_seeds share {sorted(both)}; judge on other seeds")
+        return self
+
+
+class Experiments(Settings):
+    """experiments/<scale>.yaml"""
+
+    execution: Execution = Field(default_factory=Execution, description="what a run needs")
+    experiments: dict[Literal["fig1a"], Experiment] = Field(description="by figure")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: its settings with their seed, and where it starts."""
+
+    settings: RunSettings
+    start: Run | Checkpoint | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Readable, and unique by content: dataset-model-K-H-seed-hash."""
+        start = self.start.id if isinstance(self.start, Run) else None
+        content = json.dumps([self.settings.science(), start])
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+        s = self.settings
+        return f"{s.dataset}-{s.model}-K{s.num_clients}-H{s.step1}-s{s.seed}-{digest}"
+
+    def options(self) -> str:
+        """The settings that differ from their defaults, as a quoted command line."""
+        default = RunSettings()
+        science = self.settings.science()
+        return options(
+            self.settings, [n for n in science if getattr(self.settings, n) != getattr(default, n)]
+        )
+
+
+def load_config(config: dict[str, Any]) -> Config:
+    """Snakemake's config, checked. Raises UserError for an unknown key, value or scale."""
+    loaded = validated(Config, config, where="config.yaml: ")
+    scales = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+    if loaded.scale not in scales:
+        raise UserError(
+            f"config.yaml: unknown scale {loaded.scale!r}; choose one of {', '.join(scales)}"
+        )
+    return loaded
+
+
+def load_experiments(path: Path) -> Experiments:
+    """An experiments file, checked down to every run. Raises UserError naming file and setting."""
+    file = f"{path.parent.name}/{path.name}: "
+    loaded = validated(Experiments, read_yaml(path), where=file)
+    for name, experiment in loaded.experiments.items():
+        for part in ("settings", "phase1", "phase2"):
+            _check_names(getattr(experiment, part) or {}, f"{file}{name}.{part}: ")
+        for i, overrides in enumerate(experiment.runs):
+            _check_names(overrides, f"{file}{name}.runs[{i}]: ")
+        expand(experiment, where=f"{file}{name}: ")
+    return loaded
+
+
+def expand(experiment: Experiment, where: str = "") -> list[Run]:
+    """The runs of the figure in order of settings, then seeds; each knows its start."""
+    return [
+        _run({**experiment.settings, **experiment.phase2, **overrides}, seed, start, where)
+        for overrides in experiment.runs
+        for seed, start in _starts(experiment, where).items()
+    ]
+
+
+def start_points(runs: list[Run]) -> list[Run]:
+    """The phase-1 runs that ``runs`` begin from, each once."""
+    found = {run.start.id: run.start for run in runs if isinstance(run.start, Run)}
+    return list(found.values())
+
+
+def _starts(experiment: Experiment, where: str) -> dict[int, Run | Checkpoint | None]:
+    if experiment.phase1 is None:
+        return dict.fromkeys(experiment.seeds, experiment.checkpoint)
+    settings = {**experiment.settings, **experiment.phase1}
+    return {seed: _run(settings, seed, None, where) for seed in experiment.seeds}
+
+
+def _run(values: Overrides, seed: int, start: Run | Checkpoint | None, where: str) -> Run:
+    begin: Overrides = {"seed": seed}
+    if isinstance(start, Run):
+        begin["resume"] = start.settings.resume + start.settings.epochs
+    elif start is not None:
+        begin |= {"resume": start.epoch, "resume_sha256": start.sha256}
+    return Run(validated(RunSettings, {**values, **begin}, where=where), start)
+
+
+def _check_names(overrides: Overrides, where: str) -> None:
+    for name in overrides:
+        if name in RunSettings.model_fields and name not in VARIABLE:
+            raise UserError(f"{where}{name} is not for experiments; it follows from the run")
+        if name not in VARIABLE:
+            validated(RunSettings, {name: None}, where=where)
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """JSON schemas of the two files, by file name; runs' settings are spelled out and closed."""
+    config = Config.model_json_schema()
+    experiments = Experiments.model_json_schema()
+    properties = RunSettings.model_json_schema()["properties"]
+    overrides = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: _plain(properties[name]) for name in sorted(VARIABLE)},
+    }
+    fields = experiments["$defs"]["Experiment"]["properties"]
+    for name in ("settings", "phase2"):
+        fields[name] |= {"$ref": "#/$defs/Overrides"}
+        del fields[name]["additionalProperties"], fields[name]["type"]
+    fields["phase1"]["anyOf"] = [{"$ref": "#/$defs/Overrides"}, {"type": "null"}]
+    fields["runs"]["items"] = {"$ref": "#/$defs/Overrides"}
+    experiments["$defs"]["Overrides"] = overrides
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {
+        "config.schema.yaml": dialect | config,
+        "experiments.schema.yaml": dialect | experiments,
+    }
+
+
+def _plain(field: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in field.items() if key not in ("group", "science", "title")}
+
+
+def write_schemas(folder: Path) -> None:
+    header = "# Generated by `python -m workflow.experiments`; edit the models there instead.\n"
+    for name, schema in schemas().items():
+        text = yaml.safe_dump(schema, sort_keys=False, allow_unicode=True, width=100)
+        (folder / name).write_text(header + text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_schemas(ROOT / "workflow" / "schemas")

@@ -1,0 +1,70 @@
+# What the rules share: the checked settings, the runs by id, and functions of wildcards.
+import sys
+
+sys.path.insert(0, workflow.current_basedir.join("../..").get_path_or_uri(secret_free=True))
+
+from trainer.data.specs import DATASETS
+from trainer.errors import UserError
+from workflow.experiments import (
+    ROOT,
+    Checkpoint,
+    Run,
+    expand,
+    load_config,
+    load_experiments,
+    start_points,
+)
+
+try:
+    CONFIG = load_config(config)
+    SCALE = CONFIG.scale
+    EXPERIMENTS_FILE = ROOT / "experiments" / f"{SCALE}.yaml"
+    EXPERIMENTS = load_experiments(EXPERIMENTS_FILE)
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+# Logs are long, the reason is one line: a failed job repeats it where the person looks.
+shell.prefix("set -euo pipefail; say_why() {{ grep -a '^error:' \"$1\" >&2; return 1; }}; ")
+
+RESULTS = f"results/{SCALE}"
+PROCESSES = CONFIG.processes or EXPERIMENTS.execution.processes
+THREADS = CONFIG.threads or EXPERIMENTS.execution.threads
+
+FIGURE_RUNS = {name: expand(experiment) for name, experiment in EXPERIMENTS.experiments.items()}
+RUNS = {run.id: run for runs in FIGURE_RUNS.values() for run in runs}
+START_POINTS = {run.id: run for run in start_points(list(RUNS.values()))}
+
+
+wildcard_constraints:
+    dataset="|".join(DATASETS),
+    experiment="|".join(FIGURE_RUNS),
+    run=r"[\w-]+",
+
+
+def betons(run):
+    folder = f"resources/{run.settings.dataset}"
+    return {split: f"{folder}/{split}.beton" for split in ("train", "test")}
+
+
+def start_point_inputs(wildcards):
+    return betons(START_POINTS[wildcards.run])
+
+
+def run_inputs(wildcards):
+    run = RUNS[wildcards.run]
+    if isinstance(run.start, Run):
+        return betons(run) | {"start": f"{RESULTS}/start_points/{run.start.id}/model.pt"}
+    if isinstance(run.start, Checkpoint):
+        return betons(run) | {"start": str(run.start.path)}
+    return betons(run)
+
+
+def start_option(wildcards, input):
+    return f"--resume-pth {input.start}" if "start" in input.keys() else ""
+
+
+def metrics_of(wildcards):
+    runs = FIGURE_RUNS[wildcards.experiment]
+    return [f"{RESULTS}/start_points/{run.id}/metrics.jsonl" for run in start_points(runs)] + [
+        f"{RESULTS}/runs/{run.id}/metrics.jsonl" for run in runs
+    ]

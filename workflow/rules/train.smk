@@ -1,0 +1,57 @@
+# One torchrun job per configuration and seed. Parameters hold what decides a run's numbers; how it
+# is executed (threads, resources) is none of them, so that changing it repeats nothing.
+
+
+rule start_point:
+    # Phase 1 of post-local SGD, H = 1 until the switch.
+    input:
+        unpack(start_point_inputs),
+    output:
+        metrics=f"{RESULTS}/start_points/{{run}}/metrics.jsonl",
+        model=f"{RESULTS}/start_points/{{run}}/model.pt",
+    log:
+        f"{RESULTS}/logs/{{run}}.log",
+    conda:
+        "../../envs/train.yaml"
+    threads: PROCESSES * THREADS
+    resources:
+        processes=PROCESSES,
+    params:
+        options=lambda wildcards: START_POINTS[wildcards.run].options(),
+        data=subpath(input.train, parent=True),
+        folder=subpath(output.metrics, parent=True),
+        progress=f"{RESULTS}/checkpoints/{{run}}",
+    shell:
+        "export OMP_NUM_THREADS=$(( ({threads} - 1) / {resources.processes} + 1 ));"
+        " torchrun --standalone --nproc-per-node {resources.processes}"
+        " -m trainer train {params.options}"
+        " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q}"
+        " > {log:q} 2>&1 || say_why {log:q}"
+
+
+rule train:
+    # The runs of the figures, from a start point or from random initialisation.
+    input:
+        unpack(run_inputs),
+    output:
+        metrics=f"{RESULTS}/runs/{{run}}/metrics.jsonl",
+        model=f"{RESULTS}/runs/{{run}}/model.pt",
+    log:
+        f"{RESULTS}/logs/{{run}}.log",
+    conda:
+        "../../envs/train.yaml"
+    threads: PROCESSES * THREADS
+    resources:
+        processes=PROCESSES,
+    params:
+        options=lambda wildcards: RUNS[wildcards.run].options(),
+        start=start_option,
+        data=subpath(input.train, parent=True),
+        folder=subpath(output.metrics, parent=True),
+        progress=f"{RESULTS}/checkpoints/{{run}}",
+    shell:
+        "export OMP_NUM_THREADS=$(( ({threads} - 1) / {resources.processes} + 1 ));"
+        " torchrun --standalone --nproc-per-node {resources.processes}"
+        " -m trainer train {params.options} {params.start}"
+        " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q}"
+        " > {log:q} 2>&1 || say_why {log:q}"
