@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trainer.cli import add_settings, parse_settings
-from trainer.config import BetonSettings, PrepareSettings, RunSettings, Settings
+from trainer.config import BetonSettings, PrepareSettings, RunSettings, check_processes
 from trainer.errors import UserError
+from trainer.settings import Settings
 
 
 def prepare(settings: PrepareSettings) -> None:
@@ -28,11 +30,10 @@ def beton(settings: BetonSettings) -> None:
 
 
 def train(settings: RunSettings) -> None:
-    from trainer.processes import check_world, join_world, world_size
-
-    check_world(settings, world_size())
+    check_processes(settings, int(os.environ.get("WORLD_SIZE", "1")))
 
     from trainer import engine
+    from trainer.processes import join_world
 
     with join_world(settings) as world:
         engine.train(settings, world)

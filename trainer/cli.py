@@ -17,8 +17,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from trainer.config import Settings
 from trainer.errors import UserError
+from trainer.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 

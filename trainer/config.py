@@ -1,4 +1,4 @@
-"""Typed, frozen settings of the command lines; a user's mistakes are found here, before any work.
+"""The settings of each sub-command; a user's mistakes are found here, before any work.
 
 Each setting is written once: name, type, default, bounds, help. The command line, the YAML file and
 the JSON schema of the experiments all derive from these models (``trainer/cli.py``,
@@ -11,40 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from trainer.data.specs import DATASETS
+from trainer.errors import UserError
 from trainer.models import MODELS
+from trainer.settings import Settings, known, setting
 
 MAX_PHASES = 3
-
-
-def setting(default: Any, help: str, group: str, *, science: bool = True, **bounds: Any) -> Any:
-    """A field with its help text; ``science`` settings decide a run's numbers and identity."""
-    extra: dict[str, Any] = {"group": group, "science": science}
-    return Field(default, description=help, json_schema_extra=extra, **bounds)
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, closed (unknown keys are refused), finite numbers only."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none_is_absent(cls, values: Any) -> Any:
-        """``--resume-pth None`` means none, as in the authors' scripts."""
-        if isinstance(values, dict):
-            return {k: None if v == "None" else v for k, v in values.items()}
-        return values
-
-
-def known(kind: str, name: str, names: tuple[str, ...]) -> str:
-    if name not in names:
-        raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(names)}")
-    return name
 
 
 def known_dataset(name: str) -> str:
@@ -232,6 +206,17 @@ def is_science(name: str) -> bool:
     extra = RunSettings.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)
     return bool(extra["science"])
+
+
+def check_processes(settings: RunSettings, processes: int) -> None:
+    """Raises UserError when ``processes`` cannot share the clients evenly."""
+    k = settings.num_clients
+    if k % processes:
+        fits = [n for n in range(1, k + 1) if k % n == 0]
+        raise UserError(
+            f"{processes} processes cannot share K = {k} clients evenly "
+            f"(total_batch_size / batch_size); start {', '.join(map(str, fits))} processes"
+        )
 
 
 class PrepareSettings(Settings):

@@ -15,15 +15,6 @@ from trainer.config import RunSettings
 from trainer.errors import UserError
 
 
-def world_size() -> int:
-    """The number of processes, 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    return int(os.environ.get("RANK", "0"))
-
-
 @dataclass(frozen=True)
 class World:
     """This process's place among ``size`` processes, and its device."""
@@ -48,16 +39,6 @@ class World:
         return tensor
 
 
-def check_world(settings: RunSettings, size: int) -> None:
-    """Raises UserError when ``size`` processes cannot share the clients evenly."""
-    if settings.num_clients % size:
-        fits = [n for n in range(1, settings.num_clients + 1) if settings.num_clients % n == 0]
-        raise UserError(
-            f"{size} processes cannot share K = {settings.num_clients} clients evenly "
-            f"(total_batch_size / batch_size); start {', '.join(map(str, fits))} processes"
-        )
-
-
 @contextmanager
 def join_world(settings: RunSettings) -> Iterator[World]:
     """Joins torchrun's process group (NCCL on GPU, gloo on CPU), leaves it at the end."""
@@ -66,9 +47,9 @@ def join_world(settings: RunSettings) -> Iterator[World]:
         raise UserError("device cuda: no CUDA device is available; set device to cpu or auto")
     device = torch.device("cpu")
     if cuda:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", _number("LOCAL_RANK", 0))
         torch.cuda.set_device(device)
-    world = World(rank(), world_size(), device)
+    world = World(_number("RANK", 0), _number("WORLD_SIZE", 1), device)
     if world.size == 1:
         yield world
         return
@@ -78,3 +59,7 @@ def join_world(settings: RunSettings) -> Iterator[World]:
         yield world
     finally:
         dist.destroy_process_group()
+
+
+def _number(variable: str, without_torchrun: int) -> int:
+    return int(os.environ.get(variable, without_torchrun))

@@ -19,8 +19,9 @@ import yaml
 from pydantic import Field, model_validator
 
 from trainer.cli import options, read_yaml, validated
-from trainer.config import RunSettings, Settings, is_science
+from trainer.config import RunSettings, is_science
 from trainer.errors import UserError
+from trainer.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 # What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.

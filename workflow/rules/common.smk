@@ -3,6 +3,7 @@ import sys
 
 sys.path.insert(0, workflow.current_basedir.join("../..").get_path_or_uri(secret_free=True))
 
+from trainer.config import check_processes
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 from workflow.experiments import (
@@ -20,19 +21,22 @@ try:
     SCALE = CONFIG.scale
     EXPERIMENTS_FILE = ROOT / "experiments" / f"{SCALE}.yaml"
     EXPERIMENTS = load_experiments(EXPERIMENTS_FILE)
+    PROCESSES = CONFIG.processes or EXPERIMENTS.execution.processes
+    FIGURE_RUNS = {name: expand(experiment) for name, experiment in EXPERIMENTS.experiments.items()}
+    RUNS = {run.id: run for runs in FIGURE_RUNS.values() for run in runs}
+    START_POINTS = {run.id: run for run in start_points(list(RUNS.values()))}
+    for run in [*RUNS.values(), *START_POINTS.values()]:
+        check_processes(run.settings, PROCESSES)
 except UserError as error:
     sys.exit(f"error: {error}")
 
 # Logs are long, the reason is one line: a failed job repeats it where the person looks.
-shell.prefix("set -euo pipefail; say_why() {{ grep -a '^error:' \"$1\" >&2; return 1; }}; ")
+shell.prefix(
+    "set -euo pipefail; say_why() {{ grep -a '^error:' \"$1\" | sort -u >&2; return 1; }}; "
+)
 
 RESULTS = f"results/{SCALE}"
-PROCESSES = CONFIG.processes or EXPERIMENTS.execution.processes
 THREADS = CONFIG.threads or EXPERIMENTS.execution.threads
-
-FIGURE_RUNS = {name: expand(experiment) for name, experiment in EXPERIMENTS.experiments.items()}
-RUNS = {run.id: run for runs in FIGURE_RUNS.values() for run in runs}
-START_POINTS = {run.id: run for run in start_points(list(RUNS.values()))}
 
 
 wildcard_constraints:
