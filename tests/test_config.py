@@ -102,6 +102,10 @@ def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
         (["--bn", 1], ["bn 1", "mlp", "no BatchNorm"]),
         (["--model", "cnn_bn", "--bn", 0], ["bn 0", "cnn_bn"]),
         (["--nesterov", 1], ["nesterov", "momentum"]),
+        (
+            ["--dataset", "cifar10", "--model", "resnet20_gn", "--n-groups", 3],
+            ["n_groups 3", "16 channels", "1, 2, 4, 8, 16"],
+        ),
         (["--decay2", 5], ["decay2 5", "decay1"]),
         (["--model", "resnet20"], ["resnet20", "32 pixels"]),
         (["--resume-pth", "nowhere.pt"], ["resume_pth nowhere.pt", "no such file"]),

@@ -12,7 +12,7 @@ from trainer.models import MODELS, build
 CIFAR10 = DATASETS["cifar10"]
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "resnet1202"])
+@pytest.mark.parametrize("name", [name for name in MODELS if "1202" not in name])
 def test_every_model_gives_one_score_per_class(name: str) -> None:
     data = DATASETS["cifar10" if MODELS[name].image_size == 32 else "digits"]
     model = build(name, data, seed=0)
@@ -47,6 +47,40 @@ def test_the_authors_checkpoint_loads_with_every_key_matched() -> None:
     assert list(stored) == list(model.state_dict())
     assert all(torch.equal(stored[key], value) for key, value in model.state_dict().items())
     assert sum(p.numel() for p in model.parameters()) == 853_018
+
+
+def test_the_authors_groupnorm_checkpoint_loads_with_every_key_matched() -> None:
+    path = shared_file("resnet_common_start.pt")
+    model = build("resnet56_gn", CIFAR10, seed=0, n_groups=8)
+    load_model(path, model)
+    stored = torch.load(path, weights_only=True, map_location="cpu")
+    assert all(torch.equal(stored[key], value) for key, value in model.state_dict().items())
+    norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm)]
+    assert {norm.num_groups for norm in norms} == {8}
+    assert sum(p.numel() for p in model.parameters()) == 853_018
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions"), [("vgg11", 8), ("vgg13", 10), ("vgg16", 13), ("vgg19", 16)]
+)
+def test_vgg_has_the_layers_of_its_name_and_torchvisions_convolutions(
+    name: str, convolutions: int
+) -> None:
+    import torchvision
+
+    ours = [m for m in build(name, CIFAR10, seed=0).modules() if isinstance(m, nn.Conv2d)]
+    theirs = getattr(torchvision.models, name)(num_classes=10).features.modules()
+    wanted = [m.weight.shape for m in theirs if isinstance(m, nn.Conv2d)]
+    assert [m.weight.shape for m in ours] == wanted
+    assert len(ours) == convolutions
+
+
+def test_vgg_keys_are_the_authors() -> None:
+    keys = list(build("vgg11", CIFAR10, seed=0).state_dict())
+    assert keys[:4] == [
+        "features.0.weight", "features.0.bias", "features.3.weight", "features.3.bias",
+    ]  # fmt: skip
+    assert keys[-2:] == ["classifier.weight", "classifier.bias"]
 
 
 def test_option_a_shortcut_subsamples_and_pads_channels_on_both_sides() -> None:

@@ -64,7 +64,7 @@ def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
 
 def initial_model(settings: RunSettings) -> nn.Module:
     """The start point, or an initialisation that depends on the seed alone; on the CPU."""
-    model = build(settings.model, DATASETS[settings.dataset], settings.seed)
+    model = _build(settings)
     model = model.to(DTYPES[settings.precision])  # before loading, which converts to the model's
     if settings.resume_pth is not None:
         load_model(settings.resume_pth, model, settings.resume_sha256)
@@ -72,7 +72,7 @@ def initial_model(settings: RunSettings) -> nn.Module:
 
 
 def make_bank(settings: RunSettings, num_clients: int, device: torch.device) -> ClientBank:
-    template = build(settings.model, DATASETS[settings.dataset], settings.seed)
+    template = _build(settings)
     optimizer = SGD(
         weight_decay=settings.wd,
         group_weight=settings.group_weight,
@@ -83,3 +83,8 @@ def make_bank(settings: RunSettings, num_clients: int, device: torch.device) -> 
     automatic = MODELS[settings.model].execution
     execution = automatic if settings.clients == "auto" else settings.clients
     return ClientBank(template, num_clients, optimizer, execution)
+
+
+def _build(settings: RunSettings) -> nn.Module:
+    data = DATASETS[settings.dataset]
+    return build(settings.model, data, settings.seed, settings.n_groups)

@@ -15,7 +15,7 @@ from pydantic import field_validator, model_validator
 
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
-from trainer.models import MODELS
+from trainer.models import MODELS, SMALLEST_GROUPNORM
 from trainer.settings import Settings, known, setting
 
 MAX_PHASES = 3
@@ -58,6 +58,10 @@ class RunSettings(Settings):
     )
     bn_batches: int = setting(
         100, "training batches for the re-estimation, over all processes", "model", ge=1
+    )
+
+    n_groups: int = setting(
+        8, "groups of GroupNorm, for architectures that have it (names in _gn)", "model"
     )
 
     # Start
@@ -169,6 +173,13 @@ class RunSettings(Settings):
             raise ValueError(
                 f"bn {int(self.bn)} contradicts model {self.model}, which {has} BatchNorm; "
                 f"leave bn out or set it to {int(not self.bn)}"
+            )
+        channels = SMALLEST_GROUPNORM
+        if MODELS[self.model].groupnorm and (self.n_groups < 1 or channels % self.n_groups):
+            fits = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
+            raise ValueError(
+                f"n_groups {self.n_groups} does not divide the {channels} channels of "
+                f"{self.model}'s first layers; choose one of {fits}"
             )
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum > 0; set momentum or nesterov 0")

@@ -1,8 +1,14 @@
 """CIFAR ResNets (He et al. 2016, section 4.2; https://arxiv.org/abs/1512.03385).
 
-Parameter-free shortcuts (option A). Names of parameters and buffers are those of the paper's
-published checkpoints, so that they load with every key matched.
+With BatchNorm and ReLU, or (``_gn``) with GroupNorm and SiLU; parameter-free shortcuts (option A).
+Names of parameters and buffers are those of the paper's published checkpoints, which load with
+every key matched: the normalisation layers are called ``bn`` in either variant.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,23 +16,29 @@ from torch.nn import functional as F
 
 from trainer.data.specs import DatasetSpec
 
+Norm = Callable[[int], nn.Module]
+Activation = Callable[[Tensor], Tensor]
+
 
 class Block(nn.Module):
     """Two 3×3 convolutions; the shortcut subsamples and pads channels with zeros."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, norm: Norm, activation: Activation
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
+        self.bn1 = norm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.bn2 = norm(outputs)
+        self.activation = activation
         self.stride = stride
         self.new_channels = outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.activation(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.shortcut(x))
+        return self.activation(out + self.shortcut(x))
 
     def shortcut(self, x: Tensor) -> Tensor:
         if self.stride == 1 and self.new_channels == 0:
@@ -39,26 +51,43 @@ class Block(nn.Module):
 class CifarResNet(nn.Module):
     """6n + 2 layers: n blocks each of 16, 32 and 64 channels."""
 
-    def __init__(self, n: int, channels: int, classes: int) -> None:
+    def __init__(
+        self, n: int, channels: int, classes: int, norm: Norm, activation: Activation
+    ) -> None:
         super().__init__()
+
+        def stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+            first = Block(inputs, outputs, stride, norm, activation)
+            rest = [Block(outputs, outputs, 1, norm, activation) for _ in range(n - 1)]
+            return nn.Sequential(first, *rest)
+
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(16, 16, n, stride=1)
-        self.layer2 = self._stage(16, 32, n, stride=2)
-        self.layer3 = self._stage(32, 64, n, stride=2)
+        self.bn1 = norm(16)
+        self.layer1 = stage(16, 16, stride=1)
+        self.layer2 = stage(16, 32, stride=2)
+        self.layer3 = stage(32, 64, stride=2)
         self.linear = nn.Linear(64, classes)
+        self.activation = activation
         self.apply(_initialise)
 
-    @staticmethod
-    def _stage(inputs: int, outputs: int, n: int, stride: int) -> nn.Sequential:
-        first = Block(inputs, outputs, stride)
-        return nn.Sequential(first, *(Block(outputs, outputs, 1) for _ in range(n - 1)))
-
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.activation(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(torch.mean(x, dim=(-2, -1)))
         return logits
+
+
+def resnet(data: DatasetSpec, depth: int) -> nn.Module:
+    """ResNet-``depth`` with BatchNorm."""
+    n = (depth - 2) // 6
+    return CifarResNet(n, data.channels, len(data.classes), nn.BatchNorm2d, F.relu)
+
+
+def resnet_gn(data: DatasetSpec, depth: int, n_groups: int) -> nn.Module:
+    """ResNet-``depth`` with GroupNorm of ``n_groups`` groups in every layer."""
+    n = (depth - 2) // 6
+    norm = partial(nn.GroupNorm, n_groups)
+    return CifarResNet(n, data.channels, len(data.classes), norm, F.silu)
 
 
 def _initialise(module: nn.Module) -> None:
@@ -68,7 +97,3 @@ def _initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.01)
         nn.init.zeros_(module.bias)
-
-
-def resnet(data: DatasetSpec, depth: int) -> nn.Module:
-    return CifarResNet((depth - 2) // 6, data.channels, len(data.classes))
