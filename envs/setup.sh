@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates .venv from requirements.lock. FFCV is compiled on the way, so its C++ libraries come first.
+# Creates .venv from requirements.lock. FFCV is compiled on the way, so what it needs comes first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,21 +11,29 @@ fail() {
 python=${PYTHON:-python3.11}
 command -v "$python" >/dev/null || python=python3
 "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null ||
-  fail "Python 3.11 not found; install it (Debian/Ubuntu: apt-get install python3.11 python3.11-venv) or set PYTHON=/path/to/python3.11"
+  fail "Python 3.11 not found; install it (Debian, Ubuntu: apt-get install python3.11) or set PYTHON=/path/to/python3.11"
 
-packages=(g++ pkg-config libopencv-dev libturbojpeg0-dev)
-complete() {
-  command -v g++ >/dev/null && command -v pkg-config >/dev/null &&
-    pkg-config --exists opencv4 libturbojpeg
+# Prints the Debian packages that are missing, by looking for what they bring.
+missing() {
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3.11-venv
+  "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || echo python3.11-dev
+  command -v g++ >/dev/null || echo g++
+  command -v pkg-config >/dev/null || { echo pkg-config libopencv-dev libturbojpeg0-dev; return; }
+  pkg-config --exists opencv4 || echo libopencv-dev
+  pkg-config --exists libturbojpeg || echo libturbojpeg0-dev
 }
-if ! complete; then
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "Installing ${packages[*]} (FFCV compiles against them)"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null
-    complete || fail "C++ OpenCV or libjpeg-turbo still not found by pkg-config after installing ${packages[*]}"
-  else
-    fail "FFCV needs C++ OpenCV and libjpeg-turbo; run: sudo apt-get install ${packages[*]}"
+
+packages=$(missing | xargs)
+if [ -n "$packages" ]; then
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    fail "set-up needs packages (FFCV is compiled); run: sudo apt-get install $packages"
   fi
+  echo "Installing $packages (FFCV is compiled)"
+  apt-get update -qq
+  # shellcheck disable=SC2086 # one word per package
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+  packages=$(missing | xargs)
+  [ -z "$packages" ] || fail "still missing after installing: $packages"
 fi
 
 echo "Creating .venv from requirements.lock"
