@@ -27,11 +27,12 @@ def local_sgd(
     group_weight: bool = False,
     momentum: float = 0.0,
     nesterov: bool = False,
+    momentum_averaging: str = "keep",
 ) -> nn.Module:
     """The averaged model after rounds of ``local_steps`` steps each.
 
     ``batches`` gives one step at a time: images (K, B_loc, …) and labels (K, B_loc). ``lr`` maps
-    the step to η. Each client keeps its momentum over averagings.
+    the step to η. At averaging, each client's momentum is kept, averaged or reset.
     """
     clients = [copy.deepcopy(model).train() for _ in range(num_clients)]
     optimizers = [
@@ -55,17 +56,26 @@ def local_sgd(
                 F.cross_entropy(client(images[k]), labels[k]).backward()
                 optimizer.step()
             step += 1
-        average(clients)
+        for same in zip(*(client.parameters() for client in clients), strict=True):
+            average(same)
+            buffers = [
+                optimizer.state[parameter].get("momentum_buffer")
+                for optimizer, parameter in zip(optimizers, same, strict=True)
+            ]
+            if momentum_averaging == "average":
+                average(buffers)
+            elif momentum_averaging == "reset":
+                for buffer in buffers:
+                    buffer.zero_()
     return clients[0]
 
 
 @torch.no_grad()
-def average(clients: Sequence[nn.Module]) -> None:
-    """Give every client the mean of all clients' parameters."""
-    for same in zip(*(client.parameters() for client in clients), strict=True):
-        mean = torch.stack(list(same)).mean(0)
-        for parameter in same:
-            parameter.copy_(mean)
+def average(tensors: Sequence[Tensor]) -> None:
+    """Overwrite every tensor with the mean of all."""
+    mean = torch.stack(list(tensors)).mean(0)
+    for tensor in tensors:
+        tensor.copy_(mean)
 
 
 def parameter_groups(

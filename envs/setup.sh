@@ -39,6 +39,6 @@ fi
 echo "Creating .venv from requirements.lock"
 rm -f .venv/complete
 "$python" -m venv .venv
-.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
+.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 -r requirements.lock
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 touch .venv/complete

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import one_line, trainer
 from trainer.cli import add_settings, option, options, parse_settings
-from trainer.config import RunSettings
+from trainer.config import PhaseSettings, RunSettings
 from trainer.errors import UserError
 
 valid = st.builds(
@@ -23,12 +23,13 @@ valid = st.builds(
     batch_size=st.just(4),
     total_batch_size=st.integers(1, 64).map(lambda k: 4 * k),
     train_subset=st.none() | st.integers(1, 10**6),
-    epochs=st.integers(1, 10**6),
     start_lr=st.floats(1e-8, 10),
     wd=st.floats(0, 1),
     momentum=st.floats(0.1, 0.99),
     nesterov=st.booleans(),
     seed=st.integers(0, 2**63 - 1),
+    schedule=st.none()
+    | st.lists(st.builds(PhaseSettings, epochs=st.integers(1, 9)), min_size=1).map(tuple),
     resume_sha256=st.none() | st.just("0f" * 32),
 )
 
@@ -66,7 +67,7 @@ def test_options_keep_the_authors_names_and_yes_no_values() -> None:
             --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1 --epochs 250
             --start-lr 0.01 --max-lr -1 --wd 0.0005 --momentum 0 --nesterov 0
             --warm-up 0 --warmup-epochs 50 --bn 1 --bn-batches 100 --group-weight 1
-            --decay1 25000 --decay2 25001 --gamma 0.1 --step1 600 --step2 600 --step3 600
+            --decay1 25000 --decay2 25000 --gamma 0.1 --step1 600 --step2 600 --step3 600
             --eval-freq1 1 --eval-freq2 1 --eval-freq3 1 --eval-on-start 1
             --replacement 0 --aug 1 --label-noise 0 --noise-p 0
             """
@@ -107,6 +108,21 @@ def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
             ["n_groups 3", "16 channels", "1, 2, 4, 8, 16"],
         ),
         (["--decay2", 5], ["decay2 5", "decay1"]),
+        (["--decay1", 5, "--decay2", 5], ["decay2 5", "after decay1 (5)"]),
+        (["--epochs", 9, "--decay1", 9], ["decay1 9 is past the end (9 epochs)"]),
+        (["--lr", 0.1, "--start-lr", 0.2], ["lr and start_lr", "one way"]),
+        (["--lr", 0.1, "--warm-up", 1], ["total_batch_size 128 is below 256"]),
+        (["--h-rule", "qsr"], ["h_rule qsr", "set alpha"]),
+        (["--h-rule", "qsr", "--alpha", 1, "--step1", 4], ["step1 and h_rule qsr"]),
+        (["--h-rule", "qsr", "--alpha", 1, "--h-base", 0], ["--h-base", "greater than"]),
+        (["--alpha", 1], ["alpha is for h_rule qsr"]),
+        (["--lr-schedule", "cosine", "--decay1", 5], ["cosine has no decays", "decay1"]),
+        (["--schedule", "[{epochs: 3}]", "--step1", 4], ["schedule and step1", "one way"]),
+        (["--schedule", "[{epochs: 3, local_steps: 0}]"], ["schedule.0.local_steps", "got 0"]),
+        (["--schedule", "[{epoch: 3}]"], ["schedule.0.epoch", "did you mean epochs?"]),
+        (["--schedule", "[{"], ["--schedule", "YAML"]),
+        (["--schedule", "[]"], ["--schedule"]),
+        (["--momentum-averaging", "reset"], ["momentum_averaging reset", "momentum > 0"]),
         (["--model", "resnet20"], ["resnet20", "32 pixels"]),
         (["--resume-pth", "nowhere.pt"], ["resume_pth nowhere.pt", "no such file"]),
         (["--data-pth", "nowhere"], ["nowhere/train.beton", "no such file"]),

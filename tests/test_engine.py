@@ -25,11 +25,16 @@ VARIANTS: dict[str, dict[str, object]] = {
     "plain": {},
     "batchnorm": {"model": "cnn_bn", "clients": "serial"},
     "momentum": {"momentum": 0.9, "nesterov": True},
+    "momentum_average": {"momentum": 0.9, "momentum_averaging": "average"},
+    "momentum_reset": {"momentum": 0.9, "momentum_averaging": "reset"},
     "noise": {"label_noise": True, "noise_p": 0.3},
     "replacement": {"replacement": True, "aug": False},
     "warm_up": {"warm_up": True, "warmup_epochs": 1, "start_lr": 0.01, "max_lr": 0.2},
+    # η = 0.2 in 7 steps, then 0.02: H = max(2, ⌊(0.05/η)²⌋) = 2, then 6
+    "qsr": {"h_rule": "qsr", "h_base": 2, "alpha": 0.05, "step1": 1, "step2": 1},
     "group_weight": {"model": "cnn_bn", "group_weight": True, "wd": 0.1},
 }
+ROUNDS = {"qsr": [2, 2, 2, 1, 6, 6, 2]}
 
 
 def settings(data: Path, **changes: object) -> RunSettings:
@@ -54,13 +59,14 @@ def test_a_run_ends_where_the_plain_reference_ends(
     expected = local_sgd(
         initial_model(chosen),
         ((batch.images, batch.labels) for batch in batches),
-        [3, 3, 1, 5, 5, 4],
+        ROUNDS.get(variant, [3, 3, 1, 5, 5, 4]),
         4,
         schedule.lr,
         weight_decay=chosen.wd,
         group_weight=chosen.group_weight,
         momentum=chosen.momentum,
         nesterov=chosen.nesterov,
+        momentum_averaging=chosen.momentum_averaging,
     )
     train(chosen, WORLD)
     got = build(chosen.model, DATASETS["digits"], 0).double()
@@ -86,6 +92,17 @@ def test_metrics_have_a_line_per_evaluated_round(digits: Path, tmp_path: Path) -
         "metrics.jsonl", "model.pt", "provenance.json", "settings.json",
     }  # fmt: skip
     assert not list((tmp_path / "log").iterdir())
+
+
+@pytest.mark.parametrize(("policy", "models"), [("keep", 1), ("average", 2), ("reset", 1)])
+def test_averaging_momentum_sends_a_second_model(
+    digits: Path, tmp_path: Path, policy: str, models: int
+) -> None:
+    chosen = settings(digits, log_pth=tmp_path, momentum=0.9, momentum_averaging=policy)
+    train(chosen, WORLD)
+    last = metrics(tmp_path)[-1]
+    parameters = sum(p.numel() for p in build("mlp", DATASETS["digits"], 0).parameters())
+    assert last["bytes_sent"] == 8 * parameters * last["round"] * models
 
 
 def test_the_train_loss_is_the_mean_over_steps_and_clients_since_the_last_line(

@@ -1,5 +1,7 @@
 """Schedules against closed formulas and torch's own schedulers."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,13 +12,23 @@ from trainer.schedule import make_schedule
 
 settings = st.builds(
     RunSettings,
-    epochs=st.integers(1, 12),
-    decay1=st.none() | st.integers(1, 6),
+    epochs=st.integers(7, 12),
+    decay1=st.none() | st.integers(1, 6) | st.integers(120, 10**6),
     step1=st.integers(1, 50),
     step2=st.integers(1, 50),
     eval_freq1=st.integers(1, 9),
     eval_freq2=st.integers(1, 9),
     gamma=st.sampled_from([0.1, 0.5]),
+    warm_up=st.booleans(),
+    warmup_epochs=st.integers(0, 14),
+) | st.builds(
+    RunSettings,
+    epochs=st.integers(1, 12),
+    h_rule=st.just("qsr"),
+    h_base=st.integers(1, 5),
+    alpha=st.floats(0.001, 0.1),
+    lr_schedule=st.sampled_from(["step", "cosine"]),
+    eval_freq1=st.integers(1, 9),
     warm_up=st.booleans(),
     warmup_epochs=st.integers(0, 14),
 )
@@ -35,7 +47,9 @@ def test_rounds_take_every_step_once_and_end_with_their_phase(
     for round in rounds:
         phase = schedule.phases[round.phase]
         assert phase.start <= round.start < round.stop <= phase.stop
-        whole = round.stop - round.start == phase.local_steps
+        whole = round.stop - round.start == round.local_steps
+        if settings.h_rule == "constant":
+            assert round.local_steps == phase.local_steps
         assert whole or round.stop == phase.stop
 
 
@@ -84,3 +98,86 @@ def test_learning_rate_is_that_of_torchs_linear_warm_up_and_decays(warm_up: bool
         optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
+
+
+def test_cosine_is_torchs() -> None:
+    chosen = RunSettings(epochs=6, lr_schedule="cosine", start_lr=0.3, wd=0)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6 * 5)
+    schedule = make_schedule(chosen, 5)
+    for step in range(schedule.steps):
+        assert schedule.lr(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        theirs.step()
+
+
+def test_cosine_begins_where_the_warm_up_ends() -> None:
+    chosen = RunSettings(
+        epochs=6, lr_schedule="cosine", warm_up=True, warmup_epochs=2, start_lr=0.1, max_lr=0.5
+    )
+    schedule = make_schedule(chosen, 5)
+    assert schedule.lr(0) == pytest.approx(0.1)
+    assert schedule.lr(10) == pytest.approx(0.5)
+    assert schedule.lr(20) == pytest.approx(0.25)
+    assert schedule.lr(9) < schedule.lr(10) > schedule.lr(11)
+
+
+@given(st.floats(0.001, 0.2), st.integers(1, 8), st.sampled_from(["step", "cosine"]))
+def test_qsr_is_its_formula_at_each_rounds_first_step(
+    alpha: float, h_base: int, lr_schedule: str
+) -> None:
+    decay = {"decay1": 6, "gamma": 0.5} if lr_schedule == "step" else {}
+    chosen = RunSettings(
+        epochs=12, h_rule="qsr", alpha=alpha, h_base=h_base, start_lr=0.1,
+        lr_schedule=lr_schedule, **decay,
+    )  # fmt: skip
+    schedule = make_schedule(chosen, 10)
+    for round in schedule.rounds():
+        wanted = max(h_base, int((alpha / schedule.lr(round.start)) ** 2))
+        assert round.local_steps == wanted
+    rounds = list(schedule.rounds())
+    assert all(a.local_steps <= b.local_steps for a, b in pairwise(rounds))
+
+
+def test_qsr_uses_the_h_after_the_warm_up_during_it() -> None:
+    chosen = RunSettings(
+        epochs=10, h_rule="qsr", alpha=0.2, h_base=1, warm_up=True, warmup_epochs=3,
+        start_lr=0.001, max_lr=0.1,
+    )  # fmt: skip
+    assert {round.local_steps for round in make_schedule(chosen, 8).rounds()} == {4}
+
+
+def test_flags_and_list_say_the_same() -> None:
+    flags = RunSettings(
+        epochs=9, decay1=2, decay2=5, decay3=8, gamma=0.5, step1=3, step2=4, step3=5,
+        eval_freq1=1, eval_freq2=2, eval_freq3=3,
+    )  # fmt: skip
+    listed = RunSettings.model_validate(
+        {
+            "schedule": [
+                {"epochs": 2, "local_steps": 3},
+                {"epochs": 3, "lr_factor": 0.5, "local_steps": 4, "eval_freq": 2},
+                {"epochs": 3, "lr_factor": 0.25, "local_steps": 5, "eval_freq": 3},
+                {"epochs": 1, "lr_factor": 0.125, "local_steps": 5, "eval_freq": 3},
+            ]
+        }
+    )
+    assert make_schedule(flags, 7) == make_schedule(listed, 7)
+    assert flags.total_epochs == listed.total_epochs == 9
+
+
+def test_a_list_takes_any_number_of_phases() -> None:
+    phases = [{"epochs": i, "local_steps": i} for i in range(1, 8)]
+    schedule = make_schedule(RunSettings.model_validate({"schedule": phases}), 2)
+    assert [p.local_steps for p in schedule.phases] == [1, 2, 3, 4, 5, 6, 7]
+    assert schedule.steps == 2 * 28
+
+
+def test_imagenets_learning_rate_is_goyals() -> None:
+    chosen = RunSettings(
+        lr=0.1, total_batch_size=8192, batch_size=32, warm_up=True, warmup_epochs=5, epochs=90
+    )
+    schedule = make_schedule(chosen, 156)
+    assert chosen.peak_lr == pytest.approx(3.2)
+    assert schedule.lr(0) == pytest.approx(0.1)
+    assert schedule.lr(5 * 156) == pytest.approx(3.2)

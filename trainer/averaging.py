@@ -1,4 +1,4 @@
-"""One averaging of the parameters over all K clients: one flat buffer, one all-reduce.
+"""One averaging over all K clients: one flat buffer, one all-reduce.
 
 https://arxiv.org/abs/2303.01215, section 2: after H local steps, every client continues from the
 mean of the K clients' parameters.
@@ -6,26 +6,47 @@ mean of the K clients' parameters.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Literal
 
-from trainer.clients import ClientBank
+import torch
+
+from trainer.clients import ClientBank, Stack, assign, mean
 from trainer.processes import World
+
+MomentumPolicy = Literal["keep", "average", "reset"]
 
 
 class Averaging:
-    """Averages ``bank`` over all processes, each holding K / world_size clients."""
+    """Averages ``bank`` over all processes, each holding K / world_size clients.
 
-    def __init__(self, bank: ClientBank, world: World) -> None:
+    ``momentum`` says what becomes of the clients' momentum: each keeps its own (the authors' code),
+    all get the mean (a second all-reduce), or all begin anew.
+    """
+
+    def __init__(self, bank: ClientBank, world: World, momentum: MomentumPolicy = "keep") -> None:
         some = next(iter(bank.parameters.values()))
         self._bank = bank
         self._world = world
+        self._momentum = momentum
         self._buffer = torch.empty(bank.size, dtype=some.dtype, device=some.device)
 
-    def __call__(self) -> Tensor:
-        """Every client gets the mean; returns it (P,), valid until the next call."""
-        self._bank.mean(out=self._buffer)
+    @property
+    def bytes(self) -> int:
+        """What one client sends in one averaging."""
+        models = 2 if self._momentum == "average" else 1
+        return models * self._buffer.nbytes
+
+    def __call__(self) -> None:
+        """Every client gets the mean parameters."""
+        self._average(self._bank.parameters)
+        if self._momentum == "average":
+            self._average(self._bank.momentum)
+        elif self._momentum == "reset":
+            for buffer in self._bank.momentum.values():
+                buffer.zero_()
+
+    def _average(self, stack: Stack) -> None:
+        mean(stack, out=self._buffer)
         self._world.sum_(self._buffer)
         self._buffer /= self._world.size
-        self._bank.assign(self._buffer)
-        return self._buffer
+        assign(stack, self._buffer)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import shlex
 import types
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,9 @@ def describe(failure: ValidationError, model: type[Settings], spell: Any = str) 
     if problem["type"] == "extra_forbidden":
         missing = [str(p["loc"][-1]) for p in problems if p["type"] == "missing"]
         near = difflib.get_close_matches(name, missing if parents else model.model_fields, n=1)
-        hint = f"; did you mean {spell(near[0])}?" if near else "; remove it"
+        hint = "; remove it"
+        if near:
+            hint = f"; did you mean {near[0] if parents else spell(near[0])}?"
         return f"unknown setting {path}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
     if not path:
@@ -104,9 +107,14 @@ def options(settings: Settings, names: Sequence[str]) -> str:
     values = settings.model_dump(mode="json")
     words = []
     for name in names:
-        value = values[name]
-        words += [option(name), str(int(value) if isinstance(value, bool) else value)]
+        words += [option(name), _word(values[name])]
     return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    return json.dumps(value) if isinstance(value, list) else str(value)
 
 
 def option(name: str) -> str:
@@ -121,6 +129,8 @@ def _type_name(annotation: Any) -> str:
         return "|".join(_type_name(a) for a in get_args(annotation) if a is not types.NoneType)
     if annotation is bool:
         return "{0,1}"
+    if origin is tuple:
+        return "YAML"
     return "PATH" if annotation is Path else str(annotation.__name__)
 
 

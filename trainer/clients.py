@@ -18,6 +18,8 @@ from torch.optim.sgd import sgd
 
 from trainer.data.memory import Batch
 
+Stack = dict[str, Tensor]  # by parameter name, each (K, *shape)
+
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -64,19 +66,6 @@ class ClientBank:
     def step(self, batch: Batch, lr: float) -> Tensor:
         """One local step of every client on its own batch; returns the clients' losses (K,)."""
         return self._step(batch, lr)
-
-    @torch.no_grad()
-    def mean(self, out: Tensor) -> Tensor:
-        """The clients' mean parameters, flat, written to ``out`` (P,)."""
-        for name, part in self._flat_parts(out):
-            torch.mean(self.parameters[name], 0, out=part)
-        return out
-
-    @torch.no_grad()
-    def assign(self, flat: Tensor) -> None:
-        """Give every client the parameters ``flat`` (P,)."""
-        for name, part in self._flat_parts(flat):
-            self.parameters[name].copy_(part.expand_as(self.parameters[name]))
 
     @torch.no_grad()
     def export(self, model: nn.Module) -> None:
@@ -129,12 +118,20 @@ class ClientBank:
         for parameter in parameters.values():
             parameter.grad = None
 
-    def _flat_parts(self, flat: Tensor) -> Iterable[tuple[str, Tensor]]:
-        start = 0
-        for name, stacked in self.parameters.items():
-            size = stacked[0].numel()
-            yield name, flat[start : start + size].view(stacked.shape[1:])
-            start += size
+
+@torch.no_grad()
+def mean(stack: Stack, out: Tensor) -> Tensor:
+    """The clients' mean of ``stack``, flat, written to ``out`` (P,)."""
+    for stacked, part in _flat_parts(stack, out):
+        torch.mean(stacked, 0, out=part)
+    return out
+
+
+@torch.no_grad()
+def assign(stack: Stack, flat: Tensor) -> None:
+    """Give every client the values ``flat`` (P,)."""
+    for stacked, part in _flat_parts(stack, flat):
+        stacked.copy_(part.expand_as(stacked))
 
 
 def undecayed_names(model: nn.Module) -> list[str]:
@@ -145,6 +142,14 @@ def undecayed_names(model: nn.Module) -> list[str]:
         for name, _ in module.named_parameters(recurse=False)
         if isinstance(module, NORMALISATION) or name == "bias"
     ]
+
+
+def _flat_parts(stack: Stack, flat: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    start = 0
+    for stacked in stack.values():
+        size = stacked[0].numel()
+        yield stacked, flat[start : start + size].view(stacked.shape[1:])
+        start += size
 
 
 def _share(parameters: dict[str, Tensor], k: int) -> dict[str, Tensor]:

@@ -11,18 +11,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import field_validator, model_validator
+import yaml
+from pydantic import Field, field_validator, model_validator
 
+from trainer.checks import CHECKS
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
-from trainer.models import MODELS, SMALLEST_GROUPNORM
+from trainer.models import MODELS
 from trainer.settings import Settings, known, setting
-
-MAX_PHASES = 3
 
 
 def known_dataset(name: str) -> str:
     return known("dataset", name, tuple(DATASETS))
+
+
+class PhaseSettings(Settings):
+    """A stretch of a run with one learning rate factor and one H."""
+
+    epochs: int = Field(description="length in epochs", ge=1)
+    lr_factor: float = Field(1.0, description="times the learning rate after warm-up", gt=0)
+    local_steps: int = Field(1, description="H", ge=1)
+    eval_freq: int = Field(1, description="evaluate every so many rounds", ge=1)
 
 
 class RunSettings(Settings):
@@ -98,19 +107,41 @@ class RunSettings(Settings):
     steps_per_epoch: int | None = setting(
         None, "steps in one epoch; None: ⌊training samples / B⌋", "schedule", ge=1
     )
-    decay1: int | None = setting(None, "epoch of the first decay; None: no decay", "schedule", ge=1)
-    decay2: int | None = setting(
-        None, "epoch of the second decay; None: no decay", "schedule", ge=1
+    decay1: int | None = setting(
+        None, "epoch of the first decay; None or far past the end: no decay", "schedule", ge=1
     )
+    decay2: int | None = setting(None, "epoch of the second decay", "schedule", ge=1)
+    decay3: int | None = setting(None, "epoch of the third decay", "schedule", ge=1)
     gamma: float = setting(0.1, "factor at each decay", "schedule", gt=0)
     step1: int = setting(1, "H, the local steps of a round, in phase 1", "schedule", ge=1)
     step2: int = setting(1, "H in phase 2 (after the first decay)", "schedule", ge=1)
-    step3: int = setting(1, "H in phase 3 (after the second decay)", "schedule", ge=1)
+    step3: int = setting(1, "H from phase 3 on (after the second decay)", "schedule", ge=1)
     eval_freq1: int = setting(1, "evaluate every so many rounds in phase 1", "schedule", ge=1)
     eval_freq2: int = setting(1, "the same in phase 2", "schedule", ge=1)
-    eval_freq3: int = setting(1, "the same in phase 3", "schedule", ge=1)
+    eval_freq3: int = setting(1, "the same from phase 3 on", "schedule", ge=1)
+    schedule: tuple[PhaseSettings, ...] | None = setting(
+        None,
+        "phases as a list instead of epochs, decay, step and eval-freq: YAML, each with epochs, "
+        "lr_factor, local_steps, eval_freq",
+        "schedule",
+        min_length=1,
+    )
+    h_rule: Literal["constant", "qsr"] = setting(
+        "constant",
+        "H in a phase: constant, or max(h_base, ⌊(alpha/η)²⌋) (https://arxiv.org/abs/2310.14423)",
+        "schedule",
+    )
+    h_base: int = setting(1, "smallest H of the qsr rule", "schedule", ge=1)
+    alpha: float | None = setting(None, "α of the qsr rule", "schedule", gt=0)
 
     # Optimizer
+    lr: float | None = setting(
+        None,
+        "learning rate for B = 256: the learning rate is B · lr / 256, warmed up from lr "
+        "(Goyal et al. 2017); None: by start_lr",
+        "optimizer",
+        gt=0,
+    )
     start_lr: float = setting(
         0.01,
         "with warm-up: initial learning rate; without: the learning rate is start_lr · K",
@@ -124,12 +155,20 @@ class RunSettings(Settings):
     )
     warm_up: bool = setting(False, "linear learning rate warm-up", "optimizer")
     warmup_epochs: int = setting(5, "length of the warm-up", "optimizer", ge=0)
+    lr_schedule: Literal["step", "cosine"] = setting(
+        "step", "after the warm-up: constant but for the decays, or half a cosine to 0", "optimizer"
+    )
     wd: float = setting(5e-4, "weight decay", "optimizer", ge=0)
     group_weight: bool = setting(
         False, "no weight decay on normalisation layers and biases", "optimizer"
     )
     momentum: float = setting(0.0, "momentum", "optimizer", ge=0, lt=1)
     nesterov: bool = setting(False, "Nesterov momentum", "optimizer")
+    momentum_averaging: Literal["keep", "average", "reset"] = setting(
+        "keep",
+        "each client's momentum at averaging: kept, averaged as the parameters are, or set to 0",
+        "optimizer",
+    )
     precision: Literal["fp32", "fp64"] = setting("fp32", "arithmetic", "optimizer")
 
     # Run
@@ -151,6 +190,15 @@ class RunSettings(Settings):
 
     _dataset_is_known = field_validator("dataset")(known_dataset)
 
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _schedule_is_yaml(cls, value: Any) -> Any:
+        """On the command line the list is one word: ``'[{epochs: 3, local_steps: 4}]'``."""
+        try:
+            return yaml.safe_load(value) if isinstance(value, str) else value
+        except yaml.YAMLError as error:
+            raise ValueError(f"is not valid YAML: {error}") from None
+
     @field_validator("model")
     @classmethod
     def _model_is_known(cls, name: str) -> str:
@@ -158,41 +206,9 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
-        if self.total_batch_size % self.batch_size:
-            raise ValueError(
-                f"total_batch_size {self.total_batch_size} is not a multiple of batch_size "
-                f"{self.batch_size}; B = K · B_loc needs a whole number of clients K"
-            )
-        if self.warm_up and 0 <= self.max_lr < self.start_lr:
-            raise ValueError(
-                f"max_lr {self.max_lr:g} is below start_lr {self.start_lr:g}; "
-                "a warm-up goes up: raise max_lr or make it negative for start_lr · K"
-            )
-        if self.bn is not None and self.bn != MODELS[self.model].batchnorm:
-            has = "has" if MODELS[self.model].batchnorm else "has no"
-            raise ValueError(
-                f"bn {int(self.bn)} contradicts model {self.model}, which {has} BatchNorm; "
-                f"leave bn out or set it to {int(not self.bn)}"
-            )
-        channels = SMALLEST_GROUPNORM
-        if MODELS[self.model].groupnorm and (self.n_groups < 1 or channels % self.n_groups):
-            fits = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
-            raise ValueError(
-                f"n_groups {self.n_groups} does not divide the {channels} channels of "
-                f"{self.model}'s first layers; choose one of {fits}"
-            )
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs momentum > 0; set momentum or nesterov 0")
-        if self.decay2 is not None and (self.decay1 is None or self.decay2 <= self.decay1):
-            raise ValueError(
-                f"decay2 {self.decay2} must come after decay1 ({self.decay1}); raise decay2"
-            )
-        if MODELS[self.model].image_size not in (None, DATASETS[self.dataset].image_size):
-            raise ValueError(
-                f"model {self.model} is made for images of {MODELS[self.model].image_size} pixels, "
-                f"dataset {self.dataset} has {DATASETS[self.dataset].image_size}; "
-                "choose another model or dataset"
-            )
+        for check in CHECKS:
+            if message := check(self):
+                raise ValueError(message)
         return self
 
     @property
@@ -202,10 +218,44 @@ class RunSettings(Settings):
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate after warm-up, before any decay; start_lr · K unless max_lr is set."""
+        """η after warm-up, before any decay: B · lr / 256, max_lr or start_lr · K."""
+        if self.lr is not None:
+            return self.lr * self.total_batch_size / 256
         if self.warm_up and self.max_lr >= 0:
             return self.max_lr
         return self.start_lr * self.num_clients
+
+    @property
+    def initial_lr(self) -> float:
+        """η at the beginning of the warm-up."""
+        return self.start_lr if self.lr is None else self.lr
+
+    @property
+    def phases(self) -> tuple[PhaseSettings, ...]:
+        """``schedule``, or what the flags say in its terms; decays past the end never come."""
+        if self.schedule is not None:
+            return self.schedule
+        decays = [d for d in self.decays if d < self.epochs]
+        starts, stops = [0, *decays], [*decays, self.epochs]
+        return tuple(
+            PhaseSettings(
+                epochs=stop - start,
+                lr_factor=self.gamma**i,
+                local_steps=getattr(self, f"step{min(i, 2) + 1}"),
+                eval_freq=getattr(self, f"eval_freq{min(i, 2) + 1}"),
+            )
+            for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
+        )
+
+    @property
+    def total_epochs(self) -> int:
+        """Length of the run, by ``epochs`` or ``schedule``."""
+        return sum(phase.epochs for phase in self.phases)
+
+    @property
+    def decays(self) -> list[int]:
+        """The decays that are given, in the order of their names."""
+        return [d for d in (self.decay1, self.decay2, self.decay3) if d is not None]
 
     def science(self) -> dict[str, Any]:
         """The settings that decide the run's numbers, plain and sorted by name."""

@@ -13,6 +13,7 @@ from torch import nn
 from trainer.assembly import initial_model, load_data, make_bank, make_sampler
 from trainer.averaging import Averaging
 from trainer.checkpoint import save_model
+from trainer.clients import assign
 from trainer.config import RunSettings
 from trainer.errors import UserError
 from trainer.evaluation import evaluate, reestimate_batchnorm
@@ -20,7 +21,7 @@ from trainer.files import atomic, write_json
 from trainer.metrics import Evaluation, MetricsFile, Progress, provenance
 from trainer.models import MODELS
 from trainer.processes import World
-from trainer.schedule import make_schedule
+from trainer.schedule import Round, make_schedule
 
 
 class Run:
@@ -35,8 +36,8 @@ class Run:
         self.model = initial_model(settings).to(world.device)
         self.clients = world.own_clients(settings.num_clients)
         self.bank = make_bank(settings, len(self.clients), world.device)
-        self.bank.assign(nn.utils.parameters_to_vector(self.model.parameters()))
-        self.average = Averaging(self.bank, world)
+        assign(self.bank.parameters, nn.utils.parameters_to_vector(self.model.parameters()))
+        self.average = Averaging(self.bank, world, settings.momentum_averaging)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
         self._loss_steps = 0
 
@@ -47,7 +48,9 @@ class Run:
         """
         batches = self.training.batches(self.sampler, self.clients, 0, self.settings.resume)
         if self.settings.eval_on_start:
-            self._record(self._evaluation(step=0, round=0, phase=0), metrics, progress)
+            h = self.schedule.local_steps(self.schedule.phases[0], 0)
+            start = Round(index=0, phase=0, start=0, stop=0, local_steps=h, evaluate=True)
+            self._record(self._evaluation(start), metrics, progress)
         for round in self.schedule.rounds():
             for step in range(round.start, round.stop):
                 losses = self.bank.step(next(batches), self.schedule.lr(step))
@@ -55,11 +58,11 @@ class Run:
                 self._loss_steps += 1
             self.average()
             if round.evaluate:
-                evaluation = self._evaluation(round.stop, round.index, round.phase)
-                self._record(evaluation, metrics, progress)
+                self._record(self._evaluation(round), metrics, progress)
             progress.stepped(round.stop)
 
-    def _evaluation(self, step: int, round: int, phase: int) -> Evaluation:
+    def _evaluation(self, round: Round) -> Evaluation:
+        """The averaged model after ``round``, scored."""
         self.bank.export(self.model)
         if MODELS[self.settings.model].batchnorm:
             reestimate_batchnorm(
@@ -67,22 +70,22 @@ class Run:
                 self.training,
                 self.world,
                 seed=self.settings.seed,
-                step=step,
+                step=round.stop,
                 num_batches=self.settings.bn_batches,
                 batch_size=self.settings.batch_size,
             )
         scores = evaluate(self.model, self.test, self.world)
         return Evaluation(
-            step=step,
-            round=round,
-            phase=phase,
-            epoch=self.settings.resume + step / self.sampler.steps_per_epoch,
-            lr=self.schedule.lr(max(step - 1, 0)),
-            local_steps=self.schedule.phases[phase].local_steps,
+            step=round.stop,
+            round=round.index,
+            phase=round.phase,
+            epoch=self.settings.resume + round.stop / self.sampler.steps_per_epoch,
+            lr=self.schedule.lr(max(round.stop - 1, 0)),
+            local_steps=round.local_steps,
             train_loss=self._mean_train_loss(),
             test_loss=scores.loss,
             test_accuracy=scores.accuracy,
-            bytes_sent=round * self.bank.size * next(self.model.parameters()).element_size(),
+            bytes_sent=round.index * self.average.bytes,
         )
 
     def _mean_train_loss(self) -> float | None:

@@ -5,10 +5,13 @@ A step counts the local steps of one client since the run's start; every client 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
 
-from trainer.config import MAX_PHASES, RunSettings
+from trainer.config import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,28 +33,53 @@ class Round:
     phase: int
     start: int
     stop: int
+    local_steps: int
     evaluate: bool
+
+
+class HRule(Protocol):
+    """H of a round from the phase it is in and η at its first step."""
+
+    def __call__(self, phase: Phase, lr: float) -> int: ...
+
+
+def constant_h(phase: Phase, lr: float) -> int:
+    """The phase's own H; with several phases, post-local SGD."""
+    return phase.local_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuadraticSynchronizationRule:
+    """H = max(h_base, ⌊(alpha/η)²⌋) (https://arxiv.org/abs/2310.14423, equation 2)."""
+
+    h_base: int
+    alpha: float
+
+    def __call__(self, phase: Phase, lr: float) -> int:
+        return max(self.h_base, math.floor((self.alpha / lr) ** 2))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The phases of a run and its learning rate."""
+    """The phases of a run, its learning rate and its rounds."""
 
     phases: tuple[Phase, ...]
     peak_lr: float
-    start_lr: float
+    initial_lr: float
     warmup_steps: int
+    cosine: bool = False
+    h_rule: HRule = constant_h
 
     @property
     def steps(self) -> int:
         return self.phases[-1].stop
 
     def lr(self, step: int) -> float:
-        """η of ``step``: linear warm-up from start_lr to peak_lr, times the phase's factor."""
-        warm = self.peak_lr
+        """η of ``step``: linear warm-up, then constant or a cosine, times the phase's factor."""
         if step < self.warmup_steps:
-            warm = self.start_lr + (self.peak_lr - self.start_lr) * step / self.warmup_steps
-        return warm * self.phases[self.phase(step)].lr_factor
+            rise = (self.peak_lr - self.initial_lr) * step / self.warmup_steps
+            return (self.initial_lr + rise) * self._factor(step)
+        return self._decayed_lr(step)
 
     def phase(self, step: int) -> int:
         """Index of the phase that ``step`` belongs to."""
@@ -64,36 +92,61 @@ class Schedule:
         """
         index = 0
         for i, phase in enumerate(self.phases):
-            starts = range(phase.start, phase.stop, phase.local_steps)
-            for in_phase, start in enumerate(starts, 1):
-                index += 1
-                stop = min(start + phase.local_steps, phase.stop)
-                evaluate = in_phase % phase.eval_freq == 0 or stop == self.steps
-                yield Round(index=index, phase=i, start=start, stop=stop, evaluate=evaluate)
+            start, in_phase = phase.start, 0
+            while start < phase.stop:
+                index, in_phase = index + 1, in_phase + 1
+                local_steps = self.local_steps(phase, start)
+                stop = min(start + local_steps, phase.stop)
+                yield Round(
+                    index=index,
+                    phase=i,
+                    start=start,
+                    stop=stop,
+                    local_steps=local_steps,
+                    evaluate=in_phase % phase.eval_freq == 0 or stop == self.steps,
+                )
+                start = stop
+
+    def local_steps(self, phase: Phase, step: int) -> int:
+        """H of a round that begins at ``step``; in the warm-up, as right after it.
+
+        A warm-up's small η would otherwise ask QSR for long rounds at the very beginning.
+        """
+        return self.h_rule(phase, self._decayed_lr(max(step, self.warmup_steps)))
+
+    def _decayed_lr(self, step: int) -> float:
+        lr = self.peak_lr
+        if self.cosine and step < self.steps:
+            share = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
+            lr *= (1 + math.cos(math.pi * share)) / 2
+        return lr * self._factor(step)
+
+    def _factor(self, step: int) -> float:
+        return self.phases[self.phase(min(step, self.steps - 1))].lr_factor
 
 
 def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
-    """The schedule of ``settings``; decays at or past the end of the run never come."""
-    steps = settings.epochs * steps_per_epoch
-    decays = [
-        epoch * steps_per_epoch for epoch in (settings.decay1, settings.decay2) if epoch is not None
-    ]
-    starts = [0, *(step for step in decays if step < steps)]
-    stops = [*starts[1:], steps]
+    """The schedule of ``settings`` for epochs of ``steps_per_epoch`` steps."""
+    stops = list(accumulate(phase.epochs * steps_per_epoch for phase in settings.phases))
     phases = tuple(
         Phase(
             start=start,
             stop=stop,
-            lr_factor=settings.gamma**i,
-            local_steps=getattr(settings, f"step{i + 1}"),
-            eval_freq=getattr(settings, f"eval_freq{i + 1}"),
+            lr_factor=phase.lr_factor,
+            local_steps=phase.local_steps,
+            eval_freq=phase.eval_freq,
         )
-        for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
+        for phase, start, stop in zip(settings.phases, [0, *stops], stops, strict=False)
     )
-    assert len(phases) <= MAX_PHASES
+    rule: HRule = constant_h
+    if settings.h_rule == "qsr":
+        assert settings.alpha is not None
+        rule = QuadraticSynchronizationRule(h_base=settings.h_base, alpha=settings.alpha)
     return Schedule(
         phases=phases,
         peak_lr=settings.peak_lr,
-        start_lr=settings.start_lr,
+        initial_lr=settings.initial_lr,
         warmup_steps=settings.warmup_epochs * steps_per_epoch if settings.warm_up else 0,
+        cosine=settings.lr_schedule == "cosine",
+        h_rule=rule,
     )

@@ -189,7 +189,7 @@ def _starts(experiment: Experiment, where: str) -> dict[int, Run | Checkpoint | 
 def _run(values: Overrides, seed: int, start: Run | Checkpoint | None, where: str) -> Run:
     begin: Overrides = {"seed": seed}
     if isinstance(start, Run):
-        begin["resume"] = start.settings.resume + start.settings.epochs
+        begin["resume"] = start.settings.resume + start.settings.total_epochs
     elif start is not None:
         begin |= {"resume": start.epoch, "resume_sha256": start.sha256}
     return Run(validated(RunSettings, {**values, **begin}, where=where), start)

@@ -1,0 +1,150 @@
+"""Settings that contradict each other, found before any work.
+
+Each check returns None or one line that names the settings, the reason and the fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from trainer.data.specs import DATASETS
+from trainer.models import MODELS, SMALLEST_GROUPNORM
+
+if TYPE_CHECKING:
+    from trainer.config import RunSettings
+
+# The authors' scripts write a decay that is to never come as a very large epoch.
+FAR_PAST_THE_END = 10
+
+
+def changed(s: RunSettings, *names: str) -> list[str]:
+    """Those of ``names`` whose value is not the default."""
+    return [n for n in names if getattr(s, n) != type(s).model_fields[n].default]
+
+
+def clients_are_whole(s: RunSettings) -> str | None:
+    if s.total_batch_size % s.batch_size == 0:
+        return None
+    return (
+        f"total_batch_size {s.total_batch_size} is not a multiple of batch_size {s.batch_size}; "
+        "B = K · B_loc needs a whole number of clients K"
+    )
+
+
+def learning_rate_is_given_once(s: RunSettings) -> str | None:
+    both = changed(s, "start_lr", "max_lr")
+    if s.lr is None or not both:
+        return None
+    return f"lr and {' and '.join(both)} both set the learning rate; give one way"
+
+
+def warm_up_goes_up(s: RunSettings) -> str | None:
+    if not s.warm_up or s.peak_lr >= s.initial_lr:
+        return None
+    if s.lr is not None:
+        return f"total_batch_size {s.total_batch_size} is below 256, lr {s.lr:g} would warm down"
+    return (
+        f"max_lr {s.max_lr:g} is below start_lr {s.start_lr:g}; "
+        "a warm-up goes up: raise max_lr or make it negative for start_lr · K"
+    )
+
+
+def bn_is_the_models(s: RunSettings) -> str | None:
+    if s.bn is None or s.bn == MODELS[s.model].batchnorm:
+        return None
+    has = "has" if MODELS[s.model].batchnorm else "has no"
+    return (
+        f"bn {int(s.bn)} contradicts model {s.model}, which {has} BatchNorm; "
+        f"leave bn out or set it to {int(not s.bn)}"
+    )
+
+
+def groups_divide_channels(s: RunSettings) -> str | None:
+    channels = SMALLEST_GROUPNORM
+    if not MODELS[s.model].groupnorm or (s.n_groups >= 1 and channels % s.n_groups == 0):
+        return None
+    fits = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
+    return (
+        f"n_groups {s.n_groups} does not divide the {channels} channels of {s.model}'s first "
+        f"layers; choose one of {fits}"
+    )
+
+
+def model_fits_images(s: RunSettings) -> str | None:
+    needed, given = MODELS[s.model].image_size, DATASETS[s.dataset].image_size
+    if needed in (None, given):
+        return None
+    return (
+        f"model {s.model} is made for images of {needed} pixels, dataset {s.dataset} has {given}; "
+        "choose another model or dataset"
+    )
+
+
+def nesterov_has_momentum(s: RunSettings) -> str | None:
+    if not s.nesterov or s.momentum > 0:
+        return None
+    return "nesterov needs momentum > 0; set momentum or nesterov 0"
+
+
+def momentum_to_average(s: RunSettings) -> str | None:
+    if s.momentum > 0 or s.momentum_averaging == "keep":
+        return None
+    return f"momentum_averaging {s.momentum_averaging} needs momentum > 0; set momentum"
+
+
+def schedule_is_given_once(s: RunSettings) -> str | None:
+    by_phase = [f"{name}{i}" for name in ("decay", "step", "eval_freq") for i in (1, 2, 3)]
+    both = changed(s, "epochs", "gamma", *by_phase)
+    if s.schedule is None or not both:
+        return None
+    return f"schedule and {', '.join(both)} both say how long and how; give one way"
+
+
+def decays_come_in_order(s: RunSettings) -> str | None:
+    coming = [(f"decay{i}", getattr(s, f"decay{i}")) for i in (1, 2, 3)]
+    late = FAR_PAST_THE_END * s.epochs
+    coming = [(n, None if epoch is not None and epoch >= late else epoch) for n, epoch in coming]
+    for name, epoch in coming:
+        if epoch is not None and epoch >= s.epochs:
+            return (
+                f"{name} {epoch} is past the end ({s.epochs} epochs) and would never come; "
+                f"lower it, or leave it out"
+            )
+    for (first, a), (second, b) in pairwise(coming):
+        if b is not None and (a is None or b <= a):
+            return f"{second} {b} must come after {first} ({a}); raise {second}"
+    return None
+
+
+def cosine_has_no_decays(s: RunSettings) -> str | None:
+    if s.lr_schedule == "step" or all(phase.lr_factor == 1 for phase in s.phases):
+        return None
+    return "lr_schedule cosine has no decays; leave decay1 and lr_factor out, or set gamma 1"
+
+
+def h_follows_one_rule(s: RunSettings) -> str | None:
+    if s.h_rule == "constant":
+        extra = changed(s, "h_base", "alpha")
+        return f"{extra[0]} is for h_rule qsr; set h_rule or leave it out" if extra else None
+    if s.alpha is None:
+        return "h_rule qsr needs alpha, the η below which H exceeds 1; set alpha"
+    fixed = changed(s, "step1", "step2", "step3")
+    return f"{fixed[0]} and h_rule qsr both say H; leave {fixed[0]} out" if fixed else None
+
+
+CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
+    clients_are_whole,
+    learning_rate_is_given_once,
+    warm_up_goes_up,
+    bn_is_the_models,
+    groups_divide_channels,
+    model_fits_images,
+    nesterov_has_momentum,
+    momentum_to_average,
+    schedule_is_given_once,
+    decays_come_in_order,
+    cosine_has_no_decays,
+    h_follows_one_rule,
+)
