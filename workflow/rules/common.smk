@@ -3,7 +3,7 @@ import sys
 
 sys.path.insert(0, workflow.current_basedir.join("../..").get_path_or_uri(secret_free=True))
 
-from trainer.config import check_processes
+from trainer.checks import check_processes
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 from workflow.experiments import (
@@ -32,7 +32,8 @@ except UserError as error:
 
 # Logs are long, the reason is one line: a failed job repeats it where the person looks.
 shell.prefix(
-    "set -euo pipefail; say_why() {{ grep -a '^error:' \"$1\" | sort -u >&2; return 1; }}; "
+    "set -euo pipefail; say_why() {{ grep -a '^error:' \"$1\" | sort -u >&2 ||"
+    ' echo "error: unexpected, $1 ends with: $(tail -n 1 "$1")" >&2; return 1; }}; '
 )
 
 RESULTS = f"results/{SCALE}"
