@@ -79,3 +79,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = trainer(*step)
         assert done.returncode == 0, done.stderr
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate", action="store_true", help="store the golden trajectories anew")

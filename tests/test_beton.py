@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import one_line, trainer
-from trainer.config import BetonSettings
 from trainer.data.beton import read_beton, sidecar_path, write_betons
 from trainer.data.prepare import read_prepared
+from trainer.data.settings import BetonSettings
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from torch import nn
 
 from bench.reference import local_sgd
 from tests.conftest import assert_same_metrics, metrics, one_line, shared_file, torchrun, trainer
+from trainer import cli
 from trainer.assembly import initial_model, load_data, make_sampler
 from trainer.checkpoint import load_model
-from trainer.config import PrepareSettings, RunSettings
+from trainer.config import RunSettings
 from trainer.data.specs import DATASETS
 from trainer.engine import Run, train
 from trainer.models import build
@@ -137,22 +139,34 @@ def test_phase_2_goes_on_from_phase_1_with_fresh_epochs(digits: Path, tmp_path: 
     assert not torch.equal(later.labels, earlier.labels)
 
 
-@pytest.mark.parametrize("variant", ["plain", "batchnorm", "noise", "momentum"])
-def test_one_and_two_processes_give_the_same_metrics(
+@pytest.mark.parametrize("variant", ["plain", "batchnorm", "noise", "momentum_average"])
+def test_one_two_and_four_processes_give_the_same_metrics(
     digits: Path, tmp_path: Path, variant: str
 ) -> None:
     chosen = settings(digits, precision="fp32", **VARIANTS[variant])
-    options = [
-        word
-        for name, value in chosen.model_dump(mode="json").items()
-        if name not in ("log_pth", "out")
-        for word in (f"--{name.replace('_', '-')}", int(value) if value in (True, False) else value)
-    ]
-    for processes in (1, 2):
+    names = [name for name in RunSettings.model_fields if name not in ("log_pth", "out")]
+    options = shlex.split(cli.options(chosen, names))
+    for processes in (1, 2, 4):
         done = torchrun(processes, "train", *options, "--log-pth", tmp_path / str(processes))
         assert done.returncode == 0, done.stderr
-    assert_same_metrics(metrics(tmp_path / "1"), metrics(tmp_path / "2"))
-    assert json.loads((tmp_path / "2" / "provenance.json").read_text())["processes"] == 2
+        assert f"on {processes} process(es)" in done.stderr
+        assert "(4 dropped)" in done.stderr or variant == "replacement"
+    for processes in (2, 4):
+        assert_same_metrics(metrics(tmp_path / "1"), metrics(tmp_path / str(processes)))
+        written = json.loads((tmp_path / str(processes) / "provenance.json").read_text())
+        assert written["processes"] == processes
+
+
+def test_sharpness_is_measured_at_each_evaluation_when_asked(digits: Path, tmp_path: Path) -> None:
+    asked = {"sharpness": True, "sharpness_samples": 50, "sharpness_probes": 3}
+    for name, changes in {"off": {}, "on": asked, "more": asked | {"sharpness_probes": 4}}.items():
+        train(settings(digits, log_pth=tmp_path / name, epochs=1, decay1=None, **changes), WORLD)
+    off, on, more = (metrics(tmp_path / name) for name in ("off", "on", "more"))
+    sharp = ("hessian_trace", "hessian_largest_eigenvalue")
+    assert all(line[key] is None for line in off for key in sharp)
+    assert all(line["hessian_largest_eigenvalue"] > 0 for line in on)
+    assert all(a["hessian_trace"] != b["hessian_trace"] for a, b in zip(on, more, strict=True))
+    assert [{**line, **dict.fromkeys(sharp)} for line in on] == off
 
 
 def test_clients_that_processes_cannot_share_are_refused(digits: Path, tmp_path: Path) -> None:
@@ -181,6 +195,7 @@ def test_the_authors_start_point_scores_081_on_the_real_images(tmp_path: Path) -
 
     from trainer.data.memory import MemorySet, TrainingSet
     from trainer.data.prepare import prepare, read_prepared
+    from trainer.data.settings import PrepareSettings
     from trainer.evaluation import evaluate, reestimate_batchnorm
 
     spec = DATASETS["cifar10"]

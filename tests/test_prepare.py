@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import one_line, shared_file, trainer
-from trainer.config import PrepareSettings
 from trainer.data.prepare import prepare, read_prepared
+from trainer.data.settings import PrepareSettings
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 

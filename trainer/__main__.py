@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.checks import check_processes
 from trainer.cli import add_settings, parse_settings
-from trainer.config import BetonSettings, PrepareSettings, RunSettings, check_processes
+from trainer.config import RunSettings
+from trainer.data.settings import BetonSettings, PrepareSettings
 from trainer.errors import UserError
 from trainer.settings import Settings
 

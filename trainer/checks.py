@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from trainer.data.specs import DATASETS
+from trainer.errors import UserError
 from trainer.models import MODELS, SMALLEST_GROUPNORM
 
 if TYPE_CHECKING:
@@ -148,3 +149,14 @@ CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     cosine_has_no_decays,
     h_follows_one_rule,
 )
+
+
+def check_processes(settings: RunSettings, processes: int) -> None:
+    """Raises UserError when ``processes`` cannot share the clients evenly."""
+    k = settings.num_clients
+    if k % processes:
+        fits = [n for n in range(1, k + 1) if k % n == 0]
+        raise UserError(
+            f"{processes} processes cannot share K = {k} clients evenly "
+            f"(total_batch_size / batch_size); start {', '.join(map(str, fits))} processes"
+        )

@@ -1,4 +1,4 @@
-"""The settings of each sub-command; a user's mistakes are found here, before any work.
+"""The settings of a training run; a user's mistakes are found here, before any work.
 
 Each setting is written once: name, type, default, bounds, help. The command line, the YAML file and
 the JSON schema of the experiments all derive from these models (``trainer/cli.py``,
@@ -15,14 +15,9 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from trainer.checks import CHECKS
-from trainer.data.specs import DATASETS
-from trainer.errors import UserError
+from trainer.data.settings import known_dataset
 from trainer.models import MODELS
 from trainer.settings import Settings, known, setting
-
-
-def known_dataset(name: str) -> str:
-    return known("dataset", name, tuple(DATASETS))
 
 
 class PhaseSettings(Settings):
@@ -88,6 +83,17 @@ class RunSettings(Settings):
         pattern="^[0-9a-f]{64}$",
     )
     eval_on_start: bool = setting(False, "evaluate the initial model", "start")
+
+    # Sharpness
+    sharpness: bool = setting(
+        False,
+        "at each evaluation, trace and largest eigenvalue of the training loss's Hessian",
+        "sharpness",
+    )
+    sharpness_samples: int = setting(
+        512, "on the first so many training samples", "sharpness", ge=1
+    )
+    sharpness_probes: int = setting(64, "random vectors of the trace's estimate", "sharpness", ge=1)
 
     # Clients
     batch_size: int = setting(128, "local batch size B_loc", "clients", ge=1)
@@ -267,35 +273,3 @@ def is_science(name: str) -> bool:
     extra = RunSettings.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)
     return bool(extra["science"])
-
-
-def check_processes(settings: RunSettings, processes: int) -> None:
-    """Raises UserError when ``processes`` cannot share the clients evenly."""
-    k = settings.num_clients
-    if k % processes:
-        fits = [n for n in range(1, k + 1) if k % n == 0]
-        raise UserError(
-            f"{processes} processes cannot share K = {k} clients evenly "
-            f"(total_batch_size / batch_size); start {', '.join(map(str, fits))} processes"
-        )
-
-
-class PrepareSettings(Settings):
-    """Raw data to the one layout that ``beton`` reads."""
-
-    dataset: str = setting("digits", "data set", "data")
-    source: Path | None = setting(
-        None,
-        "cifar10: the official archive or a folder train/<class>/*, test/<class>/*; None: download",
-        "data",
-    )
-    out: Path = setting(Path("resources/digits"), "directory to write to", "data")
-
-    _dataset_is_known = field_validator("dataset")(known_dataset)
-
-
-class BetonSettings(Settings):
-    """Prepared arrays to FFCV's .beton files."""
-
-    data_pth: Path = setting(Path("resources/digits"), "directory that `prepare` wrote", "data")
-    num_workers: int = setting(1, "writer processes", "data", ge=1)

@@ -22,6 +22,7 @@ from trainer.metrics import Evaluation, MetricsFile, Progress, provenance
 from trainer.models import MODELS
 from trainer.processes import World
 from trainer.schedule import Round, make_schedule
+from trainer.sharpness import Sharpness, sharpness
 
 
 class Run:
@@ -61,6 +62,17 @@ class Run:
                 self._record(self._evaluation(round), metrics, progress)
             progress.stepped(round.stop)
 
+    def describe(self) -> str:
+        """What is about to be trained, in one line."""
+        s, sampler = self.settings, self.sampler
+        dropped = "" if s.replacement else f" ({sampler.dropped} dropped)"
+        return (
+            f"{s.dataset}, {s.model} of {self.bank.size:,} parameters, "
+            f"K = {s.num_clients} clients on {self.world.size} process(es), {self.world.device}; "
+            f"epochs of {sampler.steps_per_epoch} steps of B = {s.total_batch_size} from "
+            f"{sampler.num_samples} samples{dropped}; {self.schedule.steps} steps"
+        )
+
     def _evaluation(self, round: Round) -> Evaluation:
         """The averaged model after ``round``, scored."""
         self.bank.export(self.model)
@@ -75,6 +87,7 @@ class Run:
                 batch_size=self.settings.batch_size,
             )
         scores = evaluate(self.model, self.test, self.world)
+        sharp = self._sharpness()
         return Evaluation(
             step=round.stop,
             round=round.index,
@@ -86,6 +99,20 @@ class Run:
             test_loss=scores.loss,
             test_accuracy=scores.accuracy,
             bytes_sent=round.index * self.average.bytes,
+            hessian_trace=sharp.trace if sharp else None,
+            hessian_largest_eigenvalue=sharp.largest_eigenvalue if sharp else None,
+        )
+
+    def _sharpness(self) -> Sharpness | None:
+        """Of the averaged model, on the main process: the others hold the same model."""
+        if not (self.settings.sharpness and self.world.is_main):
+            return None
+        return sharpness(
+            self.model,
+            self.training,
+            samples=self.settings.sharpness_samples,
+            probes=self.settings.sharpness_probes,
+            seed=self.settings.seed,
         )
 
     def _mean_train_loss(self) -> float | None:
@@ -119,6 +146,8 @@ def train(settings: RunSettings, world: World) -> None:
     """
     started = time.monotonic()
     run = Run(settings, world)
+    if world.is_main:
+        print(run.describe(), file=sys.stderr, flush=True)
     partial = settings.log_pth / "metrics.partial.jsonl"
     metrics = MetricsFile(partial) if world.is_main else None
     progress = Progress(run.schedule.steps, show=world.is_main)

@@ -25,7 +25,7 @@ class Evaluation:
     ``epoch`` counts from the start point's epoch on, ``step`` and ``round`` from this run's start.
     ``lr`` and ``local_steps`` are those of the last step; ``train_loss`` is the clients' mean over
     the steps since the last evaluation, None before the first. ``bytes_sent`` is what one client
-    has sent so far: one model per round.
+    has sent so far: one model per round. The Hessian's numbers are None unless ``sharpness``.
     """
 
     step: int
@@ -38,6 +38,8 @@ class Evaluation:
     test_loss: float
     test_accuracy: float
     bytes_sent: int
+    hessian_trace: float | None = None
+    hessian_largest_eigenvalue: float | None = None
 
 
 class MetricsFile:

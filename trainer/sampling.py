@@ -52,6 +52,11 @@ class Sampler:
         """(steps of an epoch, K, B_loc)"""
         return self.steps_per_epoch, self.num_clients, self.batch_size
 
+    @property
+    def dropped(self) -> int:
+        """Samples that an epoch without replacement leaves out."""
+        return self.num_samples - int(np.prod(self.shape))
+
     def epoch(self, epoch: int) -> NDArray[np.int64]:
         """Sample indices of one epoch, shape (steps, K, B_loc)."""
         draw = generator(self.seed, Purpose.ORDER, epoch)

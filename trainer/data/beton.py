@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.config import BetonSettings
 from trainer.data.prepare import SPLITS, Arrays, read_prepared
+from trainer.data.settings import BetonSettings
 from trainer.errors import UserError
 from trainer.files import atomic, sha256, write_json
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.config import PrepareSettings
+from trainer.data.settings import PrepareSettings
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.errors import UserError
 from trainer.files import atomic

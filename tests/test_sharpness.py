@@ -1,0 +1,68 @@
+"""Sharpness against the full Hessian."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, jacrev
+
+from trainer.data.memory import MemorySet
+from trainer.data.prepare import Arrays
+from trainer.data.specs import DATASETS
+from trainer.models import build
+from trainer.sharpness import sharpness
+
+DIGITS = DATASETS["digits"]
+
+
+def data(dtype: torch.dtype) -> MemorySet:
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 241, (60, 8, 8, 1), np.uint8)
+    arrays = Arrays(images, draw.integers(0, 10, 60).astype(np.int64))
+    return MemorySet(arrays, DIGITS, torch.device("cpu"), dtype)
+
+
+def small(dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(64, 4), nn.SiLU(), nn.Linear(4, 10)]
+    return nn.Sequential(*layers).to(dtype)
+
+
+def full_hessian(model: nn.Module, training: MemorySet, samples: int) -> torch.Tensor:
+    vector = nn.utils.parameters_to_vector(model.parameters()).detach()
+    images = training.normalise(training.images[:samples])
+
+    def loss(flat: torch.Tensor) -> torch.Tensor:
+        parts, start = {}, 0
+        for name, p in model.named_parameters():
+            parts[name] = flat[start : start + p.numel()].view_as(p)
+            start += p.numel()
+        logits = functional_call(model, parts, (images,))
+        return nn.functional.cross_entropy(logits, training.labels[:samples])
+
+    return jacrev(jacrev(loss))(vector)  # SiLU's backward has no forward mode
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_trace_and_eigenvalue_are_those_of_the_full_hessian(dtype: torch.dtype) -> None:
+    model, training = small(dtype), data(dtype)
+    wanted = full_hessian(model, training, 40)
+    got = sharpness(model, training, samples=40, probes=3000, seed=1)
+    assert got.largest_eigenvalue == pytest.approx(
+        torch.linalg.eigvalsh(wanted)[-1].item(), rel=1e-4
+    )
+    # Hutchinson's standard error with Rademacher vectors: √(2 Σ_{i≠j} H_ij² / probes)
+    off_diagonal = wanted - torch.diag(torch.diag(wanted))
+    error = (2 * off_diagonal.square().sum() / 3000).sqrt().item()
+    assert abs(got.trace - wanted.trace().item()) < 4 * error
+
+
+def test_sharpness_repeats_itself_and_leaves_no_trace() -> None:
+    model, training = build("cnn_bn", DIGITS, seed=0), data(torch.float32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    first = sharpness(model, training, samples=20, probes=4, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert sharpness(model, training, samples=20, probes=4, seed=1) == first
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert sharpness(model, training, samples=20, probes=4, seed=2).trace != first.trace

@@ -1,0 +1,74 @@
+"""How sharp the minimum is: trace and largest eigenvalue of the training loss's Hessian.
+
+The paper's mechanism is a drift towards flat minima (section 4); under label noise it is a gradient
+flow on the trace of the Hessian (section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainer.data.memory import MemorySet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharpness:
+    """Of the Hessian of the mean cross-entropy: clean labels, no weight decay."""
+
+    trace: float
+    largest_eigenvalue: float
+
+
+def sharpness(
+    model: nn.Module, training: MemorySet, *, samples: int, probes: int, seed: int
+) -> Sharpness:
+    """Sharpness of ``model`` in evaluation mode on the first ``samples`` training images.
+
+    The trace is Hutchinson's estimate with ``probes`` Rademacher vectors (Hutchinson 1989), the
+    eigenvalue ARPACK's; both are functions of (model, samples, probes, seed) alone.
+    """
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    product, size = hessian_product(model, training, samples)
+    draw = np.random.default_rng(seed)
+    vectors = (draw.choice([-1.0, 1.0], size) for _ in range(probes))
+    trace = float(np.mean([v @ product(v) for v in vectors]))
+    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    start = draw.standard_normal(size)
+    [largest] = eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)
+    return Sharpness(trace=trace, largest_eigenvalue=float(largest))
+
+
+def hessian_product(
+    model: nn.Module, training: MemorySet, samples: int
+) -> tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], int]:
+    """v ↦ Hv and the number of parameters.
+
+    Reverse mode twice: SiLU's backward pass has no forward mode, which libraries of Hessian
+    operators ask for (curvlinops 3.0).
+    """
+    model.eval()
+    parameters = list(model.parameters())
+    with torch.enable_grad():
+        logits = model(training.normalise(training.images[:samples]))
+        loss = F.cross_entropy(logits, training.labels[:samples])
+        gradient = _flat(torch.autograd.grad(loss, parameters, create_graph=True))
+
+    def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        v: Tensor = torch.from_numpy(vector.ravel()).to(gradient)
+        columns = torch.autograd.grad(gradient, parameters, v, retain_graph=True)
+        hv: NDArray[np.float64] = _flat(columns).double().cpu().numpy()
+        return hv
+
+    return product, gradient.numel()
+
+
+def _flat(tensors: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
