@@ -1,5 +1,5 @@
 # Thin: set-up, then Snakemake or pytest. `make figures` and `make test` are all most people need.
-SNAKEMAKE = .venv/bin/snakemake --workflow-profile workflow/profiles/default
+SNAKEMAKE = .venv/bin/snakemake
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: figures fig1a test lint format lock schemas setup
