@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import one_line, trainer
+from tests.conftest import command, one_line, trainer
 from trainer.data.beton import read_beton, sidecar_path, write_betons
 from trainer.data.prepare import read_prepared
 from trainer.data.settings import BetonSettings
@@ -120,6 +121,18 @@ def test_a_missing_sidecar_or_file_is_refused(copy: Path) -> None:
         read_beton(copy / "test.beton")
     with pytest.raises(UserError, match="no such file"):
         read_beton(copy / "other.beton")
+
+
+def test_a_writer_that_dies_is_reported_not_waited_for(copy: Path) -> None:
+    """A file size limit of 60 blocks stands in for a full disk."""
+    before = {path.name: path.read_bytes() for path in copy.glob("*.beton")}
+    write = f'"{sys.executable}" -m trainer beton --data-pth "{copy}"'
+    done = command("bash", "-c", f"ulimit -f 60; timeout 60 {write}")
+    assert done.returncode == 2, done.stderr
+    [message] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "writer process died" in message
+    assert {path.name: path.read_bytes() for path in copy.glob("*.beton")} == before
+    assert not list(copy.glob("*.tmp"))
 
 
 def test_a_failed_write_leaves_no_file_under_the_final_name(copy: Path) -> None:

@@ -9,6 +9,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +115,39 @@ def _write_with_ffcv(path: Path, arrays: Arrays, num_workers: int) -> None:
         page_size=PAGE_BYTES,
         num_workers=num_workers,
     )
-    writer.from_indexed_dataset(list(zip(arrays.images, arrays.labels.tolist(), strict=True)))
+    with _watched_workers(path):
+        writer.from_indexed_dataset(list(zip(arrays.images, arrays.labels.tolist(), strict=True)))
+
+
+@contextmanager
+def _watched_workers(path: Path) -> Iterator[None]:
+    """Raises UserError when a process started in here dies; FFCV would wait for it for ever."""
+    done, died = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        workers: set[BaseProcess] = set()
+        while not done.wait(0.01):  # a small set is written within 100 ms
+            workers |= set(multiprocessing.active_children())
+            if any(worker.exitcode for worker in workers):
+                died.set()
+                os.kill(os.getpid(), signal.SIGINT)  # ends a blocked wait, too
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        if not died.is_set():
+            raise
+        raise UserError(
+            f"{path}: a writer process died (its reason is above); make room or memory, try again"
+        ) from None
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _check_sidecar(path: Path) -> None:
