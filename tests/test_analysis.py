@@ -57,6 +57,7 @@ def table() -> pd.DataFrame:
             "role": "phase 2",
             "seed": seed,
             "first_local_steps": h,
+            "first_epoch": 10,
             "epoch": epoch,
             "test_accuracy": 0.5 + 0.1 * seed + 0.01 * seed * (h > 1) * (epoch == 20),
         }
@@ -82,6 +83,12 @@ def test_a_figure_without_sgd_is_refused(tmp_path: Path) -> None:
     only_local = table()[lambda t: t["first_local_steps"] > 1]
     with pytest.raises(UserError, match="step1 1"):
         fig1(only_local, "", Plot(), tmp_path / "fig")
+
+
+def test_evaluations_that_sgd_lacks_are_named(tmp_path: Path) -> None:
+    gaps = table()[lambda t: (t["first_local_steps"] > 1) | (t["epoch"] == 20)]
+    with pytest.raises(UserError, match="eval_freq1"):
+        fig1(gaps, "", Plot(), tmp_path / "fig")
 
 
 def test_equal_tables_give_equal_figures(tmp_path: Path) -> None:

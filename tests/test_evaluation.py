@@ -91,6 +91,20 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, keep: int) -> None:
         load_model(path, build("cnn", DIGITS, seed=0))
 
 
+@pytest.mark.parametrize("content", [{"epoch": 3, "state_dict": {}}, [1, 2], {}])
+def test_a_file_that_is_no_plain_state_dict_is_refused(tmp_path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"plain state_dict|another architecture"):
+        load_model(tmp_path / "other.pt", build("cnn", DIGITS, seed=0))
+
+
+@pytest.mark.parametrize("content", [b"hello world", b"<html></html>", b"\x80\x04K\x01."])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content: bytes) -> None:
+    (tmp_path / "page.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"page\.pt"):
+        load_model(tmp_path / "page.pt", build("cnn", DIGITS, seed=0))
+
+
 def test_pickled_code_is_never_run(tmp_path) -> None:
     class Malicious:
         def __reduce__(self):

@@ -30,12 +30,11 @@ experiments:
       - {step1: 6}
 """
 SCALES = ("laptop", "workstation", "paper")
-PIECES = ("Snakefile", "config.yaml", "experiments", "workflow", "trainer", "envs")
+PIECES = ("Snakefile", "config.yaml", "experiments", "workflow", "trainer", "envs", "profiles")
 
 
 def snakemake(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    profile = folder / "workflow" / "profiles" / "default"
-    return command(BIN / "snakemake", "--workflow-profile", profile, *arguments, cwd=folder)
+    return command(BIN / "snakemake", *arguments, cwd=folder)
 
 
 def planned(folder: Path, *arguments: object) -> Counter[str]:
@@ -188,6 +187,12 @@ def refused(folder: Path, *arguments: object) -> str:
         ("experiments/laptop.yaml", "batch_size: 8", "batch_size: 7", ["not a multiple"]),
         ("experiments/laptop.yaml", "seeds: [1, 2]", "seeds: [1, 1]", ["a seed twice"]),
         ("experiments/laptop.yaml", "epochs: 2", "seed: 2", ["fig1a.phase1", "seed is not for"]),
+        ("config.yaml", "viridis_r", "virids", ["plot", "colormap 'virids'"]),
+        ("config.yaml", "sgd_color: black", "sgd_color: blak", ["plot", "sgd_color 'blak'"]),
+        ("experiments/laptop.yaml", "{step1: 6}", "{step1: 1, eval_freq1: 6}", ["same run"]),
+        ("experiments/laptop.yaml", "{step1: 6}", "{step1: 1, wd: 0}", ["the same H"]),
+        ("experiments/laptop.yaml", "{step1: 1, eval_freq1: 6}", "{step1: 3}", ["step1 1 (SGD)"]),
+        ("experiments/laptop.yaml", "{step1: 6}", "{h_rule: qsr, alpha: 1}", ["one H per run"]),
         ("experiments/laptop.yaml", "fig1a:", "fig9z:", ["fig9z"]),
         ("experiments/laptop.yaml", "title: tiny", "titel: tiny", ["fig1a.titel", "mean title?"]),
     ],

@@ -47,9 +47,14 @@ def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
     """Raises UserError when an epoch asks for more samples than there are."""
     total = settings.total_batch_size
     steps = settings.steps_per_epoch or num_samples // total
-    if steps == 0 or (steps * total > num_samples and not settings.replacement):
+    if steps == 0:
         raise UserError(
-            f"total_batch_size {total} × steps_per_epoch {max(steps, 1)} exceeds the "
+            f"total_batch_size {total} exceeds the {num_samples} training samples; lower it, or "
+            "set replacement 1 and steps_per_epoch"
+        )
+    if steps * total > num_samples and not settings.replacement:
+        raise UserError(
+            f"total_batch_size {total} × steps_per_epoch {steps} exceeds the "
             f"{num_samples} training samples; lower one of them or set replacement 1"
         )
     return Sampler(

@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.errors import UserError
 from trainer.files import atomic, sha256
@@ -33,13 +33,27 @@ def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as error:  # whatever a stray file provokes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"resume_pth {path}: damaged or not a plain state_dict ({reason}); get the file again"
         ) from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(
+            f"resume_pth {path}: holds more or other than a plain state_dict; "
+            "save model.state_dict() alone and start from that"
+        )
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in state.items()} if isinstance(state, dict) else {}
+    found = {name: tuple(value.shape) for name, value in state.items()}
     if found != expected:
         name = next(n for n in [*expected, *found] if expected.get(n) != found.get(n))
         raise UserError(

@@ -41,11 +41,27 @@ def learning_rate_is_given_once(s: RunSettings) -> str | None:
     return f"lr and {' and '.join(both)} both set the learning rate; give one way"
 
 
+def warm_up_is_complete(s: RunSettings) -> str | None:
+    if not s.warm_up:
+        if s.max_lr < 0:
+            return None
+        return f"max_lr {s.max_lr:g} is the warm-up's end; set warm_up 1, or leave max_lr out"
+    if s.warmup_epochs <= s.total_epochs:
+        return None
+    return (
+        f"warmup_epochs {s.warmup_epochs} is longer than the run ({s.total_epochs} epochs); "
+        "lower warmup_epochs"
+    )
+
+
 def warm_up_goes_up(s: RunSettings) -> str | None:
     if not s.warm_up or s.peak_lr >= s.initial_lr:
         return None
     if s.lr is not None:
-        return f"total_batch_size {s.total_batch_size} is below 256, lr {s.lr:g} would warm down"
+        return (
+            f"total_batch_size {s.total_batch_size} is below 256, so that lr {s.lr:g} would warm "
+            "down; set warm_up 0"
+        )
     return (
         f"max_lr {s.max_lr:g} is below start_lr {s.start_lr:g}; "
         "a warm-up goes up: raise max_lr or make it negative for start_lr · K"
@@ -114,7 +130,9 @@ def decays_come_in_order(s: RunSettings) -> str | None:
                 f"lower it, or leave it out"
             )
     for (first, a), (second, b) in pairwise(coming):
-        if b is not None and (a is None or b <= a):
+        if b is not None and a is None:
+            return f"{second} {b} needs {first} before it; set {first}"
+        if b is not None and a is not None and b <= a:
             return f"{second} {b} must come after {first} ({a}); raise {second}"
     return None
 
@@ -138,6 +156,7 @@ def h_follows_one_rule(s: RunSettings) -> str | None:
 CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     clients_are_whole,
     learning_rate_is_given_once,
+    warm_up_is_complete,
     warm_up_goes_up,
     bn_is_the_models,
     groups_divide_channels,

@@ -74,7 +74,7 @@ class Run:
         )
 
     def _evaluation(self, round: Round) -> Evaluation:
-        """The averaged model after ``round``, scored."""
+        """The averaged model after ``round``, scored. Raises UserError for a loss not finite."""
         self.bank.export(self.model)
         if MODELS[self.settings.model].batchnorm:
             reestimate_batchnorm(
@@ -87,15 +87,22 @@ class Run:
                 batch_size=self.settings.batch_size,
             )
         scores = evaluate(self.model, self.test, self.world)
+        train_loss = self._mean_train_loss()
+        lr = self.schedule.lr(max(round.stop - 1, 0))
+        if not math.isfinite((train_loss or 0.0) + scores.loss):
+            raise UserError(
+                f"the loss is not finite at step {round.stop} (lr {lr:g}, H {round.local_steps}): "
+                "training diverged; lower start_lr or max_lr, or H"
+            )
         sharp = self._sharpness()
         return Evaluation(
             step=round.stop,
             round=round.index,
             phase=round.phase,
             epoch=self.settings.resume + round.stop / self.sampler.steps_per_epoch,
-            lr=self.schedule.lr(max(round.stop - 1, 0)),
+            lr=lr,
             local_steps=round.local_steps,
-            train_loss=self._mean_train_loss(),
+            train_loss=train_loss,
             test_loss=scores.loss,
             test_accuracy=scores.accuracy,
             bytes_sent=round.index * self.average.bytes,
@@ -127,11 +134,6 @@ class Run:
     def _record(
         self, evaluation: Evaluation, metrics: MetricsFile | None, progress: Progress
     ) -> None:
-        if not math.isfinite((evaluation.train_loss or 0.0) + evaluation.test_loss):
-            raise UserError(
-                f"the loss is not finite at step {evaluation.step} (lr {evaluation.lr:g}, "
-                f"H {evaluation.local_steps}): training diverged; lower start_lr or max_lr, or H"
-            )
         if metrics is not None:
             metrics.write(evaluation)
         progress.evaluated(evaluation)
@@ -163,6 +165,7 @@ def train(settings: RunSettings, world: World) -> None:
 
 
 def _publish(run: Run, partial: Path, out: Path, seconds: float) -> None:
+    (out / "metrics.jsonl").unlink(missing_ok=True)  # of an earlier run: it goes first, ours last
     save_model(out / "model.pt", run.model)
     write_json(out / "settings.json", run.settings.model_dump(mode="json"))
     write_json(out / "provenance.json", provenance(seconds, run.world.size, str(run.world.device)))

@@ -21,18 +21,27 @@ def atomic(path: Path) -> Iterator[Path]:
     crash leaves the old file or the new one. An OSError becomes a UserError that names the file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an OSError into a UserError that names the file to be written."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"{path}: cannot be written ({reason}); make room or choose another path") \
-            from error  # fmt: skip
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: cannot be written ({reason}); make room or choose another path"
+        ) from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -15,6 +15,8 @@ from typing import IO
 
 from tqdm import tqdm
 
+from trainer.files import writing
+
 PROGRESS_SECONDS = 10.0
 
 
@@ -47,13 +49,15 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = path.open("w", encoding="utf-8")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[str] = path.open("w", encoding="utf-8")
 
     def write(self, evaluation: Evaluation) -> None:
-        self._file.write(json.dumps(asdict(evaluation)) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self.path):
+            self._file.write(json.dumps(asdict(evaluation)) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

@@ -47,7 +47,13 @@ def join_world(settings: RunSettings) -> Iterator[World]:
         raise UserError("device cuda: no CUDA device is available; set device to cpu or auto")
     device = torch.device("cpu")
     if cuda:
-        device = torch.device("cuda", _number("LOCAL_RANK", 0))
+        local, devices = _number("LOCAL_RANK", 0), torch.cuda.device_count()
+        if local >= devices:
+            raise UserError(
+                f"process {local} has no GPU of its own, this machine has {devices}; "
+                f"start {devices} processes (config.yaml: processes) or set device to cpu"
+            )
+        device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     world = World(_number("RANK", 0), _number("WORLD_SIZE", 1), device)
     if world.size == 1:

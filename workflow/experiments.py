@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,21 @@ class Plot(Settings):
     sgd_color: str = Field("black", description="matplotlib colour for H = 1")
     width: float = Field(5.5, description="inches", gt=0)
     height: float = Field(5.0, description="inches", gt=0)
+
+    @model_validator(mode="after")
+    def _matplotlib_knows_it(self) -> Self:
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        if self.colormap != defaults["colormap"]:
+            import matplotlib
+
+            if self.colormap not in matplotlib.colormaps:
+                raise ValueError(f"colormap {self.colormap!r} is none of matplotlib's; choose one")
+        if self.sgd_color != defaults["sgd_color"]:
+            from matplotlib.colors import is_color_like
+
+            if not is_color_like(self.sgd_color):
+                raise ValueError(f"sgd_color {self.sgd_color!r} is no matplotlib colour; mend it")
+        return self
 
 
 class Config(Settings):
@@ -129,7 +145,8 @@ class Run:
         content = json.dumps([self.settings.science(), start])
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         s = self.settings
-        return f"{s.dataset}-{s.model}-K{s.num_clients}-H{s.step1}-s{s.seed}-{digest}"
+        h = "qsr" if s.h_rule == "qsr" else s.phases[0].local_steps
+        return f"{s.dataset}-{s.model}-K{s.num_clients}-H{h}-s{s.seed}-{digest}"
 
     def options(self) -> str:
         """The settings that differ from their defaults, as a quoted command line."""
@@ -160,7 +177,10 @@ def load_experiments(path: Path) -> Experiments:
             _check_names(getattr(experiment, part) or {}, f"{file}{name}.{part}: ")
         for i, overrides in enumerate(experiment.runs):
             _check_names(overrides, f"{file}{name}.runs[{i}]: ")
-        expand(experiment, where=f"{file}{name}: ")
+        runs = expand(experiment, where=f"{file}{name}: ")
+        if len({run.id for run in runs}) < len(runs):
+            raise UserError(f"{file}{name}.runs: two entries are the same run; remove one")
+        _check_compares_h(runs, f"{file}{name}.runs: ")
     return loaded
 
 
@@ -177,6 +197,18 @@ def start_points(runs: list[Run]) -> list[Run]:
     """The phase-1 runs that ``runs`` begin from, each once."""
     found = {run.start.id: run.start for run in runs if isinstance(run.start, Run)}
     return list(found.values())
+
+
+def _check_compares_h(runs: list[Run], where: str) -> None:
+    """Figure 1 tells its runs apart by H alone and compares them with H = 1."""
+    if any(run.settings.h_rule != "constant" or len(run.settings.phases) > 1 for run in runs):
+        raise UserError(f"{where}the figure needs one H per run; leave h_rule and decays out")
+    local_steps = [run.settings.phases[0].local_steps for run in runs]
+    per_seed = Counter((run.settings.seed, h) for run, h in zip(runs, local_steps, strict=True))
+    if max(per_seed.values()) > 1:
+        raise UserError(f"{where}two entries have the same H; the figure tells runs apart by H")
+    if 1 not in local_steps or max(local_steps) == 1:
+        raise UserError(f"{where}the figure compares step1 1 (SGD) with step1 > 1; add them")
 
 
 def _starts(experiment: Experiment, where: str) -> dict[int, Run | Checkpoint | None]:

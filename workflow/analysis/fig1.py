@@ -26,10 +26,11 @@ BY = ["role", "first_local_steps", "epoch"]
 def fig1(table: pd.DataFrame, title: str, plot: Plot, out: Path) -> None:
     """Draw ``table`` to ``out``.png and .pdf, and what was drawn to ``out``.csv."""
     curves = fig1_curves(table)
+    switch = int(table.loc[table["role"] == "phase 2", "first_epoch"].min())
     write_csv(curves, out.with_name(out.name + ".csv"))
     figure = Figure(figsize=(plot.width, plot.height), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-    draw_accuracy(above, curves[curves["quantity"] == ACCURACY], plot)
+    draw_accuracy(above, curves[curves["quantity"] == ACCURACY], switch, plot)
     draw_gain(below, curves[curves["quantity"] == GAIN], plot)
     figure.suptitle(title, fontsize="medium")
     figure.legend(
@@ -56,6 +57,11 @@ def fig1_curves(table: pd.DataFrame) -> pd.DataFrame:
     if sgd.empty or local.empty:
         raise UserError("fig1a needs runs with step1 1 (SGD) and step1 > 1; add them to its runs")
     gains = paired_difference(local, sgd, ["seed", "epoch"], "test_accuracy")
+    if len(gains) < len(local):
+        raise UserError(
+            "fig1a compares runs at equal epochs, but some were evaluated where SGD was not; "
+            "choose eval_freq1 so that step1 · eval_freq1 of each run is a multiple of SGD's"
+        )
     parts = {ACCURACY: percent, GAIN: gains}
     return pd.concat(
         over_seeds(part, BY, "test_accuracy").assign(quantity=quantity)
@@ -69,9 +75,8 @@ def caption(curves: pd.DataFrame) -> str:
     return f"mean and 95 % interval over seeds, {seeds}" if n.max() > 1 else "one seed, no interval"
 
 
-def draw_accuracy(axes: Axes, curves: pd.DataFrame, plot: Plot) -> None:
+def draw_accuracy(axes: Axes, curves: pd.DataFrame, switch: int, plot: Plot) -> None:
     after = curves[curves["role"] == "phase 2"]
-    switch = after["epoch"].min()
     before = curves[(curves["role"] == "phase 1") & (curves["epoch"] <= switch)]
     if len(before):
         _curve(axes, before, {"color": PHASE1_COLOR}, "phase 1, H = 1")

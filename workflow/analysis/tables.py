@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from trainer.errors import UserError
 from trainer.files import atomic
+from trainer.metrics import Evaluation
 from workflow.experiments import Run, start_points
 
 
@@ -24,7 +26,10 @@ def build_table(name: str, runs: list[Run], results: Path) -> pd.DataFrame:
         for role, run in parts
         for evaluation in read_metrics(results / role / run.id / "metrics.jsonl")
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    # A column of nulls alone would have no type.
+    numbers = [f.name for f in fields(Evaluation) if f.name in table and table[f.name].hasnans]
+    return table.astype(dict.fromkeys(numbers, float))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -60,5 +65,6 @@ def _settings(experiment: str, role: str, run: Run) -> dict[str, Any]:
         "num_clients": settings.num_clients,
         "batch_size": settings.batch_size,
         "peak_lr": settings.peak_lr,
-        "first_local_steps": settings.step1,
+        "first_local_steps": settings.phases[0].local_steps,
+        "first_epoch": settings.resume,
     }

@@ -1,4 +1,5 @@
 # What the rules share: the checked settings, the runs by id, and functions of wildcards.
+import shlex
 import sys
 
 sys.path.insert(0, workflow.current_basedir.join("../..").get_path_or_uri(secret_free=True))
@@ -65,7 +66,7 @@ def run_inputs(wildcards):
 
 
 def start_option(wildcards, input):
-    return f"--resume-pth {input.start}" if "start" in input.keys() else ""
+    return f"--resume-pth {shlex.quote(input.start)}" if "start" in input.keys() else ""
 
 
 def metrics_of(wildcards):
