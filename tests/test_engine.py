@@ -179,9 +179,12 @@ def test_clients_that_processes_cannot_share_are_refused(digits: Path, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_diverging_run_says_where_and_leaves_no_result(digits: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharpness", [0, 1])
+def test_a_diverging_run_says_where_and_leaves_no_result(
+    digits: Path, tmp_path: Path, sharpness: int
+) -> None:
     done = trainer("train", "--data-pth", digits, "--log-pth", tmp_path, "--epochs", 200,
-                   "--start-lr", 1e6)  # fmt: skip
+                   "--start-lr", 1e6, "--sharpness", sharpness)  # fmt: skip
     message = one_line(done)
     assert "not finite at step" in message
     assert "lower start_lr" in message

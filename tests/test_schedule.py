@@ -20,17 +20,17 @@ settings = st.builds(
     eval_freq2=st.integers(1, 9),
     gamma=st.sampled_from([0.1, 0.5]),
     warm_up=st.booleans(),
-    warmup_epochs=st.integers(0, 14),
+    warmup_epochs=st.integers(0, 7),
 ) | st.builds(
     RunSettings,
-    epochs=st.integers(1, 12),
+    epochs=st.integers(7, 12),
     h_rule=st.just("qsr"),
     h_base=st.integers(1, 5),
     alpha=st.floats(0.001, 0.1),
     lr_schedule=st.sampled_from(["step", "cosine"]),
     eval_freq1=st.integers(1, 9),
     warm_up=st.booleans(),
-    warmup_epochs=st.integers(0, 14),
+    warmup_epochs=st.integers(0, 7),
 )
 steps_per_epoch = st.integers(1, 13)
 
