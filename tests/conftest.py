@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+
+from trainer.data.specs import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -78,6 +81,20 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step in (["prepare", "--out", folder], ["beton", "--data-pth", folder]):
         done = trainer(*step)
         assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """.beton files of CIFAR-10's shape: 64 random images to train, 32 to test."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    draw = np.random.default_rng(0)
+    for split, n in (("train", 64), ("test", 32)):
+        images = draw.integers(0, 256, (n, 32, 32, 3), np.uint8)
+        classes = list(DATASETS["cifar10"].classes)
+        np.savez(folder / f"{split}.npz", images=images, labels=np.arange(n) % 10, classes=classes)
+    done = trainer("beton", "--data-pth", folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -1,5 +1,6 @@
 """The client bank against K plain copies of the model."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,10 @@ def batches(seed: int = 0) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
+def batch(images: Tensor, labels: Tensor, first_seed: int = 0) -> Batch:
+    return Batch(images=images, labels=labels, seeds=np.arange(first_seed, first_seed + K))
+
+
 def lr(step: int) -> float:
     return 0.1 + 0.02 * step
 
@@ -40,7 +45,7 @@ def trained_by_bank(model: nn.Module, optimizer: SGD, execution: str) -> Tensor:
     for count in ROUNDS:
         for _ in range(count):
             step, (images, labels) = next(steps)
-            bank.step(Batch(images=images, labels=labels), lr(step))
+            bank.step(batch(images, labels), lr(step))
         average()
     return mean(bank.parameters, torch.empty(bank.size, dtype=torch.float64))
 
@@ -82,7 +87,7 @@ def test_one_local_step_equals_sgd_with_the_whole_batch(execution: str) -> None:
     average = Averaging(bank, WORLD)
     sgd = torch.optim.SGD(model.parameters(), lr=0.3, weight_decay=0.01)
     for images, labels in batches():
-        bank.step(Batch(images=images, labels=labels), 0.3)
+        bank.step(batch(images, labels), 0.3)
         average()
         sgd.zero_grad()
         nn.functional.cross_entropy(model(images.flatten(0, 1)), labels.flatten()).backward()
@@ -98,14 +103,14 @@ def test_losses_are_those_of_each_client_before_its_step() -> None:
     expected = [nn.functional.cross_entropy(model(images[k]), labels[k]) for k in range(K)]
     for execution in ("vectorized", "serial"):
         bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), execution)
-        losses = bank.step(Batch(images=images, labels=labels), 0.1)
+        losses = bank.step(batch(images, labels), 0.1)
         torch.testing.assert_close(losses, torch.stack(expected).detach())
 
 
 def test_clients_differ_between_averagings_and_agree_after() -> None:
     bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), "serial")
     images, labels = batches()[0]
-    bank.step(Batch(images=images, labels=labels), 0.1)
+    bank.step(batch(images, labels), 0.1)
     first = next(iter(bank.parameters.values()))
     assert not torch.equal(first[0], first[1])
     Averaging(bank, WORLD)()
@@ -128,3 +133,34 @@ def test_group_weight_spares_norm_layers_and_biases_only() -> None:
     spared = set(undecayed_names(model))
     assert {"bn1.weight", "bn1.bias", "linear.bias", "layer2.0.bn2.weight"} <= spared
     assert not {name for name in spared if "conv" in name or name == "linear.weight"}
+
+
+def test_a_clients_dropout_is_drawn_from_its_own_seed() -> None:
+    """Whatever else draws numbers, and however many clients the process has."""
+
+    def model() -> nn.Module:
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).double()
+
+    images, labels = batches()[0]
+    bank = ClientBank(model(), K, SGD(), "serial", stochastic=True)
+    got = bank.step(batch(images, labels, first_seed=40), 0.1)
+    plain = model().train()
+    for k in reversed(range(K)):
+        torch.manual_seed(40 + k)
+        assert got[k].item() == nn.functional.cross_entropy(plain(images[k]), labels[k]).item()
+
+
+def test_bfloat16_rounds_the_forward_passes_alone() -> None:
+    images, labels = batches()[0]
+    images = 20 * images.float()  # for losses that bfloat16 changes visibly
+    plain = build("cnn_bn", DIGITS, seed=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = plain(images[1])
+    expected = nn.functional.cross_entropy(logits.float(), labels[1])
+    exact = nn.functional.cross_entropy(plain(images[1]), labels[1])
+    bank = ClientBank(build("cnn_bn", DIGITS, seed=2), K, SGD(), "serial", autocast=torch.bfloat16)
+    loss = bank.step(batch(images, labels), 0.1)[1]
+    assert loss == expected
+    assert 1e-4 < abs(exact - expected) < 0.1
+    assert {p.dtype for p in bank.parameters.values()} == {torch.float32}

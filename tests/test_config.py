@@ -59,24 +59,75 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     assert (settings.epochs, settings.seed) == (7, 4)
 
 
-def test_options_keep_the_authors_names_and_yes_no_values() -> None:
-    settings = parse(
-        *shlex.split(
-            """
-            --model resnet56 --dataset cifar10 --resume 250 --resume-pth None
-            --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1 --epochs 250
-            --start-lr 0.01 --max-lr -1 --wd 0.0005 --momentum 0 --nesterov 0
-            --warm-up 0 --warmup-epochs 50 --bn 1 --bn-batches 100 --group-weight 1
-            --decay1 25000 --decay2 25000 --gamma 0.1 --step1 600 --step2 600 --step3 600
-            --eval-freq1 1 --eval-freq2 1 --eval-freq3 1 --eval-on-start 1
-            --replacement 0 --aug 1 --label-noise 0 --noise-p 0
-            """
-        )
-    )
-    assert settings.num_clients == 32
-    assert settings.peak_lr == pytest.approx(0.32)
-    assert settings.resume_pth is None
-    assert settings.group_weight is True
+POST_LOCAL = """
+    --seed 1073741823 --data-pth data --log-pth ./checkpoint/test2 --model resnet56
+    --resume 250 --resume-pth ./checkpoint/postlocal/phase1_common.pt
+    --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1
+    --epochs 250 --start-lr 0.01 --max-lr -1 --wd 0.0005 --momentum 0 --nesterov 0
+    --warm-up 0 --warmup-epochs 50 --bn 1 --bn-batches 100 --group-weight 1 --n-groups -1
+    --decay1 25000 --decay2 25000 --gamma 0.1 --step1 600 --step2 600 --step3 600
+    --eval-freq1 1 --eval-freq2 1 --eval-freq3 1
+    --save-freq1 6000 --save-freq2 6000 --save-freq3 6000 --eval-on-start 1
+    --replacement 0 --aug 1 --label-noise 0 --noise-p 0
+"""
+LABEL_NOISE = """
+    --seed 7 --data-pth data --log-pth ./checkpoint/test2/ --resume 500
+    --resume-pth ./checkpoint/label_noise/common_start.pt
+    --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1
+    --start-lr 0.1 --max-lr 0.1 --momentum 0 --nesterov 0 --warm-up 1 --warmup-epochs 1 --bn 0
+    --decay1 5000000 --decay2 5000000 --gamma 0.1 --step1 384 --step2 384 --step3 384
+    --eval-freq1 1 --eval-freq2 1 --eval-freq3 1
+    --save-freq1 1000 --save-freq2 1000 --save-freq3 1000 --eval-on-start 1
+    --replacement 1 --aug 0 --label-noise 1 --noise-p 0.1
+"""
+LABEL_NOISE_RESNET = f"""{LABEL_NOISE}
+    --model resnet56_gn --epochs 500000 --wd 0.0005 --bn-batches 0 --group-weight 1 --n-groups 8
+"""
+LABEL_NOISE_VGG = f"""{LABEL_NOISE}
+    --model vgg16 --epochs 50000 --wd 0 --bn-batches 100 --group-weight 0 --n-groups -1
+"""
+IMAGENET = """
+    --seed 7 --nw 6 --batch-size 32 --total-batch-size 8192 --steps-per-epoch 156
+    --lr 0.005 --epochs 50 --warm-up 0 --gamma 0.1 --model resnet50
+    --save-freq1 50 --step1 26 --eval-freq1 6
+    --momentum 0 --wd 0.0001 --decay1 1000 --decay2 1000 --decay3 1000 --log-pth ./checkpoint/x/
+    --resume 100 --resume-pth ./checkpoint/phase_epoch=100.pt
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "clients", "lr", "local_steps", "epochs"),
+    # reference: run-post-local.sh, run-{resnet,vgg}-label-noise.sh of train_cifar/, and
+    # train_imagenet/run.sh of https://github.com/hmgxr128/Local-SGD
+    [
+        (POST_LOCAL, 32, 0.32, 600, 250),
+        (LABEL_NOISE_RESNET, 32, 0.1, 384, 500_000),
+        (LABEL_NOISE_VGG, 32, 0.1, 384, 50_000),
+        # as if for CIFAR-10's images: ImageNet is no data set here yet
+        (IMAGENET + "--dataset cifar10", 256, 0.16, 26, 50),
+    ],
+)
+def test_the_authors_scripts_mean_the_papers_settings(
+    script: str, clients: int, lr: float, local_steps: int, epochs: int
+) -> None:
+    settings = parse(*shlex.split(script))
+    assert settings.dataset == "cifar10"
+    assert settings.num_clients == clients
+    assert settings.peak_lr == pytest.approx(lr)
+    [phase] = settings.phases
+    assert (phase.local_steps, phase.epochs) == (local_steps, epochs)
+
+
+def test_the_word_none_is_no_value() -> None:
+    assert parse("--resume-pth", "None").resume_pth is None
+
+
+def test_data_set_and_its_folder_follow_from_the_model() -> None:
+    assert (parse().dataset, parse().data_pth) == ("digits", Path("resources/digits"))
+    vgg = parse("--model", "vgg16")
+    assert (vgg.dataset, vgg.data_pth) == ("cifar10", Path("resources/cifar10"))
+    small = parse("--model", "cnn", "--dataset", "cifar10")
+    assert (small.dataset, small.data_pth) == ("cifar10", Path("resources/cifar10"))
 
 
 def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
@@ -123,7 +174,18 @@ def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
         (["--schedule", "[{"], ["--schedule", "YAML"]),
         (["--schedule", "[]"], ["--schedule"]),
         (["--momentum-averaging", "reset"], ["momentum_averaging reset", "momentum > 0"]),
-        (["--model", "resnet20"], ["resnet20", "32 pixels"]),
+        (["--model", "resnet20", "--dataset", "digits"], ["resnet20", "32 pixels"]),
+        (["--model", "resnet18"], ["--dataset", "unknown dataset 'imagenet'", "cifar10"]),
+        (["--model", "vit_b_32", "--dataset", "cifar10"], ["vit_b_32", "32 pixels", "224"]),
+        (["--model", "resnet18", "--dataset", "digits"], ["resnet18", "1 channel(s)", "another"]),
+        (["--model", "mobilenet_v2", "--dataset", "cifar10", "--clients", "vectorized"],
+         ["clients vectorized", "dropout", "clients serial"]),
+        (["--precision", "bf16", "--clients", "vectorized"], ["precision bf16", "serial"]),
+        (["--model", "cnn_bn", "--bn-batches", 0], ["bn_batches 0", "cnn_bn", "1 or more"]),
+        (["--train-pth", "nowhere.beton"], ["nowhere.beton", "no such file"]),
+        (["--nw", -1], ["--nw", "greater than or equal to 0"]),
+        (["--save-freq1", 0], ["--save-freq1"]),
+        (["--schedule", "[{epochs: 3}]", "--save-freq2", 4], ["schedule and save_freq2"]),
         (["--resume-pth", "nowhere.pt"], ["resume_pth nowhere.pt", "no such file"]),
         (["--log-pth", "README.md"], ["README.md", "cannot be written"]),
         (["--max-lr", 0.5], ["max_lr 0.5", "warm_up 1"]),
@@ -133,7 +195,7 @@ def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
         (["--device", "cuda"], ["device cuda"]),
         (["--train-subset", 10**6], ["train_subset 1000000", "797"]),
         (["--steps-per-epoch", 7, "--total-batch-size", 128], ["steps_per_epoch 7", "797"]),
-        (["--dataset", "cifar10", "--model", "cnn"], ["train.beton", "(8, 8, 1)", "data_pth"]),
+        (["--dataset", "cifar10", "--model", "cnn"], ["train.beton", "(8, 8, 1)", "check dataset"]),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_in_one_line(

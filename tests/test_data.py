@@ -1,11 +1,15 @@
 """Batches against torchvision's transforms and plain indexing."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms import functional as TF
 
 from trainer.data.augment import crop_windows, random_views, take
+from trainer.data.loading import in_order
 from trainer.data.memory import BLOCK_BYTES, Batch, MemorySet, TrainingSet
 from trainer.data.prepare import Arrays
 from trainer.data.specs import DATASETS
@@ -22,8 +26,9 @@ def arrays(n: int = 40, spec: object = CIFAR10) -> Arrays:
     return Arrays(images, draw.integers(0, 10, n).astype(np.int64))
 
 
-def training_set(augmented: bool = True, noise_p: float = 0.0) -> TrainingSet:
-    return TrainingSet(arrays(), CIFAR10, CPU, torch.float32, augmented=augmented, noise_p=noise_p)
+def training_set(augmented: bool = True, noise_p: float = 0.0, workers: int = 0) -> TrainingSet:
+    options = {"augmented": augmented, "noise_p": noise_p, "workers": workers}
+    return TrainingSet(arrays(), CIFAR10, CPU, torch.float32, **options)  # type: ignore[arg-type]
 
 
 SAMPLER = Sampler(seed=4, num_samples=40, num_clients=4, batch_size=2, steps_per_epoch=5)
@@ -93,6 +98,45 @@ def test_batches_do_not_depend_on_processes_blocks_or_where_one_begins(
             own = slice(clients.start, clients.stop)
             assert torch.equal(expected.images[own], got.images)
             assert torch.equal(expected.labels[own], got.labels)
+            assert np.array_equal(expected.seeds[own], got.seeds)
+
+
+def test_seeds_are_new_for_each_step_and_client() -> None:
+    seeds = np.stack([batch.seeds for batch in first(20, range(4))])
+    assert len(np.unique(seeds)) == seeds.size == 80
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_no_batch(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.data.memory.BLOCK_BYTES", 1)
+    for expected, got in zip(
+        first(12, range(4)), first(12, range(4), workers=workers), strict=True
+    ):
+        assert torch.equal(expected.images, got.images)
+        assert torch.equal(expected.labels, got.labels)
+
+
+def test_workers_are_threads_that_work_ahead_in_order() -> None:
+    names, drawn = set(), []
+
+    def work(item: int) -> int:
+        names.add(threading.current_thread().name)
+        time.sleep(0.02 if item % 2 else 0)
+        return item
+
+    items = (drawn.append(i) or i for i in range(9))
+    results = in_order(work, items, workers=3)
+    assert next(results) == 0
+    assert drawn == [0, 1, 2, 3]
+    assert list(results) == list(range(1, 9))
+    assert names and threading.current_thread().name not in names
+    assert list(in_order(work, iter(range(3)), workers=0)) == [0, 1, 2]
+    assert threading.current_thread().name in names
+
+
+def test_a_workers_failure_reaches_the_training() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: 1 // item, iter([1, 0, 1]), workers=2))
 
 
 def test_label_noise_adds_the_drawn_offsets_anew_each_epoch() -> None:

@@ -93,7 +93,51 @@ def test_metrics_have_a_line_per_evaluated_round(digits: Path, tmp_path: Path) -
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "metrics.jsonl", "model.pt", "provenance.json", "settings.json",
     }  # fmt: skip
-    assert not list((tmp_path / "log").iterdir())
+    assert not (tmp_path / "log" / "metrics.partial.jsonl").exists()
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return list(a) == list(b) and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_models_are_saved_at_the_start_at_decays_and_as_often_as_asked(
+    digits: Path, tmp_path: Path
+) -> None:
+    """Rounds end at steps 3, 6, 7 and 12, 17, 21, of 7 steps an epoch from epoch 0 on."""
+    often = settings(
+        digits, model="cnn_bn", log_pth=tmp_path / "often", save_freq1=2, eval_freq1=9, save_freq2=3
+    )
+    train(often, WORLD)
+    names = {path.name for path in (tmp_path / "often").iterdir()}
+    assert {name for name in names if name.endswith(".pt")} == {
+        "init.pt", "epoch=0.857143_round=2.pt", "phase_epoch=1.pt", "epoch=3_round=6.pt",
+        "latest.pt", "model.pt",
+    }  # fmt: skip
+    saved = {name: state(tmp_path / "often" / name) for name in names if name.endswith(".pt")}
+    assert same(saved["init.pt"], initial_model(often).state_dict())
+    for name in ("epoch=3_round=6.pt", "latest.pt"):
+        assert same(saved[name], saved["model.pt"])
+    # A run that ends after 7 steps ends with the model of the decay, BatchNorm included.
+    train(settings(digits, model="cnn_bn", log_pth=tmp_path / "one", epochs=1, decay1=None), WORLD)
+    assert same(saved["phase_epoch=1.pt"], state(tmp_path / "one" / "model.pt"))
+    assert not same(saved["epoch=0.857143_round=2.pt"], saved["phase_epoch=1.pt"])
+    rare = often.model_copy(update={"save_freq1": None, "save_freq2": None, "log_pth": tmp_path})
+    train(rare, WORLD)
+    assert not list(tmp_path.glob("epoch=*"))
+    assert metrics(tmp_path) == metrics(tmp_path / "often")
+
+
+def test_a_run_from_a_start_point_saves_no_initial_model(digits: Path, tmp_path: Path) -> None:
+    train(settings(digits, log_pth=tmp_path / "one"), WORLD)
+    start = tmp_path / "one" / "model.pt"
+    train(settings(digits, log_pth=tmp_path / "two", resume=3, resume_pth=start), WORLD)
+    assert {path.name for path in (tmp_path / "two").glob("*.pt")} == {
+        "latest.pt", "model.pt", "phase_epoch=4.pt",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("policy", "models"), [("keep", 1), ("average", 2), ("reset", 1)])
@@ -155,6 +199,21 @@ def test_one_two_and_four_processes_give_the_same_metrics(
         assert_same_metrics(metrics(tmp_path / "1"), metrics(tmp_path / str(processes)))
         written = json.loads((tmp_path / str(processes) / "provenance.json").read_text())
         assert written["processes"] == processes
+
+
+def test_a_model_that_draws_numbers_trains_alike_on_one_and_two_processes(
+    tiny_cifar10: Path, tmp_path: Path
+) -> None:
+    """torchvision's smallest with dropout and BatchNorm."""
+    for processes in (1, 2):
+        done = torchrun(
+            processes, "train", "--model", "mobilenet_v3_small", "--dataset", "cifar10",
+            "--data-pth", tiny_cifar10, "--log-pth", tmp_path / str(processes), "--epochs", 1,
+            "--batch-size", 8, "--total-batch-size", 32, "--step1", 2, "--bn-batches", 3,
+            "--precision", "fp64",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert_same_metrics(metrics(tmp_path / "1"), metrics(tmp_path / "2"))
 
 
 def test_sharpness_is_measured_at_each_evaluation_when_asked(digits: Path, tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from torch import nn
 from tests.conftest import shared_file
 from trainer.checkpoint import load_model
 from trainer.data.specs import DATASETS
-from trainer.models import MODELS, build
+from trainer.models import MODELS, build, misfit, model_spec
 
 CIFAR10 = DATASETS["cifar10"]
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "1202" not in name])
 def test_every_model_gives_one_score_per_class(name: str) -> None:
-    data = DATASETS["cifar10" if MODELS[name].image_size == 32 else "digits"]
+    data = DATASETS[MODELS[name].dataset]
     model = build(name, data, seed=0)
     images = torch.randn(2, data.channels, data.image_size, data.image_size)
     assert model(images).shape == (2, 10)
@@ -104,3 +104,49 @@ def test_initialisation_is_a_function_of_the_seed_alone() -> None:
     vector = nn.utils.parameters_to_vector
     assert torch.equal(vector(first.parameters()), vector(second.parameters()))
     assert not torch.equal(vector(first.parameters()), vector(other.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("name", "batchnorm", "stochastic"),
+    [
+        ("resnet18", True, False),
+        ("mobilenet_v2", True, True),
+        ("convnext_tiny", False, True),
+        ("regnet_x_400mf", True, False),
+        ("torchvision.vgg11", False, True),
+        ("googlenet", True, True),
+    ],
+)
+def test_other_models_are_torchvisions(name: str, batchnorm: bool, stochastic: bool) -> None:
+    import torchvision
+
+    spec = model_spec(name)
+    assert (spec.batchnorm, spec.stochastic) == (batchnorm, stochastic)
+    ours = build(name, CIFAR10, seed=0)
+    extra = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
+    make = getattr(torchvision.models, name.removeprefix("torchvision."))
+    torch.manual_seed(0)
+    theirs = make(num_classes=10, **extra).state_dict()
+    assert list(ours.state_dict()) == list(theirs)
+    assert all(torch.equal(theirs[key], value) for key, value in ours.state_dict().items())
+    assert ours.train()(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_a_model_says_why_it_cannot_take_a_data_set() -> None:
+    assert misfit("resnet18", CIFAR10) is None
+    assert "224" in str(misfit("vit_b_16", CIFAR10))
+    assert "channel" in str(misfit("resnet18", DATASETS["digits"]))
+    assert "32 pixels" in str(misfit("resnet20", DATASETS["digits"]))
+
+
+def test_the_papers_imagenet_model_has_its_parameters() -> None:
+    """25.6 million (https://arxiv.org/abs/1512.03385 and torchvision's documentation)."""
+    import torchvision
+
+    weights = torchvision.models.get_model_weights("resnet50").DEFAULT
+    with torch.device("meta"):
+        model = torchvision.models.resnet50()
+    count = sum(p.numel() for p in model.parameters())
+    assert count == weights.meta["num_params"] == 25_557_032
+    ours = sum(p.numel() for p in build("resnet50", CIFAR10, seed=0).parameters())
+    assert count - ours == 990 * (2048 + 1)  # 10 classes instead of 1,000

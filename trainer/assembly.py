@@ -12,24 +12,25 @@ from trainer.data.beton import read_beton
 from trainer.data.memory import MemorySet, TrainingSet, subset
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
-from trainer.models import MODELS, build
+from trainer.models import build, model_spec
 from trainer.sampling import Sampler, train_subset
 
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+# Of parameters and images; bf16 is mixed precision.
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32}
 
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, MemorySet]:
     """The training samples that this run may use, and all test samples, on ``device``."""
     spec = DATASETS[settings.dataset]
     dtype = DTYPES[settings.precision]
-    arrays = read_beton(settings.data_pth / "train.beton")
-    test = read_beton(settings.data_pth / "test.beton")
-    for name, split in (("train", arrays), ("test", test)):
-        shape = (spec.image_size, spec.image_size, spec.channels)
+    train_pth, val_pth = settings.betons
+    arrays, test = read_beton(train_pth), read_beton(val_pth)
+    shape = (spec.image_size, spec.image_size, spec.channels)
+    for path, split in ((train_pth, arrays), (val_pth, test)):
         if split.images.shape[1:] != shape:
             raise UserError(
-                f"{settings.data_pth / name}.beton: images of shape {split.images.shape[1:]}, "
-                f"dataset {settings.dataset} has {shape}; check data_pth"
+                f"{path}: images of shape {split.images.shape[1:]}, dataset {settings.dataset} "
+                f"has {shape}; check dataset and the path"
             )
     if settings.train_subset is not None:
         available = len(arrays.labels)
@@ -39,7 +40,15 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
             )
         arrays = subset(arrays, train_subset(settings.seed, available, settings.train_subset))
     noise_p = settings.noise_p if settings.label_noise else 0.0
-    training = TrainingSet(arrays, spec, device, dtype, augmented=settings.aug, noise_p=noise_p)
+    training = TrainingSet(
+        arrays,
+        spec,
+        device,
+        dtype,
+        augmented=settings.aug,
+        noise_p=noise_p,
+        workers=settings.nw,
+    )
     return training, MemorySet(test, spec, device, dtype)
 
 
@@ -85,9 +94,17 @@ def make_bank(settings: RunSettings, num_clients: int, device: torch.device) -> 
         nesterov=settings.nesterov,
     )
     template = template.to(device, DTYPES[settings.precision])
-    automatic = MODELS[settings.model].execution
+    mixed = settings.precision == "bf16"
+    automatic = "serial" if mixed else model_spec(settings.model).execution
     execution = automatic if settings.clients == "auto" else settings.clients
-    return ClientBank(template, num_clients, optimizer, execution)
+    return ClientBank(
+        template,
+        num_clients,
+        optimizer,
+        execution,
+        stochastic=model_spec(settings.model).stochastic,
+        autocast=torch.bfloat16 if mixed else None,
+    )
 
 
 def _build(settings: RunSettings) -> nn.Module:

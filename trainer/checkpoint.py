@@ -18,6 +18,29 @@ def save_model(path: Path, model: nn.Module) -> None:
         torch.save(model.state_dict(), temporary)
 
 
+class SavedModels:
+    """The models that a run leaves in ``folder`` on its way, each a plain ``state_dict``.
+
+    ``init.pt`` (random initialisation), ``phase_epoch=<e>.pt`` at each decay, ``latest.pt`` after
+    each evaluation and, where asked for, ``epoch=<e>_round=<r>.pt``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def initial(self, model: nn.Module) -> None:
+        save_model(self._folder / "init.pt", model)
+
+    def at_decay(self, model: nn.Module, epoch: float) -> None:
+        save_model(self._folder / f"phase_epoch={epoch:g}.pt", model)
+
+    def at_round(self, model: nn.Module, epoch: float, round: int) -> None:
+        save_model(self._folder / f"epoch={epoch:g}_round={round}.pt", model)
+
+    def latest(self, model: nn.Module) -> None:
+        save_model(self._folder / "latest.pt", model)
+
+
 def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
     """Load a ``state_dict`` into ``model``, every key matched.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
-from trainer.models import MODELS, SMALLEST_GROUPNORM
+from trainer.models import SMALLEST_GROUPNORM, misfit, model_spec
 
 if TYPE_CHECKING:
     from trainer.config import RunSettings
@@ -69,18 +69,37 @@ def warm_up_goes_up(s: RunSettings) -> str | None:
 
 
 def bn_is_the_models(s: RunSettings) -> str | None:
-    if s.bn is None or s.bn == MODELS[s.model].batchnorm:
+    batchnorm = model_spec(s.model).batchnorm
+    if s.bn not in (None, batchnorm):
+        has = "has" if batchnorm else "has no"
+        return (
+            f"bn {int(not batchnorm)} contradicts model {s.model}, which {has} BatchNorm; "
+            f"leave bn out or set it to {int(batchnorm)}"
+        )
+    if batchnorm and s.bn_batches == 0:
+        return (
+            f"bn_batches 0 leaves model {s.model} without BatchNorm statistics to evaluate with; "
+            "set bn_batches 1 or more"
+        )
+    return None
+
+
+def clients_can_be_vectorized(s: RunSettings) -> str | None:
+    if s.clients != "vectorized":
         return None
-    has = "has" if MODELS[s.model].batchnorm else "has no"
+    if s.precision == "bf16":  # autocast does not reach inside vmap
+        return "precision bf16 needs clients one after the other; set clients serial"
+    if not model_spec(s.model).stochastic:
+        return None
     return (
-        f"bn {int(s.bn)} contradicts model {s.model}, which {has} BatchNorm; "
-        f"leave bn out or set it to {int(not s.bn)}"
+        f"clients vectorized would draw model {s.model}'s dropout for all clients of a process at "
+        "once, so that the run depended on the processes; set clients serial"
     )
 
 
 def groups_divide_channels(s: RunSettings) -> str | None:
     channels = SMALLEST_GROUPNORM
-    if not MODELS[s.model].groupnorm or (s.n_groups >= 1 and channels % s.n_groups == 0):
+    if not model_spec(s.model).groupnorm or (s.n_groups >= 1 and channels % s.n_groups == 0):
         return None
     fits = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
     return (
@@ -90,12 +109,11 @@ def groups_divide_channels(s: RunSettings) -> str | None:
 
 
 def model_fits_images(s: RunSettings) -> str | None:
-    needed, given = MODELS[s.model].image_size, DATASETS[s.dataset].image_size
-    if needed in (None, given):
-        return None
-    return (
-        f"model {s.model} is made for images of {needed} pixels, dataset {s.dataset} has {given}; "
-        "choose another model or dataset"
+    data = DATASETS[s.dataset]
+    reason = misfit(s.model, data)
+    return reason and (
+        f"model {s.model} does not fit dataset {s.dataset}, images of {data.image_size} pixels and "
+        f"{data.channels} channel(s): {reason}; choose another model or dataset"
     )
 
 
@@ -112,7 +130,9 @@ def momentum_to_average(s: RunSettings) -> str | None:
 
 
 def schedule_is_given_once(s: RunSettings) -> str | None:
-    by_phase = [f"{name}{i}" for name in ("decay", "step", "eval_freq") for i in (1, 2, 3)]
+    by_phase = [
+        f"{name}{i}" for name in ("decay", "step", "eval_freq", "save_freq") for i in (1, 2, 3)
+    ]
     both = changed(s, "epochs", "gamma", *by_phase)
     if s.schedule is None or not both:
         return None
@@ -159,6 +179,7 @@ CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     warm_up_is_complete,
     warm_up_goes_up,
     bn_is_the_models,
+    clients_can_be_vectorized,
     groups_divide_channels,
     model_fits_images,
     nesterov_has_momentum,

@@ -40,7 +40,7 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
             dest=name,
             default=argparse.SUPPRESS,
             metavar=_type_name(field.annotation),
-            help=f"{field.description} [{_default_and_bounds(field)}]".replace("%", "%%"),
+            help=f"{field.description}{_default_and_bounds(field)}".replace("%", "%%"),
         )
 
 
@@ -136,6 +136,7 @@ def _type_name(annotation: Any) -> str:
 
 def _default_and_bounds(field: FieldInfo) -> str:
     default = int(field.default) if isinstance(field.default, bool) else field.default
+    given = [] if field.default_factory else [f"default {default}"]  # else the help text tells
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [
         f"{sign} {getattr(constraint, key)}"
@@ -143,4 +144,5 @@ def _default_and_bounds(field: FieldInfo) -> str:
         for key, sign in signs.items()
         if hasattr(constraint, key)
     ]
-    return ", ".join([f"default {default}", *bounds])
+    notes = ", ".join([*given, *bounds])
+    return f" [{notes}]" if notes else ""

@@ -38,9 +38,23 @@ class ClientBank:
 
     ``model`` is taken over as the template of the computation: its BatchNorm layers stop tracking
     statistics, which are per client and batch in training and re-estimated for evaluation.
+    ``stochastic``: the model draws random numbers, each client's from the seed that its batch
+    brings. ``autocast``: the forward passes compute in this type. Either needs serial execution.
     """
 
-    def __init__(self, model: nn.Module, num_clients: int, optimizer: SGD, execution: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        num_clients: int,
+        optimizer: SGD,
+        execution: str,
+        *,
+        stochastic: bool = False,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        assert execution == "serial" or not (stochastic or autocast)
+        self._stochastic = stochastic
+        self._autocast = autocast
         self._model = replace_all_batch_norm_modules_(model).train()
         self.num_clients = num_clients
         self.optimizer = optimizer
@@ -87,6 +101,8 @@ class ClientBank:
     def _step_serial(self, batch: Batch, lr: float) -> Tensor:
         losses = []
         for k, parameters in enumerate(self._views):
+            if self._stochastic:
+                torch.manual_seed(int(batch.seeds[k]))
             loss = self._loss(parameters, batch.images[k], batch.labels[k])
             loss.backward()
             self._descend(parameters, {n: m[k] for n, m in self.momentum.items()}, lr)
@@ -94,7 +110,9 @@ class ClientBank:
         return torch.stack(losses)
 
     def _loss(self, parameters: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(self._model, parameters, (images,)), labels)
+        with torch.autocast(images.device.type, self._autocast, enabled=self._autocast is not None):
+            logits = functional_call(self._model, parameters, (images,))
+        return F.cross_entropy(logits.to(images.dtype), labels)
 
     @torch.no_grad()
     def _descend(

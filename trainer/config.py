@@ -16,8 +16,8 @@ from pydantic import Field, field_validator, model_validator
 
 from trainer.checks import CHECKS
 from trainer.data.settings import known_dataset
-from trainer.models import MODELS
-from trainer.settings import Settings, known, setting
+from trainer.models import known_model, model_spec
+from trainer.settings import Settings, setting
 
 
 class PhaseSettings(Settings):
@@ -27,18 +27,56 @@ class PhaseSettings(Settings):
     lr_factor: float = Field(1.0, description="times the learning rate after warm-up", gt=0)
     local_steps: int = Field(1, description="H", ge=1)
     eval_freq: int = Field(1, description="evaluate every so many rounds", ge=1)
+    save_freq: int | None = Field(
+        None, description="save the model every so many rounds; None: at the end alone", ge=1
+    )
 
 
 class RunSettings(Settings):
     """One training run: a configuration with one seed."""
 
+    # Model
+    model: str = setting(
+        "mlp",
+        "architecture: one of this project's, or any classification model of torchvision",
+        "model",
+    )
+    bn: bool | None = setting(
+        None,
+        "the model has BatchNorm: re-estimate its statistics before evaluation; None: as it is",
+        "model",
+    )
+    bn_batches: int = setting(
+        100, "training batches for the re-estimation, over all processes", "model", ge=0
+    )
+    n_groups: int = setting(
+        8, "groups of GroupNorm, for architectures that have it (names in _gn)", "model"
+    )
+
     # Data
-    dataset: str = setting("digits", "data set", "data")
+    dataset: str = setting(
+        lambda given: model_spec(given["model"]).dataset,
+        "data set; default: the one that the model is made for",
+        "data",
+    )
     data_pth: Path = setting(
-        Path("resources/digits"),
-        "directory with train.beton and test.beton",
+        lambda given: Path("resources") / given["dataset"],
+        "directory with train.beton and test.beton; default: resources/<dataset>",
         "data",
         science=False,
+    )
+    train_pth: Path | None = setting(
+        None, "training samples, a .beton; None: train.beton in data_pth", "data", science=False
+    )
+    val_pth: Path | None = setting(
+        None, "test samples, a .beton; None: test.beton in data_pth", "data", science=False
+    )
+    nw: int = setting(
+        0,
+        "data loader workers: threads that prepare batches ahead; 0: the training one does",
+        "data",
+        science=False,
+        ge=0,
     )
     train_subset: int | None = setting(
         None, "train on this many samples, drawn per seed; None: on all", "data", ge=1
@@ -52,21 +90,6 @@ class RunSettings(Settings):
         0.1, "label noise: a label is uniform over the other classes with this probability", "data",
         ge=0, lt=1,
     )  # fmt: skip
-
-    # Model
-    model: str = setting("mlp", "architecture", "model")
-    bn: bool | None = setting(
-        None,
-        "the model has BatchNorm: re-estimate its statistics before evaluation; None: as it is",
-        "model",
-    )
-    bn_batches: int = setting(
-        100, "training batches for the re-estimation, over all processes", "model", ge=1
-    )
-
-    n_groups: int = setting(
-        8, "groups of GroupNorm, for architectures that have it (names in _gn)", "model"
-    )
 
     # Start
     resume: int = setting(0, "epoch of the start point", "start", ge=0)
@@ -125,10 +148,21 @@ class RunSettings(Settings):
     eval_freq1: int = setting(1, "evaluate every so many rounds in phase 1", "schedule", ge=1)
     eval_freq2: int = setting(1, "the same in phase 2", "schedule", ge=1)
     eval_freq3: int = setting(1, "the same from phase 3 on", "schedule", ge=1)
+    save_freq1: int | None = setting(
+        None,
+        "save the model every so many rounds in phase 1; None: at the phase's end alone",
+        "schedule",
+        science=False,
+        ge=1,
+    )
+    save_freq2: int | None = setting(None, "the same in phase 2", "schedule", science=False, ge=1)
+    save_freq3: int | None = setting(
+        None, "the same from phase 3 on", "schedule", science=False, ge=1
+    )
     schedule: tuple[PhaseSettings, ...] | None = setting(
         None,
         "phases as a list instead of epochs, decay, step and eval-freq: YAML, each with epochs, "
-        "lr_factor, local_steps, eval_freq",
+        "lr_factor, local_steps, eval_freq, save_freq",
         "schedule",
         min_length=1,
     )
@@ -175,12 +209,19 @@ class RunSettings(Settings):
         "each client's momentum at averaging: kept, averaged as the parameters are, or set to 0",
         "optimizer",
     )
-    precision: Literal["fp32", "fp64"] = setting("fp32", "arithmetic", "optimizer")
+    precision: Literal["fp32", "fp64", "bf16"] = setting(
+        "fp32",
+        "arithmetic; bf16: mixed, training's forward passes in bfloat16, the rest in fp32",
+        "optimizer",
+    )
 
     # Run
     seed: int = setting(0, "seed of all randomness", "run", ge=0, lt=2**63)
     log_pth: Path = setting(
-        Path("results/checkpoints/run"), "directory of the run in progress", "run", science=False
+        Path("results/checkpoints/run"),
+        "directory for checkpoints: at initialisation, at every decay, after the latest evaluation",
+        "run",
+        science=False,
     )
     out: Path | None = setting(
         None,
@@ -205,10 +246,7 @@ class RunSettings(Settings):
         except yaml.YAMLError as error:
             raise ValueError(f"is not valid YAML: {error}") from None
 
-    @field_validator("model")
-    @classmethod
-    def _model_is_known(cls, name: str) -> str:
-        return known("model", name, tuple(MODELS))
+    _model_is_known = field_validator("model")(known_model)
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
@@ -216,6 +254,12 @@ class RunSettings(Settings):
             if message := check(self):
                 raise ValueError(message)
         return self
+
+    @property
+    def betons(self) -> tuple[Path, Path]:
+        """The files of training and of test samples."""
+        train, test = self.data_pth / "train.beton", self.data_pth / "test.beton"
+        return self.train_pth or train, self.val_pth or test
 
     @property
     def num_clients(self) -> int:
@@ -249,6 +293,7 @@ class RunSettings(Settings):
                 lr_factor=self.gamma**i,
                 local_steps=getattr(self, f"step{min(i, 2) + 1}"),
                 eval_freq=getattr(self, f"eval_freq{min(i, 2) + 1}"),
+                save_freq=getattr(self, f"save_freq{min(i, 2) + 1}"),
             )
             for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
         )

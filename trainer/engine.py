@@ -12,14 +12,14 @@ from torch import nn
 
 from trainer.assembly import initial_model, load_data, make_bank, make_sampler
 from trainer.averaging import Averaging
-from trainer.checkpoint import save_model
+from trainer.checkpoint import SavedModels, save_model
 from trainer.clients import assign
 from trainer.config import RunSettings
 from trainer.errors import UserError
 from trainer.evaluation import evaluate, reestimate_batchnorm
 from trainer.files import atomic, write_json
 from trainer.metrics import Evaluation, MetricsFile, Progress, provenance
-from trainer.models import MODELS
+from trainer.models import model_spec
 from trainer.processes import World
 from trainer.schedule import Round, make_schedule
 from trainer.sharpness import Sharpness, sharpness
@@ -39,18 +39,22 @@ class Run:
         self.bank = make_bank(settings, len(self.clients), world.device)
         assign(self.bank.parameters, nn.utils.parameters_to_vector(self.model.parameters()))
         self.average = Averaging(self.bank, world, settings.momentum_averaging)
+        self.saved = SavedModels(settings.log_pth)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
         self._loss_steps = 0
 
     def train(self, metrics: MetricsFile | None, progress: Progress) -> None:
-        """All rounds of the schedule; each evaluation leaves the averaged model in ``self.model``.
+        """All rounds of the schedule; the last leaves the averaged model in ``self.model``.
 
         Raises UserError at an evaluation that finds the loss no longer finite.
         """
+        if self.world.is_main and self.settings.resume_pth is None:
+            self.saved.initial(self.model)
         batches = self.training.batches(self.sampler, self.clients, 0, self.settings.resume)
         if self.settings.eval_on_start:
             h = self.schedule.local_steps(self.schedule.phases[0], 0)
             start = Round(index=0, phase=0, start=0, stop=0, local_steps=h, evaluate=True)
+            self._export(start)
             self._record(self._evaluation(start), metrics, progress)
         for round in self.schedule.rounds():
             for step in range(round.start, round.stop):
@@ -58,8 +62,12 @@ class Run:
                 self._loss_sum += losses.sum()
                 self._loss_steps += 1
             self.average()
+            if round.evaluate or round.save or round.decay:
+                self._export(round)
             if round.evaluate:
                 self._record(self._evaluation(round), metrics, progress)
+            if self.world.is_main:
+                self._save(round)
             progress.stepped(round.stop)
 
     def describe(self) -> str:
@@ -73,10 +81,10 @@ class Run:
             f"{sampler.num_samples} samples{dropped}; {self.schedule.steps} steps"
         )
 
-    def _evaluation(self, round: Round) -> Evaluation:
-        """The averaged model after ``round``, scored. Raises UserError for a loss not finite."""
+    def _export(self, round: Round) -> None:
+        """``self.model`` becomes the averaged model after ``round``, ready to be evaluated."""
         self.bank.export(self.model)
-        if MODELS[self.settings.model].batchnorm:
+        if model_spec(self.settings.model).batchnorm:
             reestimate_batchnorm(
                 self.model,
                 self.training,
@@ -86,6 +94,23 @@ class Run:
                 num_batches=self.settings.bn_batches,
                 batch_size=self.settings.batch_size,
             )
+
+    def _save(self, round: Round) -> None:
+        """What ``round`` asks to be kept of ``self.model``."""
+        epoch = self._epoch(round)
+        if round.decay:
+            self.saved.at_decay(self.model, epoch)
+        if round.save:
+            self.saved.at_round(self.model, epoch, round.index)
+        if round.evaluate:
+            self.saved.latest(self.model)
+
+    def _epoch(self, round: Round) -> float:
+        """Counted from the start point's on, at the end of ``round``."""
+        return self.settings.resume + round.stop / self.sampler.steps_per_epoch
+
+    def _evaluation(self, round: Round) -> Evaluation:
+        """``self.model`` after ``round``, scored. Raises UserError for a loss not finite."""
         scores = evaluate(self.model, self.test, self.world)
         train_loss = self._mean_train_loss()
         lr = self.schedule.lr(max(round.stop - 1, 0))
@@ -99,7 +124,7 @@ class Run:
             step=round.stop,
             round=round.index,
             phase=round.phase,
-            epoch=self.settings.resume + round.stop / self.sampler.steps_per_epoch,
+            epoch=self._epoch(round),
             lr=lr,
             local_steps=round.local_steps,
             train_loss=train_loss,

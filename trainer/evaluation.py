@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import update_bn
 
 from trainer.data.memory import MemorySet, TrainingSet
 from trainer.processes import World
@@ -55,14 +54,22 @@ def reestimate_batchnorm(
     """BatchNorm statistics as the cumulative mean over ``num_batches`` training batches.
 
     The batches are a function of (seed, step); the processes share them and average what they saw.
+    Everything but BatchNorm is as in evaluation: dropout would widen the statistics.
     """
+    layers = [m for m in model.eval().modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for layer in layers:
+        layer.train()
+        layer.reset_running_stats()
+        layer.momentum = None  # the cumulative mean
     own = slice(world.rank, num_batches, world.size)
-    update_bn(training.batchnorm_images(seed, step, num_batches, batch_size, own), model)
-    statistics = [
-        buffer
-        for name, buffer in model.named_buffers()
-        if name.endswith(("running_mean", "running_var"))
-    ]
+    for images in training.batchnorm_images(seed, step, num_batches, batch_size, own):
+        model(images)
+    statistics = []
+    for layer in layers:
+        assert layer.running_mean is not None and layer.running_var is not None
+        assert layer.num_batches_tracked is not None
+        statistics += [layer.running_mean, layer.running_var]
+        layer.num_batches_tracked.fill_(num_batches)
     weight = len(range(num_batches)[own]) / num_batches
     flat = world.sum_(torch.cat([weight * buffer.flatten() for buffer in statistics]))
     _scatter(flat, statistics)

@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     TRAIN_SUBSET = 3
     BATCHNORM = 4
     BATCHNORM_VIEWS = 5
+    MODEL = 6
 
 
 def generator(seed: int, purpose: Purpose, count: int = 0) -> np.random.Generator:
@@ -85,6 +86,11 @@ def label_offsets(
     draw = generator(seed, Purpose.LABEL_NOISE, epoch)
     flipped = draw.random(shape) < p
     return np.where(flipped, draw.integers(1, num_classes, size=shape), 0)
+
+
+def model_seeds(seed: int, epoch: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """A seed for each step and client, for models that draw random numbers (dropout)."""
+    return generator(seed, Purpose.MODEL, epoch).integers(2**63, size=shape)
 
 
 def batchnorm_batches(

@@ -23,11 +23,15 @@ class Phase:
     lr_factor: float
     local_steps: int
     eval_freq: int
+    save_freq: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """``stop − start`` local steps, then averaging; shorter than H where a phase ends."""
+    """``stop − start`` local steps, then averaging; shorter than H where a phase ends.
+
+    What follows: an evaluation, a saved model (``save``), the next phase (``decay``).
+    """
 
     index: int
     phase: int
@@ -35,6 +39,8 @@ class Round:
     stop: int
     local_steps: int
     evaluate: bool
+    save: bool = False
+    decay: bool = False
 
 
 class HRule(Protocol):
@@ -88,7 +94,8 @@ class Schedule:
     def rounds(self) -> Iterator[Round]:
         """All rounds in order. H changes only right after averaging: a phase end ends a round.
 
-        Every ``eval_freq``-th round of a phase is evaluated, and the last of the run.
+        Every ``eval_freq``-th round of a phase is evaluated, and the last of the run; every
+        ``save_freq``-th is saved.
         """
         index = 0
         for i, phase in enumerate(self.phases):
@@ -104,6 +111,8 @@ class Schedule:
                     stop=stop,
                     local_steps=local_steps,
                     evaluate=in_phase % phase.eval_freq == 0 or stop == self.steps,
+                    save=phase.save_freq is not None and in_phase % phase.save_freq == 0,
+                    decay=stop == phase.stop != self.steps,
                 )
                 start = stop
 
@@ -135,6 +144,7 @@ def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
             lr_factor=phase.lr_factor,
             local_steps=phase.local_steps,
             eval_freq=phase.eval_freq,
+            save_freq=phase.save_freq,
         )
         for phase, start, stop in zip(settings.phases, [0, *stops], stops, strict=False)
     )

@@ -8,9 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 def setting(default: Any, help: str, group: str, *, science: bool = True, **bounds: Any) -> Any:
-    """A field with its help text; ``science`` settings decide a run's numbers and identity."""
+    """A field with its help text; ``science`` settings decide a run's numbers and identity.
+
+    A function as ``default`` derives it from the settings declared before (a dict).
+    """
     extra: dict[str, Any] = {"group": group, "science": science}
-    return Field(default, description=help, json_schema_extra=extra, **bounds)
+    given = {"default_factory": default} if callable(default) else {"default": default}
+    return Field(**given, description=help, json_schema_extra=extra, **bounds)
 
 
 class Settings(BaseModel):

@@ -149,12 +149,14 @@ class Run:
         return f"{s.dataset}-{s.model}-K{s.num_clients}-H{h}-s{s.seed}-{digest}"
 
     def options(self) -> str:
-        """The settings that differ from their defaults, as a quoted command line."""
+        """Data set and what else differs from the defaults, as a quoted command line."""
         default = RunSettings()
-        science = self.settings.science()
-        return options(
-            self.settings, [n for n in science if getattr(self.settings, n) != getattr(default, n)]
-        )
+        names = [
+            name
+            for name in self.settings.science()
+            if name == "dataset" or getattr(self.settings, name) != getattr(default, name)
+        ]
+        return options(self.settings, names)
 
 
 def load_config(config: dict[str, Any]) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -11,9 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.data.augment import Views, crop_windows, random_views, take
+from trainer.data.loading import in_order
 from trainer.data.prepare import Arrays
 from trainer.data.specs import DatasetSpec
-from trainer.sampling import Purpose, Sampler, batchnorm_batches, generator, label_offsets
+from trainer.sampling import (
+    Purpose,
+    Sampler,
+    batchnorm_batches,
+    generator,
+    label_offsets,
+    model_seeds,
+)
 
 # Steps are gathered in blocks of about this many bytes of pixels: one call serves many small steps,
 # and a block of a large set stays small.
@@ -22,10 +31,24 @@ BLOCK_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """``images`` (K_process, B_loc, C, H, W), normalised; ``labels`` (K_process, B_loc)."""
+    """``images`` (K_process, B_loc, C, H, W), normalised; ``labels`` (K_process, B_loc).
+
+    ``seeds`` (K_process,): of what else a client draws in this step.
+    """
 
     images: Tensor
     labels: Tensor
+    seeds: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """What is random in some steps of one process, each (steps, K_process, …)."""
+
+    indices: NDArray[np.int64]
+    views: Views
+    label_offsets: NDArray[np.int64]
+    seeds: NDArray[np.int64]
 
 
 class MemorySet:
@@ -61,18 +84,19 @@ class TrainingSet(MemorySet):
         *,
         augmented: bool,
         noise_p: float,
+        workers: int = 0,
     ) -> None:
         super().__init__(arrays, spec, device, dtype)
         self._windows = crop_windows(self.images, spec.padding if augmented else 0)
         self._augmented = augmented
         self._noise_p = noise_p
+        self._workers = workers
 
     def batches(self, sampler: Sampler, clients: range, start: int, epoch: int) -> Iterator[Batch]:
         """The steps from ``start`` on (counted from the beginning of ``epoch``), without end."""
-        epoch, first = epoch + start // sampler.steps_per_epoch, start % sampler.steps_per_epoch
-        while True:
-            yield from self._epoch(sampler, clients, epoch, first)
-            epoch, first = epoch + 1, 0
+        blocks = self._blocks(sampler, clients, start, epoch)
+        for block in in_order(self._gather, blocks, self._workers):
+            yield from block
 
     def batchnorm_images(
         self, seed: int, step: int, num_batches: int, batch_size: int, own: slice
@@ -83,31 +107,39 @@ class TrainingSet(MemorySet):
         for i in range(num_batches)[own]:
             yield self.normalise(take(self._windows, indices[i], views[i]))
 
-    def _epoch(self, sampler: Sampler, clients: range, epoch: int, first: int) -> Iterator[Batch]:
-        indices = sampler.epoch(epoch)
-        draw = generator(sampler.seed, Purpose.CROP_AND_FLIP, epoch)
-        views = self._views(draw, sampler.shape)
-        offsets = self._label_offsets(sampler, epoch)
-        own = slice(clients.start, clients.stop)
-        block = max(1, BLOCK_BYTES // (len(clients) * sampler.batch_size * self.images[0].numel()))
-        for start in range(first, sampler.steps_per_epoch, block):
-            part = (slice(start, start + block), own)
-            images = self.normalise(take(self._windows, indices[part], views[part]))
-            labels = self.labels[torch.from_numpy(indices[part])]
-            labels = (labels + offsets[part]) % len(self.spec.classes)
-            for step_images, step_labels in zip(images, labels, strict=True):
-                yield Batch(images=step_images, labels=step_labels)
+    def _blocks(self, sampler: Sampler, clients: range, start: int, epoch: int) -> Iterator[Draws]:
+        """The random choices of all steps from ``start`` on, some steps at a time."""
+        classes, shape = len(self.spec.classes), sampler.shape
+        size = max(1, BLOCK_BYTES // (len(clients) * sampler.batch_size * self.images[0].numel()))
+        skipped, first = divmod(start, sampler.steps_per_epoch)
+        for now in count(epoch + skipped):
+            indices = sampler.epoch(now)
+            views = self._views(generator(sampler.seed, Purpose.CROP_AND_FLIP, now), shape)
+            offsets = label_offsets(sampler.seed, now, shape, self._noise_p, classes)
+            seeds = model_seeds(sampler.seed, now, shape[:2])
+            for step in range(first, sampler.steps_per_epoch, size):
+                part = (slice(step, step + size), slice(clients.start, clients.stop))
+                yield Draws(
+                    indices=indices[part],
+                    views=views[part],
+                    label_offsets=offsets[part],
+                    seeds=seeds[part],
+                )
+            first = 0
+
+    def _gather(self, block: Draws) -> list[Batch]:
+        images = self.normalise(take(self._windows, block.indices, block.views))
+        offsets = torch.from_numpy(block.label_offsets).to(self.labels.device)
+        labels = self.labels[torch.from_numpy(block.indices)]
+        labels = (labels + offsets) % len(self.spec.classes)
+        steps = zip(images, labels, block.seeds, strict=True)
+        return [Batch(images=x, labels=y, seeds=seeds) for x, y, seeds in steps]
 
     def _views(self, draw: np.random.Generator, shape: tuple[int, ...]) -> Views:
         if self._augmented:
             return random_views(draw, shape, self.spec)
         zeros = np.zeros(shape, np.int64)
         return Views(zeros, zeros, zeros.astype(np.bool_))
-
-    def _label_offsets(self, sampler: Sampler, epoch: int) -> Tensor:
-        classes = len(self.spec.classes)
-        offsets = label_offsets(sampler.seed, epoch, sampler.shape, self._noise_p, classes)
-        return torch.from_numpy(offsets).to(self.labels.device)
 
 
 def subset(arrays: Arrays, indices: NDArray[np.int64]) -> Arrays:

@@ -1,4 +1,7 @@
-"""The architectures by name. Nothing here imports torch until a model is built."""
+"""The architectures by name. Nothing here imports torch until a model is built.
+
+Names that are not ours are torchvision's; only they import torchvision.
+"""
 
 from __future__ import annotations
 
@@ -20,47 +23,87 @@ class ModelSpec:
     """Where an architecture is built, and what settings must know of it beforehand.
 
     ``factory`` is ``module:function`` below this package, called with the data set's
-    ``DatasetSpec``, ``arguments`` and, where ``groupnorm``, the number of groups. ``image_size`` is
-    in pixels; None takes any. ``execution`` is the faster way to run several clients in one
-    process: one pass for small networks, where the cost of a call outweighs its arithmetic, else
-    one client after the other.
+    ``DatasetSpec``, ``arguments`` and, where ``groupnorm``, the number of groups. ``dataset`` is
+    the one that it is made for. ``image_size`` is in pixels; None: it must be tried. ``execution``
+    is the faster way to run several clients in one process: one pass for small networks, where the
+    cost of a call outweighs its arithmetic, else one client after the other. ``stochastic`` models
+    draw random numbers in training (dropout, stochastic depth).
     """
 
     factory: str
+    dataset: str
     execution: Literal["vectorized", "serial"]
     arguments: dict[str, Any] = field(default_factory=dict)
     batchnorm: bool = False
     groupnorm: bool = False
+    stochastic: bool = False
     image_size: int | None = None
 
 
-def _cifar(factory: str, depth: int, **options: bool) -> ModelSpec:
+def _small(factory: str, **options: Any) -> ModelSpec:
+    return ModelSpec(factory=factory, dataset="digits", execution="vectorized", **options)
+
+
+def _cifar(factory: str, depth: int, **options: Any) -> ModelSpec:
     return ModelSpec(
-        factory=factory, execution="serial", arguments={"depth": depth}, image_size=32, **options
+        factory=factory,
+        dataset="cifar10",
+        execution="serial",
+        arguments={"depth": depth},
+        image_size=32,
+        **options,
     )
 
 
 RESNET_DEPTHS = (20, 32, 44, 56, 110, 1202)
 MODELS = {
-    "mlp": ModelSpec(factory="small:mlp", execution="vectorized"),
-    "cnn": ModelSpec(factory="small:cnn", execution="vectorized"),
-    "cnn_bn": ModelSpec(
-        factory="small:cnn",
-        execution="vectorized",
-        arguments={"batchnorm": True},
-        batchnorm=True,
-    ),
+    "mlp": _small("small:mlp"),
+    "cnn": _small("small:cnn"),
+    "cnn_bn": _small("small:cnn", arguments={"batchnorm": True}, batchnorm=True),
     **{f"resnet{d}": _cifar("cifar_resnet:resnet", d, batchnorm=True) for d in RESNET_DEPTHS},
     **{f"resnet{d}_gn": _cifar("cifar_resnet:resnet_gn", d, groupnorm=True) for d in RESNET_DEPTHS},
     **{f"vgg{d}": _cifar("vgg:vgg", d) for d in (11, 13, 16, 19)},
 }
 
 
+def model_spec(name: str) -> ModelSpec:
+    """What is known of the model ``name``, ours or torchvision's."""
+    if name in MODELS:
+        return MODELS[name]
+    from trainer.models.from_torchvision import spec
+
+    return spec(name)
+
+
+def known_model(name: str) -> str:
+    """``name``, if it is a model. Raises ValueError for any other, with those there are."""
+    if name in MODELS:
+        return name
+    from trainer.models.from_torchvision import names
+
+    if name not in names():
+        raise ValueError(
+            f"unknown model {name!r}; choose one of {', '.join(MODELS)}, or a classification model "
+            "of torchvision: resnet18, resnet50, …"
+        )
+    return name
+
+
+def misfit(name: str, data: DatasetSpec) -> str | None:
+    """Why the model ``name`` cannot take the images of ``data``, or None."""
+    if name not in MODELS:
+        from trainer.models.from_torchvision import misfit_of
+
+        return misfit_of(name, data.channels, data.image_size)
+    needed = MODELS[name].image_size
+    return f"made for images of {needed} pixels" if needed not in (None, data.image_size) else None
+
+
 def build(name: str, data: DatasetSpec, seed: int, n_groups: int = 8) -> nn.Module:
     """The model ``name`` for ``data``, initialised by ``seed`` alone (float32, on the CPU)."""
     import torch
 
-    spec = MODELS[name]
+    spec = model_spec(name)
     module, function = spec.factory.split(":")
     make: Callable[..., nn.Module] = getattr(import_module(f"{__name__}.{module}"), function)
     groups = {"n_groups": n_groups} if spec.groupnorm else {}
