@@ -43,10 +43,11 @@ def trainer(*arguments: object) -> subprocess.CompletedProcess[str]:
     return command(sys.executable, "-m", "trainer", *arguments)
 
 
-def torchrun(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return command(
-        BIN / "torchrun", "--standalone", "--nproc-per-node", processes, "-m", "trainer", *arguments
-    )
+def torchrun(
+    processes: int, *arguments: object, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    launch = [BIN / "torchrun", "--standalone", "--nproc-per-node", processes, "-m", "trainer"]
+    return command(*launch, *arguments, cwd=cwd)
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:

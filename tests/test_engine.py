@@ -134,7 +134,7 @@ def test_models_are_saved_at_the_start_at_decays_and_as_often_as_asked(
 def test_a_run_from_a_start_point_saves_no_initial_model(digits: Path, tmp_path: Path) -> None:
     train(settings(digits, log_pth=tmp_path / "one"), WORLD)
     start = tmp_path / "one" / "model.pt"
-    train(settings(digits, log_pth=tmp_path / "two", resume=3, resume_pth=start), WORLD)
+    train(settings(digits, log_pth=tmp_path / "two", resume=3, resume_pth=str(start)), WORLD)
     assert {path.name for path in (tmp_path / "two").glob("*.pt")} == {
         "latest.pt", "model.pt", "phase_epoch=4.pt",
     }  # fmt: skip
@@ -172,12 +172,12 @@ def test_a_run_repeats_itself_bit_for_bit(digits: Path, tmp_path: Path) -> None:
 def test_phase_2_goes_on_from_phase_1_with_fresh_epochs(digits: Path, tmp_path: Path) -> None:
     train(settings(digits, log_pth=tmp_path / "one"), WORLD)
     start = tmp_path / "one" / "model.pt"
-    train(settings(digits, log_pth=tmp_path / "two", resume=3, resume_pth=start), WORLD)
+    train(settings(digits, log_pth=tmp_path / "two", resume=3, resume_pth=str(start)), WORLD)
     first, second = metrics(tmp_path / "one")[-1], metrics(tmp_path / "two")[0]
     assert second["epoch"] == first["epoch"] == 3
     assert second["test_accuracy"] == first["test_accuracy"]
     assert second["test_loss"] == pytest.approx(first["test_loss"], rel=1e-12)
-    run = Run(settings(digits, resume=3, resume_pth=start), WORLD)
+    run = Run(settings(digits, resume=3, resume_pth=str(start)), WORLD)
     later = next(run.training.batches(run.sampler, range(4), 0, 3))
     earlier = next(run.training.batches(run.sampler, range(4), 0, 0))
     assert not torch.equal(later.labels, earlier.labels)

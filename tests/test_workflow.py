@@ -103,9 +103,26 @@ def test_every_scale_has_a_plan(tmp_path: Path, scale: str) -> None:
         path.parent.mkdir(parents=True)
         path.touch()
     jobs = planned(folder, "fig1a", "--config", f"scale={scale}")
+    assert "download" not in jobs
     runs = expand(experiment)
     assert jobs["train"] == len(runs) == len({run.id for run in runs})
     assert jobs["start_point"] == len(start_points(runs))
+
+
+def test_a_missing_published_checkpoint_is_downloaded_or_the_fix_is_named(tmp_path: Path) -> None:
+    """Without a network, as here: the proxy leads nowhere."""
+    folder = copy_project(tmp_path / "fresh")
+    options = ["--config", "scale=workstation", "--"]
+    assert planned(folder, *options, "fig1a")["download"] == 1
+    path = "resources/checkpoints/phase1_common.pt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("https_proxy", "http://127.0.0.1:9")
+        done = snakemake(folder, *options, path)
+    assert done.returncode != 0
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "cannot be downloaded" in line
+    assert f"put it at {path}" in line
+    assert not (folder / path).exists()
 
 
 def test_the_results_are_where_the_readme_says(finished: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m trainer {prepare,beton,train}``."""
+"""The command line: ``python -m trainer {prepare,beton,download,train}``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.checks import check_processes
+from trainer.checks import check_processes, check_start
 from trainer.cli import add_settings, parse_settings
 from trainer.config import RunSettings
 from trainer.data.settings import BetonSettings, PrepareSettings
+from trainer.download import DownloadSettings
+from trainer.download import download as fetch
 from trainer.errors import UserError
 from trainer.settings import Settings
 
@@ -31,7 +33,12 @@ def beton(settings: BetonSettings) -> None:
         print(f"{settings.data_pth / split}.beton: {sidecar['samples']} samples, verified")
 
 
+def download(settings: DownloadSettings) -> None:
+    print(f"{fetch(settings)}: verified")
+
+
 def train(settings: RunSettings) -> None:
+    check_start(settings)
     check_processes(settings, int(os.environ.get("WORLD_SIZE", "1")))
 
     from trainer import engine
@@ -53,6 +60,9 @@ class Command:
 COMMANDS = {
     "prepare": Command(PrepareSettings, prepare, "raw data to arrays: download, verify, decode"),
     "beton": Command(BetonSettings, beton, "arrays to FFCV .beton files, verified"),
+    "download": Command(
+        DownloadSettings, download, "a published checkpoint: over https, its SHA-256 verified"
+    ),
     "train": Command(
         RunSettings, train, "one run of Local SGD; torchrun starts it on several processes"
     ),

@@ -11,6 +11,7 @@ from trainer.config import RunSettings
 from trainer.data.beton import read_beton
 from trainer.data.memory import MemorySet, TrainingSet, subset
 from trainer.data.specs import DATASETS
+from trainer.download import DownloadSettings, download, is_url, local_path
 from trainer.errors import UserError
 from trainer.models import build, model_spec
 from trainer.sampling import Sampler, train_subset
@@ -76,12 +77,19 @@ def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
     )
 
 
+def fetch_start(settings: RunSettings) -> None:
+    """The start point is on this machine afterwards, if it is a URL. Raises UserError if not."""
+    if settings.resume_pth is not None and is_url(settings.resume_pth):
+        assert settings.resume_sha256 is not None, "check_start asks for it"
+        download(DownloadSettings(url=settings.resume_pth, sha256=settings.resume_sha256))
+
+
 def initial_model(settings: RunSettings) -> nn.Module:
     """The start point, or an initialisation that depends on the seed alone; on the CPU."""
     model = _build(settings)
     model = model.to(DTYPES[settings.precision])  # before loading, which converts to the model's
     if settings.resume_pth is not None:
-        load_model(settings.resume_pth, model, settings.resume_sha256)
+        load_model(local_path(settings.resume_pth), model, settings.resume_sha256)
     return model
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from trainer.data.specs import DATASETS
+from trainer.download import is_url
 from trainer.errors import UserError
 from trainer.models import SMALLEST_GROUPNORM, misfit, model_spec
 
@@ -189,6 +190,18 @@ CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     cosine_has_no_decays,
     h_follows_one_rule,
 )
+
+
+def check_start(settings: RunSettings) -> None:
+    """Raises UserError for a start point that is asked for and not named, or not to be trusted.
+
+    Experiments leave the path to the workflow, so that this is known once the run begins.
+    """
+    for name in changed(settings, "resume", "resume_sha256"):
+        if settings.resume_pth is None:
+            raise UserError(f"{name} is the start point's; set resume_pth, or leave {name} out")
+    if settings.resume_pth and is_url(settings.resume_pth) and settings.resume_sha256 is None:
+        raise UserError(f"resume_pth {settings.resume_pth}: a URL needs resume_sha256; set it")
 
 
 def check_processes(settings: RunSettings, processes: int) -> None:

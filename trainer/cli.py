@@ -136,7 +136,11 @@ def _type_name(annotation: Any) -> str:
 
 def _default_and_bounds(field: FieldInfo) -> str:
     default = int(field.default) if isinstance(field.default, bool) else field.default
-    given = [] if field.default_factory else [f"default {default}"]  # else the help text tells
+    given = [f"default {default}"]
+    if field.is_required():
+        given = ["required"]
+    elif field.default_factory is not None:
+        given = []  # the help text tells
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [
         f"{sign} {getattr(constraint, key)}"

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trainer.checks import CHECKS
 from trainer.data.settings import known_dataset
+from trainer.download import https, is_url
 from trainer.models import known_model, model_spec
 from trainer.settings import Settings, setting
 
@@ -93,15 +94,15 @@ class RunSettings(Settings):
 
     # Start
     resume: int = setting(0, "epoch of the start point", "start", ge=0)
-    resume_pth: Path | None = setting(
+    resume_pth: str | None = setting(
         None,
-        "checkpoint (state_dict) to start from; None: random initialisation",
+        "checkpoint (state_dict) to start from, file or https URL; None: random initialisation",
         "start",
         science=False,
     )
     resume_sha256: str | None = setting(
         None,
-        "SHA-256 that the checkpoint must have; None: not checked",
+        "SHA-256 that the checkpoint must have (a URL needs it); None: not checked",
         "start",
         pattern="^[0-9a-f]{64}$",
     )
@@ -245,6 +246,11 @@ class RunSettings(Settings):
             return yaml.safe_load(value) if isinstance(value, str) else value
         except yaml.YAMLError as error:
             raise ValueError(f"is not valid YAML: {error}") from None
+
+    @field_validator("resume_pth")
+    @classmethod
+    def _start_is_a_file_or_https(cls, place: str | None) -> str | None:
+        return https(place) if place is not None and is_url(place) else place
 
     _model_is_known = field_validator("model")(known_model)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainer.assembly import initial_model, load_data, make_bank, make_sampler
+from trainer.assembly import fetch_start, initial_model, load_data, make_bank, make_sampler
 from trainer.averaging import Averaging
 from trainer.checkpoint import SavedModels, save_model
 from trainer.clients import assign
@@ -172,6 +172,9 @@ def train(settings: RunSettings, world: World) -> None:
     In progress, the metrics are in ``log_pth`` as ``metrics.partial.jsonl``.
     """
     started = time.monotonic()
+    if world.is_main:
+        fetch_start(settings)
+    world.wait()
     run = Run(settings, world)
     if world.is_main:
         print(run.describe(), file=sys.stderr, flush=True)

@@ -38,6 +38,11 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
 
 @contextmanager
 def join_world(settings: RunSettings) -> Iterator[World]:

@@ -81,6 +81,9 @@ class Checkpoint(Settings):
     """A published start point."""
 
     path: Path = Field(description="the file, a PyTorch state_dict")
+    url: str | None = Field(
+        None, description="where to get it when it is missing", pattern="^https://"
+    )
     sha256: str = Field(description="its SHA-256", pattern="^[0-9a-f]{64}$")
     epoch: int = Field(description="the epoch that it was saved at", ge=0)
 

@@ -1,4 +1,5 @@
 # What the rules share: the checked settings, the runs by id, and functions of wildcards.
+import re
 import shlex
 import sys
 
@@ -26,6 +27,11 @@ try:
     FIGURE_RUNS = {name: expand(experiment) for name, experiment in EXPERIMENTS.experiments.items()}
     RUNS = {run.id: run for runs in FIGURE_RUNS.values() for run in runs}
     START_POINTS = {run.id: run for run in start_points(list(RUNS.values()))}
+    CHECKPOINTS = {
+        str(run.start.path): run.start
+        for run in RUNS.values()
+        if isinstance(run.start, Checkpoint) and run.start.url
+    }
     for run in [*RUNS.values(), *START_POINTS.values()]:
         check_processes(run.settings, PROCESSES)
 except UserError as error:
@@ -45,6 +51,7 @@ wildcard_constraints:
     dataset="|".join(DATASETS),
     experiment="|".join(FIGURE_RUNS),
     run=r"[\w-]+",
+    checkpoint="|".join(map(re.escape, CHECKPOINTS)) or "none",
 
 
 def betons(run):

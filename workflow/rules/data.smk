@@ -34,3 +34,21 @@ rule beton:
         folder=subpath(input.train, parent=True),
     shell:
         "python -m trainer beton --data-pth {params.folder:q} > {log:q} 2>&1 || say_why {log:q}"
+
+
+rule download:
+    # A published start point, unless it is there already. Its address is a resource, not a
+    # parameter: the same file from elsewhere repeats nothing.
+    output:
+        "{checkpoint}",
+    log:
+        "{checkpoint}.log",
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        url=lambda wildcards: CHECKPOINTS[wildcards.checkpoint].url,
+    params:
+        sha256=lambda wildcards: CHECKPOINTS[wildcards.checkpoint].sha256,
+    shell:
+        "python -m trainer download --url {resources.url:q} --sha256 {params.sha256}"
+        " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"

@@ -1,0 +1,101 @@
+"""Downloads from a real https server on this machine, whose certificate is trusted for the test."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import metrics, one_line, torchrun, trainer
+
+CONTENT = b"a checkpoint" * 1000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder and the URL that it is served under."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl, to make the server's certificate")
+    folder = tmp_path_factory.mktemp("served")
+    secrets = tmp_path_factory.mktemp("certificate")
+    key, certificate = secrets / "key.pem", secrets / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+         "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(certificate))
+        yield folder, f"https://localhost:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_file_is_fetched_once_and_verified(served: tuple[Path, str], tmp_path: Path) -> None:
+    folder, url = served
+    (folder / "a.pt").write_bytes(CONTENT)
+    out = tmp_path / "new folder" / "a.pt"
+    words = ["download", "--url", f"{url}/a.pt", "--sha256", DIGEST, "--out", out]
+    assert trainer(*words).returncode == 0
+    assert out.read_bytes() == CONTENT
+    (folder / "a.pt").unlink()  # it is not asked for again
+    assert trainer(*words).returncode == 0
+    out.write_bytes(b"damaged")
+    assert "404" in one_line(trainer(*words))
+    assert [path.name for path in out.parent.iterdir()] == ["a.pt"]
+
+
+def test_another_file_under_the_url_is_refused(served: tuple[Path, str], tmp_path: Path) -> None:
+    folder, url = served
+    (folder / "b.pt").write_bytes(CONTENT + b"!")
+    done = trainer("download", "--url", f"{url}/b.pt", "--sha256", DIGEST, "--out", tmp_path / "b")
+    assert f"{DIGEST} was asked for" in one_line(done)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--url", "http://x.org/a", "--sha256", DIGEST], ["--url", "https://"]),
+        (
+            ["--url", "https://localhost:9/a", "--sha256", DIGEST],
+            ["cannot be downloaded", "put it"],
+        ),
+        (["--url", "https://x.org/a", "--sha256", "0f"], ["--sha256"]),
+        (["--sha256", DIGEST], ["--url", "required"]),
+    ],
+)
+def test_a_bad_address_is_named(words: list[str], expected: list[str], tmp_path: Path) -> None:
+    message = one_line(trainer("download", *words, "--out", tmp_path / "a"))
+    assert all(part in message for part in expected)
+
+
+def test_a_run_starts_from_a_url(served: tuple[Path, str], digits: Path, tmp_path: Path) -> None:
+    folder, url = served
+    common = ["--data-pth", digits, "--epochs", 1, "--total-batch-size", 256]
+    assert trainer("train", *common, "--log-pth", tmp_path / "one").returncode == 0
+    model = tmp_path / "one" / "model.pt"
+    shutil.copyfile(model, folder / "start.pt")
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    start = ["--resume", 1, "--resume-pth", f"{url}/start.pt", "--resume-sha256", digest]
+    options = [*common, *start, "--eval-on-start", 1, "--log-pth", tmp_path / "two"]
+    done = torchrun(2, "train", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "resources/checkpoints/start.pt").read_bytes() == model.read_bytes()
+    first, last = metrics(tmp_path / "two")[0], metrics(tmp_path / "one")[-1]
+    assert first["test_accuracy"] == last["test_accuracy"]

@@ -1,0 +1,78 @@
+"""Files from the web: over https, whole, and of a known SHA-256."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.request
+from pathlib import Path
+from typing import Final
+
+from pydantic import field_validator
+from tqdm import tqdm
+
+from trainer.errors import UserError
+from trainer.files import atomic, sha256
+from trainer.settings import Settings, setting
+
+TIMEOUT_SECONDS: Final = 60.0
+FOLDER: Final = Path("resources/checkpoints")
+
+
+def is_url(place: str) -> bool:
+    return "://" in place
+
+
+def https(url: str) -> str:
+    """``url``. Raises ValueError unless it is one of https."""
+    if not url.startswith("https://"):
+        raise ValueError(f"{url!r} does not begin with https://; give such a URL")
+    return url
+
+
+class DownloadSettings(Settings):
+    """A file from the web, such as a published checkpoint."""
+
+    url: str = setting(..., "where it is", "download")
+    sha256: str = setting(..., "SHA-256 that it must have", "download", pattern="^[0-9a-f]{64}$")
+    out: Path | None = setting(
+        None, f"file to write; None: {FOLDER}/<last part of the URL>", "download"
+    )
+
+    _url_is_https = field_validator("url")(https)
+
+
+def local_path(place: str) -> Path:
+    """``place`` as a path; of a URL, where it is downloaded to."""
+    return FOLDER / place.rsplit("/", 1)[-1] if is_url(place) else Path(place)
+
+
+def download(settings: DownloadSettings) -> Path:
+    """The file's path; it is fetched unless it is there with the right SHA-256.
+
+    Raises UserError when it cannot be fetched or is another file; then nothing is written.
+    """
+    path = settings.out or local_path(settings.url)
+    if path.is_file() and sha256(path) == settings.sha256:
+        return path
+    request = urllib.request.Request(settings.url, headers={"User-Agent": "local-sgd"})
+    with atomic(path) as temporary:
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+                size = response.headers.get("Content-Length")
+                total = int(size) if size else None
+                with (
+                    temporary.open("wb") as file,
+                    tqdm.wrapattr(response, "read", total=total, desc=path.name) as source,
+                ):
+                    shutil.copyfileobj(source, file)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{settings.url}: cannot be downloaded ({error}); get the file another way and "
+                f"put it at {path}"
+            ) from None
+        if (found := sha256(temporary)) != settings.sha256:
+            raise UserError(
+                f"{settings.url}: its SHA-256 is {found}, {settings.sha256} was asked for; "
+                "correct the URL or the digest"
+            )
+    return path
