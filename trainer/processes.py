@@ -50,6 +50,8 @@ def join_world(settings: RunSettings) -> Iterator[World]:
     cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise UserError("device cuda: no CUDA device is available; set device to cpu or auto")
+    if settings.backend == "nccl" and not cuda:
+        raise UserError("backend nccl is for GPUs, this run is on the CPU; set backend gloo")
     device = torch.device("cpu")
     if cuda:
         local, devices = _number("LOCAL_RANK", 0), torch.cuda.device_count()
