@@ -16,8 +16,9 @@ from pydantic import Field, field_validator, model_validator
 
 from trainer.checks import CHECKS
 from trainer.data.settings import known_dataset
+from trainer.data.specs import DATASETS
 from trainer.download import https, is_url
-from trainer.models import known_model, model_spec
+from trainer.models import MODELS, known_model, model_spec
 from trainer.settings import Settings, setting
 
 
@@ -39,7 +40,7 @@ class RunSettings(Settings):
     # Model
     model: str = setting(
         "mlp",
-        "architecture: one of this project's, or any classification model of torchvision",
+        f"architecture: {', '.join(MODELS)}, or a classification model of torchvision by its name",
         "model",
     )
     bn: bool | None = setting(
@@ -57,7 +58,7 @@ class RunSettings(Settings):
     # Data
     dataset: str = setting(
         lambda given: model_spec(given["model"]).dataset,
-        "data set; default: the one that the model is made for",
+        f"data set: {', '.join(DATASETS)}; default: the one that the model is made for",
         "data",
     )
     data_pth: Path = setting(
