@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import one_line, trainer
 from trainer.cli import add_settings, option, options, parse_settings
-from trainer.config import PhaseSettings, RunSettings
+from trainer.config import RunSettings
 from trainer.errors import UserError
+from trainer.schedule_settings import PhaseSettings
 
 valid = st.builds(
     RunSettings,

@@ -11,30 +11,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from trainer.checks import CHECKS
 from trainer.data.settings import known_dataset
 from trainer.data.specs import DATASETS
 from trainer.download import https, is_url
 from trainer.models import MODELS, known_model, model_spec
-from trainer.settings import Settings, setting
+from trainer.schedule_settings import ScheduleSettings
+from trainer.settings import setting
 
 
-class PhaseSettings(Settings):
-    """A stretch of a run with one learning rate factor and one H."""
-
-    epochs: int = Field(description="length in epochs", ge=1)
-    lr_factor: float = Field(1.0, description="times the learning rate after warm-up", gt=0)
-    local_steps: int = Field(1, description="H", ge=1)
-    eval_freq: int = Field(1, description="evaluate every so many rounds", ge=1)
-    save_freq: int | None = Field(
-        None, description="save the model every so many rounds; None: at the end alone", ge=1
-    )
-
-
-class RunSettings(Settings):
+class RunSettings(ScheduleSettings):
     """One training run: a configuration with one seed."""
 
     # Model
@@ -133,49 +121,6 @@ class RunSettings(Settings):
         science=False,
     )
 
-    # Schedule
-    epochs: int = setting(300, "epochs to train from the start point", "schedule", ge=1)
-    steps_per_epoch: int | None = setting(
-        None, "steps in one epoch; None: ⌊training samples / B⌋", "schedule", ge=1
-    )
-    decay1: int | None = setting(
-        None, "epoch of the first decay; None or far past the end: no decay", "schedule", ge=1
-    )
-    decay2: int | None = setting(None, "epoch of the second decay", "schedule", ge=1)
-    decay3: int | None = setting(None, "epoch of the third decay", "schedule", ge=1)
-    gamma: float = setting(0.1, "factor at each decay", "schedule", gt=0)
-    step1: int = setting(1, "H, the local steps of a round, in phase 1", "schedule", ge=1)
-    step2: int = setting(1, "H in phase 2 (after the first decay)", "schedule", ge=1)
-    step3: int = setting(1, "H from phase 3 on (after the second decay)", "schedule", ge=1)
-    eval_freq1: int = setting(1, "evaluate every so many rounds in phase 1", "schedule", ge=1)
-    eval_freq2: int = setting(1, "the same in phase 2", "schedule", ge=1)
-    eval_freq3: int = setting(1, "the same from phase 3 on", "schedule", ge=1)
-    save_freq1: int | None = setting(
-        None,
-        "save the model every so many rounds in phase 1; None: at the phase's end alone",
-        "schedule",
-        science=False,
-        ge=1,
-    )
-    save_freq2: int | None = setting(None, "the same in phase 2", "schedule", science=False, ge=1)
-    save_freq3: int | None = setting(
-        None, "the same from phase 3 on", "schedule", science=False, ge=1
-    )
-    schedule: tuple[PhaseSettings, ...] | None = setting(
-        None,
-        "phases as a list instead of epochs, decay, step and eval-freq: YAML, each with epochs, "
-        "lr_factor, local_steps, eval_freq, save_freq",
-        "schedule",
-        min_length=1,
-    )
-    h_rule: Literal["constant", "qsr"] = setting(
-        "constant",
-        "H in a phase: constant, or max(h_base, ⌊(alpha/η)²⌋) (https://arxiv.org/abs/2310.14423)",
-        "schedule",
-    )
-    h_base: int = setting(1, "smallest H of the qsr rule", "schedule", ge=1)
-    alpha: float | None = setting(None, "α of the qsr rule", "schedule", gt=0)
-
     # Optimizer
     lr: float | None = setting(
         None,
@@ -239,15 +184,6 @@ class RunSettings(Settings):
 
     _dataset_is_known = field_validator("dataset")(known_dataset)
 
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _schedule_is_yaml(cls, value: Any) -> Any:
-        """On the command line the list is one word: ``'[{epochs: 3, local_steps: 4}]'``."""
-        try:
-            return yaml.safe_load(value) if isinstance(value, str) else value
-        except yaml.YAMLError as error:
-            raise ValueError(f"is not valid YAML: {error}") from None
-
     @field_validator("resume_pth")
     @classmethod
     def _start_is_a_file_or_https(cls, place: str | None) -> str | None:
@@ -286,34 +222,6 @@ class RunSettings(Settings):
     def initial_lr(self) -> float:
         """η at the beginning of the warm-up."""
         return self.start_lr if self.lr is None else self.lr
-
-    @property
-    def phases(self) -> tuple[PhaseSettings, ...]:
-        """``schedule``, or what the flags say in its terms; decays past the end never come."""
-        if self.schedule is not None:
-            return self.schedule
-        decays = [d for d in self.decays if d < self.epochs]
-        starts, stops = [0, *decays], [*decays, self.epochs]
-        return tuple(
-            PhaseSettings(
-                epochs=stop - start,
-                lr_factor=self.gamma**i,
-                local_steps=getattr(self, f"step{min(i, 2) + 1}"),
-                eval_freq=getattr(self, f"eval_freq{min(i, 2) + 1}"),
-                save_freq=getattr(self, f"save_freq{min(i, 2) + 1}"),
-            )
-            for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
-        )
-
-    @property
-    def total_epochs(self) -> int:
-        """Length of the run, by ``epochs`` or ``schedule``."""
-        return sum(phase.epochs for phase in self.phases)
-
-    @property
-    def decays(self) -> list[int]:
-        """The decays that are given, in the order of their names."""
-        return [d for d in (self.decay1, self.decay2, self.decay3) if d is not None]
 
     def science(self) -> dict[str, Any]:
         """The settings that decide the run's numbers, plain and sorted by name."""
