@@ -63,7 +63,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
 POST_LOCAL = """
     --seed 1073741823 --data-pth data --log-pth ./checkpoint/test2 --model resnet56
     --resume 250 --resume-pth ./checkpoint/postlocal/phase1_common.pt
-    --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1
+    --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1 --wandb-save 0
     --epochs 250 --start-lr 0.01 --max-lr -1 --wd 0.0005 --momentum 0 --nesterov 0
     --warm-up 0 --warmup-epochs 50 --bn 1 --bn-batches 100 --group-weight 1 --n-groups -1
     --decay1 25000 --decay2 25000 --gamma 0.1 --step1 600 --step2 600 --step3 600
@@ -74,7 +74,7 @@ POST_LOCAL = """
 LABEL_NOISE = """
     --seed 7 --data-pth data --log-pth ./checkpoint/test2/ --resume 500
     --resume-pth ./checkpoint/label_noise/common_start.pt
-    --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1
+    --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1 --wandb-save 0
     --start-lr 0.1 --max-lr 0.1 --momentum 0 --nesterov 0 --warm-up 1 --warmup-epochs 1 --bn 0
     --decay1 5000000 --decay2 5000000 --gamma 0.1 --step1 384 --step2 384 --step3 384
     --eval-freq1 1 --eval-freq2 1 --eval-freq3 1
@@ -121,6 +121,7 @@ def test_the_authors_scripts_mean_the_papers_settings(
 
 def test_the_word_none_is_no_value() -> None:
     assert parse("--resume-pth", "None").resume_pth is None
+    assert parse("--wandb", "None").wandb == "online"  # wandb's own meaning of none
 
 
 def test_data_set_and_its_folder_follow_from_the_model() -> None:

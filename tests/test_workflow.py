@@ -175,6 +175,28 @@ def test_a_changed_execution_repeats_nothing(edited: Path) -> None:
     assert planned(edited, "fig1a") == Counter()
 
 
+def test_a_copy_on_wandb_repeats_nothing_and_a_target_uploads_it(edited: Path) -> None:
+    edit(edited / "config.yaml", "wandb: null", "wandb: offline")
+    assert planned(edited, "fig1a") == Counter()
+    edit(edited / "experiments" / "laptop.yaml", "seeds: [1, 2]", "seeds: [3]")
+    done = snakemake(edited, "fig1a")
+    assert done.returncode == 0, done.stdout + done.stderr
+    copies = list((edited / "results/laptop/checkpoints").glob("*/wandb/offline-run-*"))
+    assert len(copies) == 3
+    assert planned(edited, "wandb_sync") == Counter(wandb_sync=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NETRC", str(edited / "none"))
+        done = snakemake(edited, "wandb_sync")
+    assert done.returncode != 0
+    [reason] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "cannot be uploaded" in reason
+    for copy in copies:
+        (copy / "run-x.wandb.synced").touch()
+    done = snakemake(edited, "wandb_sync")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 uploaded, 3 already there, 0 not finished" in done.stdout
+
+
 def test_comments_and_order_repeat_nothing(edited: Path) -> None:
     file = edited / "experiments" / "laptop.yaml"
     edit(file, "{epochs: 4, eval_on_start: true}", "{eval_on_start: true, epochs: 4} # same")

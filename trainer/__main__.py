@@ -1,4 +1,4 @@
-"""The command line: ``python -m trainer {prepare,beton,download,train}``."""
+"""The command line: ``python -m trainer {prepare,beton,download,train,wandb_sync}``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from trainer.download import DownloadSettings
 from trainer.download import download as fetch
 from trainer.errors import UserError
 from trainer.settings import Settings
+from trainer.wandb_sync import WandbSyncSettings, wandb_sync
 
 
 def prepare(settings: PrepareSettings) -> None:
@@ -35,6 +36,10 @@ def beton(settings: BetonSettings) -> None:
 
 def download(settings: DownloadSettings) -> None:
     print(f"{fetch(settings)}: verified")
+
+
+def sync(settings: WandbSyncSettings) -> None:
+    print(", ".join(f"{count} {what}" for what, count in wandb_sync(settings).items()))
 
 
 def train(settings: RunSettings) -> None:
@@ -65,6 +70,9 @@ COMMANDS = {
     ),
     "train": Command(
         RunSettings, train, "one run of Local SGD; torchrun starts it on several processes"
+    ),
+    "wandb_sync": Command(
+        WandbSyncSettings, sync, "copies that runs left while offline, to Weights & Biases"
     ),
 }
 

@@ -28,17 +28,21 @@ class SavedModels:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def initial(self, model: nn.Module) -> None:
-        save_model(self._folder / "init.pt", model)
+    def initial(self, model: nn.Module) -> Path:
+        return self._save("init.pt", model)
 
-    def at_decay(self, model: nn.Module, epoch: float) -> None:
-        save_model(self._folder / f"phase_epoch={epoch:g}.pt", model)
+    def at_decay(self, model: nn.Module, epoch: float) -> Path:
+        return self._save(f"phase_epoch={epoch:g}.pt", model)
 
-    def at_round(self, model: nn.Module, epoch: float, round: int) -> None:
-        save_model(self._folder / f"epoch={epoch:g}_round={round}.pt", model)
+    def at_round(self, model: nn.Module, epoch: float, round: int) -> Path:
+        return self._save(f"epoch={epoch:g}_round={round}.pt", model)
 
-    def latest(self, model: nn.Module) -> None:
-        save_model(self._folder / "latest.pt", model)
+    def latest(self, model: nn.Module) -> Path:
+        return self._save("latest.pt", model)
+
+    def _save(self, name: str, model: nn.Module) -> Path:
+        save_model(self._folder / name, model)
+        return self._folder / name
 
 
 def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:

@@ -130,6 +130,12 @@ def momentum_to_average(s: RunSettings) -> str | None:
     return f"momentum_averaging {s.momentum_averaging} needs momentum > 0; set momentum"
 
 
+def wandb_is_there_to_save_to(s: RunSettings) -> str | None:
+    if not s.wandb_save or s.wandb != "disabled":
+        return None
+    return "wandb_save copies models to wandb, which is disabled; set wandb offline or online"
+
+
 def schedule_is_given_once(s: RunSettings) -> str | None:
     by_phase = [
         f"{name}{i}" for name in ("decay", "step", "eval_freq", "save_freq") for i in (1, 2, 3)
@@ -185,6 +191,7 @@ CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     model_fits_images,
     nesterov_has_momentum,
     momentum_to_average,
+    wandb_is_there_to_save_to,
     schedule_is_given_once,
     decays_come_in_order,
     cosine_has_no_decays,

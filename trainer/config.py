@@ -162,6 +162,22 @@ class RunSettings(ScheduleSettings):
         "optimizer",
     )
 
+    # W&B
+    wandb: Literal["online", "offline", "disabled"] = setting(
+        "disabled",
+        "copy the metrics to Weights & Biases; None: online",
+        "wandb",
+        science=False,
+    )
+    wandb_save: bool = setting(False, "copy the saved models, too", "wandb", science=False)
+    wandb_entity: str | None = setting(None, "None: WANDB_ENTITY", "wandb", science=False)
+    wandb_project: str | None = setting(
+        None, "None: WANDB_PROJECT, or local-sgd-generalization", "wandb", science=False
+    )
+    wandb_group: str | None = setting(
+        None, "runs that belong together; None: WANDB_RUN_GROUP", "wandb", science=False
+    )
+
     # Run
     seed: int = setting(0, "seed of all randomness", "run", ge=0, lt=2**63)
     log_pth: Path = setting(
@@ -188,6 +204,12 @@ class RunSettings(ScheduleSettings):
     @classmethod
     def _start_is_a_file_or_https(cls, place: str | None) -> str | None:
         return https(place) if place is not None and is_url(place) else place
+
+    @field_validator("wandb", mode="before")
+    @classmethod
+    def _none_is_online(cls, mode: Any) -> Any:
+        """``--wandb None``, as in the authors' scripts, is wandb's own default."""
+        return "online" if mode is None else mode
 
     _model_is_known = field_validator("model")(known_model)
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-import time
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from trainer.assembly import fetch_start, initial_model, load_data, make_bank, make_sampler
 from trainer.averaging import Averaging
-from trainer.checkpoint import SavedModels, save_model
 from trainer.clients import assign
 from trainer.config import RunSettings
 from trainer.errors import UserError
 from trainer.evaluation import evaluate, reestimate_batchnorm
-from trainer.files import atomic, write_json
-from trainer.metrics import Evaluation, MetricsFile, Progress, provenance
+from trainer.metrics import Evaluation
 from trainer.models import model_spec
 from trainer.processes import World
+from trainer.recorder import Recorder
 from trainer.schedule import Round, make_schedule
 from trainer.sharpness import Sharpness, sharpness
 
@@ -39,36 +36,26 @@ class Run:
         self.bank = make_bank(settings, len(self.clients), world.device)
         assign(self.bank.parameters, nn.utils.parameters_to_vector(self.model.parameters()))
         self.average = Averaging(self.bank, world, settings.momentum_averaging)
-        self.saved = SavedModels(settings.log_pth)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
         self._loss_steps = 0
 
-    def train(self, metrics: MetricsFile | None, progress: Progress) -> None:
+    def train(self, recorder: Recorder | None) -> None:
         """All rounds of the schedule; the last leaves the averaged model in ``self.model``.
 
         Raises UserError at an evaluation that finds the loss no longer finite.
         """
-        if self.world.is_main and self.settings.resume_pth is None:
-            self.saved.initial(self.model)
-        batches = self.training.batches(self.sampler, self.clients, 0, self.settings.resume)
+        if recorder is not None:
+            recorder.started(self.model)
         if self.settings.eval_on_start:
-            h = self.schedule.local_steps(self.schedule.phases[0], 0)
-            start = Round(index=0, phase=0, start=0, stop=0, local_steps=h, evaluate=True)
-            self._export(start)
-            self._record(self._evaluation(start), metrics, progress)
+            self._finish(self.schedule.before_the_first(), recorder)
+        batches = self.training.batches(self.sampler, self.clients, 0, self.settings.resume)
         for round in self.schedule.rounds():
             for step in range(round.start, round.stop):
                 losses = self.bank.step(next(batches), self.schedule.lr(step))
                 self._loss_sum += losses.sum()
                 self._loss_steps += 1
             self.average()
-            if round.evaluate or round.save or round.decay:
-                self._export(round)
-            if round.evaluate:
-                self._record(self._evaluation(round), metrics, progress)
-            if self.world.is_main:
-                self._save(round)
-            progress.stepped(round.stop)
+            self._finish(round, recorder)
 
     def describe(self) -> str:
         """What is about to be trained, in one line."""
@@ -80,6 +67,14 @@ class Run:
             f"epochs of {sampler.steps_per_epoch} steps of B = {s.total_batch_size} from "
             f"{sampler.num_samples} samples{dropped}; {self.schedule.steps} steps"
         )
+
+    def _finish(self, round: Round, recorder: Recorder | None) -> None:
+        """What follows the averaging: an evaluation, a saved model, or nothing."""
+        if round.evaluate or round.save or round.decay:
+            self._export(round)
+        evaluation = self._evaluation(round) if round.evaluate else None
+        if recorder is not None:
+            recorder.finished(round, self._epoch(round), self.model, evaluation)
 
     def _export(self, round: Round) -> None:
         """``self.model`` becomes the averaged model after ``round``, ready to be evaluated."""
@@ -94,16 +89,6 @@ class Run:
                 num_batches=self.settings.bn_batches,
                 batch_size=self.settings.batch_size,
             )
-
-    def _save(self, round: Round) -> None:
-        """What ``round`` asks to be kept of ``self.model``."""
-        epoch = self._epoch(round)
-        if round.decay:
-            self.saved.at_decay(self.model, epoch)
-        if round.save:
-            self.saved.at_round(self.model, epoch, round.index)
-        if round.evaluate:
-            self.saved.latest(self.model)
 
     def _epoch(self, round: Round) -> float:
         """Counted from the start point's on, at the end of ``round``."""
@@ -156,48 +141,25 @@ class Run:
         self._loss_steps = 0
         return mean
 
-    def _record(
-        self, evaluation: Evaluation, metrics: MetricsFile | None, progress: Progress
-    ) -> None:
-        if metrics is not None:
-            metrics.write(evaluation)
-        progress.evaluated(evaluation)
-        if self.settings.debug and self.world.is_main:
-            print(evaluation, file=sys.stderr, flush=True)
-
 
 def train(settings: RunSettings, world: World) -> None:
     """The whole run. Its files appear in ``out`` under their final names once it is complete.
 
     In progress, the metrics are in ``log_pth`` as ``metrics.partial.jsonl``.
     """
-    started = time.monotonic()
     if world.is_main:
         fetch_start(settings)
     world.wait()
     run = Run(settings, world)
-    if world.is_main:
-        print(run.describe(), file=sys.stderr, flush=True)
-    partial = settings.log_pth / "metrics.partial.jsonl"
-    metrics = MetricsFile(partial) if world.is_main else None
-    progress = Progress(run.schedule.steps, show=world.is_main)
+    if not world.is_main:
+        run.train(recorder=None)
+        return
+    print(run.describe(), file=sys.stderr, flush=True)
+    recorder = Recorder(settings, world, run.schedule.steps)
+    complete = False
     try:
-        run.train(metrics, progress)
+        run.train(recorder)
+        recorder.publish(run.model)
+        complete = True
     finally:
-        progress.close()
-        if metrics is not None:
-            metrics.close()
-    if world.is_main:
-        seconds = time.monotonic() - started
-        _publish(run, partial, settings.out or settings.log_pth, seconds)
-
-
-def _publish(run: Run, partial: Path, out: Path, seconds: float) -> None:
-    (out / "metrics.jsonl").unlink(missing_ok=True)  # of an earlier run: it goes first, ours last
-    save_model(out / "model.pt", run.model)
-    write_json(out / "settings.json", run.settings.model_dump(mode="json"))
-    write_json(out / "provenance.json", provenance(seconds, run.world.size, str(run.world.device)))
-    # Last: whoever finds metrics.jsonl finds a complete run.
-    with atomic(out / "metrics.jsonl") as temporary:
-        temporary.write_bytes(partial.read_bytes())
-    partial.unlink()
+        recorder.close(complete=complete)

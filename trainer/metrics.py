@@ -66,12 +66,11 @@ class MetricsFile:
 class Progress:
     """Says on stderr how far the run is and how long it will take: a bar, or a line at times."""
 
-    def __init__(self, total: int, *, show: bool) -> None:
+    def __init__(self, total: int) -> None:
         self._total = total
         self._start = time.monotonic()
         self._next = self._start + PROGRESS_SECONDS
-        self._bar = tqdm(total=total, unit="step") if show and sys.stderr.isatty() else None
-        self._lines = show and self._bar is None
+        self._bar = tqdm(total=total, unit="step") if sys.stderr.isatty() else None
         self._accuracy = ""
 
     def evaluated(self, evaluation: Evaluation) -> None:
@@ -83,7 +82,7 @@ class Progress:
         """``step`` steps are done."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
-        elif self._lines and (time.monotonic() >= self._next or step == self._total):
+        elif time.monotonic() >= self._next or step == self._total:
             self._next = time.monotonic() + PROGRESS_SECONDS
             elapsed = time.monotonic() - self._start
             meter = tqdm.format_meter(

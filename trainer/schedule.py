@@ -91,6 +91,11 @@ class Schedule:
         """Index of the phase that ``step`` belongs to."""
         return next(i for i, phase in enumerate(self.phases) if step < phase.stop)
 
+    def before_the_first(self) -> Round:
+        """A round of no steps, for what is done with the initial model."""
+        h = self.local_steps(self.phases[0], 0)
+        return Round(index=0, phase=0, start=0, stop=0, local_steps=h, evaluate=True)
+
     def rounds(self) -> Iterator[Round]:
         """All rounds in order. H changes only right after averaging: a phase end ends a round.
 

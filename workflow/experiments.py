@@ -33,6 +33,9 @@ VARIABLE = {
 }
 
 
+WandbMode = Literal["online", "offline", "disabled"]
+
+
 class Plot(Settings):
     """How figures look; changing it trains nothing."""
 
@@ -74,6 +77,11 @@ class Config(Settings):
         description="cifar-10-python.tar.gz, or a folder with train/<class>/ and test/<class>/; "
         "null: download",
     )
+    wandb: WandbMode | None = Field(
+        None,
+        description="copy of each run on Weights & Biases: online, offline or disabled; "
+        "null: as the scale suggests",
+    )
     plot: Plot = Field(default_factory=Plot, description="how figures look")
 
 
@@ -93,6 +101,7 @@ class Execution(Settings):
 
     processes: int = Field(1, description="processes of each training run", ge=1)
     threads: int = Field(1, description="cores of each process", ge=1)
+    wandb: WandbMode = Field("disabled", description="copy of each run on Weights & Biases")
 
 
 Overrides = dict[str, Any]

@@ -45,6 +45,7 @@ shell.prefix(
 
 RESULTS = f"results/{SCALE}"
 THREADS = CONFIG.threads or EXPERIMENTS.execution.threads
+WANDB = CONFIG.wandb or EXPERIMENTS.execution.wandb
 
 
 wildcard_constraints:
@@ -74,6 +75,13 @@ def run_inputs(wildcards):
 
 def start_option(wildcards, input):
     return f"--resume-pth {shlex.quote(input.start)}" if "start" in input.keys() else ""
+
+
+def wandb_group(wildcards):
+    """The first experiment that needs the run."""
+    for name, runs in FIGURE_RUNS.items():
+        if wildcards.run in {run.id for run in [*runs, *start_points(runs)]}:
+            return f"{SCALE}-{name}"
 
 
 def metrics_of(wildcards):

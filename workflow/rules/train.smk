@@ -1,5 +1,6 @@
 # One torchrun job per configuration and seed. Parameters hold what decides a run's numbers; how it
-# is executed (threads, resources) is none of them, so that changing it repeats nothing.
+# is executed (threads, resources) is none of them, so that changing it repeats nothing; nor is where
+# it is copied to, which is therefore given as a resource.
 
 
 rule start_point:
@@ -16,6 +17,8 @@ rule start_point:
     threads: PROCESSES * THREADS
     resources:
         processes=PROCESSES,
+        wandb=WANDB,
+        wandb_group=wandb_group,
     params:
         options=lambda wildcards: START_POINTS[wildcards.run].options(),
         data=subpath(input.train, parent=True),
@@ -26,6 +29,7 @@ rule start_point:
         " torchrun --standalone --nproc-per-node {resources.processes}"
         " -m trainer train {params.options}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q}"
+        " --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
         " > {log:q} 2>&1 || say_why {log:q}"
 
 
@@ -43,6 +47,8 @@ rule train:
     threads: PROCESSES * THREADS
     resources:
         processes=PROCESSES,
+        wandb=WANDB,
+        wandb_group=wandb_group,
     params:
         options=lambda wildcards: RUNS[wildcards.run].options(),
         start=start_option,
@@ -54,4 +60,5 @@ rule train:
         " torchrun --standalone --nproc-per-node {resources.processes}"
         " -m trainer train {params.options} {params.start}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q}"
+        " --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
         " > {log:q} 2>&1 || say_why {log:q}"

@@ -1,0 +1,70 @@
+"""What the main process writes down of a run while it goes on, and when it is complete."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from torch import nn
+
+from trainer.checkpoint import SavedModels, save_model
+from trainer.config import RunSettings
+from trainer.files import atomic, write_json
+from trainer.metrics import Evaluation, MetricsFile, Progress, provenance
+from trainer.processes import World
+from trainer.schedule import Round
+from trainer.wandb_log import WandbLog
+
+
+class Recorder:
+    """Metrics, models on the way, progress and the copy on W&B of one run."""
+
+    def __init__(self, settings: RunSettings, world: World, steps: int) -> None:
+        self._settings = settings
+        self._world = world
+        self._started = time.monotonic()
+        self._metrics = MetricsFile(settings.log_pth / "metrics.partial.jsonl")
+        self._models = SavedModels(settings.log_pth)
+        self._wandb = WandbLog(settings)
+        self._progress = Progress(steps)
+
+    def started(self, model: nn.Module) -> None:
+        if self._settings.resume_pth is None:
+            self._wandb.saved(self._models.initial(model))
+
+    def finished(
+        self, round: Round, epoch: float, model: nn.Module, evaluation: Evaluation | None
+    ) -> None:
+        """``model`` is the averaged one where ``round`` is evaluated, saved or a phase's last."""
+        if evaluation is not None:
+            self._metrics.write(evaluation)
+            self._wandb.evaluated(evaluation)
+            self._progress.evaluated(evaluation)
+            if self._settings.debug:
+                print(evaluation, file=sys.stderr, flush=True)
+            self._wandb.saved(self._models.latest(model))
+        if round.decay:
+            self._wandb.saved(self._models.at_decay(model, epoch))
+        if round.save:
+            self._wandb.saved(self._models.at_round(model, epoch, round.index))
+        self._progress.stepped(round.stop)
+
+    def close(self, *, complete: bool) -> None:
+        self._progress.close()
+        self._metrics.close()
+        self._wandb.close(complete=complete)
+
+    def publish(self, model: nn.Module) -> None:
+        """The run's files under their final names. metrics.jsonl stands for all: it comes last."""
+        out = self._settings.out or self._settings.log_pth
+        seconds = time.monotonic() - self._started
+        (out / "metrics.jsonl").unlink(missing_ok=True)  # of an earlier run
+        save_model(out / "model.pt", model)
+        write_json(out / "settings.json", self._settings.model_dump(mode="json"))
+        write_json(
+            out / "provenance.json",
+            provenance(seconds, self._world.size, str(self._world.device)),
+        )
+        with atomic(out / "metrics.jsonl") as temporary:
+            temporary.write_bytes(self._metrics.path.read_bytes())
+        self._metrics.path.unlink()

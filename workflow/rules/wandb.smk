@@ -1,0 +1,13 @@
+# The copies on Weights & Biases; no figure needs them.
+
+
+rule wandb_sync:
+    # Of finished runs that were offline; trains nothing.
+    log:
+        f"{RESULTS}/logs/wandb_sync.log",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        folder=f"{RESULTS}/checkpoints",
+    shell:
+        "python -m trainer wandb_sync --log-pth {params.folder:q} 2> {log:q} || say_why {log:q}"
