@@ -1,4 +1,4 @@
-"""Whole runs: against the plain reference, and on one and two processes."""
+"""Whole runs: what they write, and on one, two and four processes."""
 
 from __future__ import annotations
 
@@ -8,75 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from bench.reference import local_sgd
-from tests.conftest import assert_same_metrics, metrics, one_line, shared_file, torchrun, trainer
+from tests.conftest import assert_same_metrics, metrics, one_line, torchrun, trainer
+from tests.test_reference import VARIANTS, WORLD, settings
 from trainer import cli
-from trainer.assembly import initial_model, load_data, make_sampler
-from trainer.checkpoint import load_model
 from trainer.config import RunSettings
 from trainer.data.specs import DATASETS
 from trainer.engine import Run, train
 from trainer.models import build
-from trainer.processes import World
-from trainer.schedule import make_schedule
-
-WORLD = World(0, 1, torch.device("cpu"))
-VARIANTS: dict[str, dict[str, object]] = {
-    "plain": {},
-    "batchnorm": {"model": "cnn_bn", "clients": "serial"},
-    "momentum": {"momentum": 0.9, "nesterov": True},
-    "momentum_average": {"momentum": 0.9, "momentum_averaging": "average"},
-    "momentum_reset": {"momentum": 0.9, "momentum_averaging": "reset"},
-    "noise": {"label_noise": True, "noise_p": 0.3},
-    "replacement": {"replacement": True, "aug": False},
-    "warm_up": {"warm_up": True, "warmup_epochs": 1, "start_lr": 0.01, "max_lr": 0.2},
-    # η = 0.2 in 7 steps, then 0.02: H = max(2, ⌊(0.05/η)²⌋) = 2, then 6
-    "qsr": {"h_rule": "qsr", "h_base": 2, "alpha": 0.05, "step1": 1, "step2": 1},
-    "group_weight": {"model": "cnn_bn", "group_weight": True, "wd": 0.1},
-}
-ROUNDS = {"qsr": [2, 2, 2, 1, 6, 6, 2]}
-
-
-def settings(data: Path, **changes: object) -> RunSettings:
-    """Two phases with H = 3 and 5, neither dividing the phase: 7 steps an epoch, 3 epochs."""
-    values: dict[str, object] = {
-        "data_pth": data, "batch_size": 7, "total_batch_size": 28, "train_subset": 200,
-        "epochs": 3, "decay1": 1, "step1": 3, "step2": 5, "start_lr": 0.05, "seed": 11,
-        "precision": "fp64", "eval_on_start": True, "bn_batches": 3,
-    }  # fmt: skip
-    return RunSettings(**(values | changes))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_run_ends_where_the_plain_reference_ends(
-    digits: Path, tmp_path: Path, variant: str
-) -> None:
-    chosen = settings(digits, log_pth=tmp_path, **VARIANTS[variant])
-    training, _ = load_data(chosen, WORLD.device)
-    sampler = make_sampler(chosen, len(training))
-    schedule = make_schedule(chosen, sampler.steps_per_epoch)
-    batches = training.batches(sampler, range(4), 0, 0)
-    expected = local_sgd(
-        initial_model(chosen),
-        ((batch.images, batch.labels) for batch in batches),
-        ROUNDS.get(variant, [3, 3, 1, 5, 5, 4]),
-        4,
-        schedule.lr,
-        weight_decay=chosen.wd,
-        group_weight=chosen.group_weight,
-        momentum=chosen.momentum,
-        nesterov=chosen.nesterov,
-        momentum_averaging=chosen.momentum_averaging,
-    )
-    train(chosen, WORLD)
-    got = build(chosen.model, DATASETS["digits"], 0).double()
-    load_model(tmp_path / "model.pt", got)
-    vector = nn.utils.parameters_to_vector
-    torch.testing.assert_close(
-        vector(got.parameters()), vector(expected.parameters()), rtol=1e-10, atol=1e-12
-    )
 
 
 def test_metrics_have_a_line_per_evaluated_round(digits: Path, tmp_path: Path) -> None:
@@ -187,7 +126,7 @@ def test_phase_2_goes_on_from_phase_1_with_fresh_epochs(digits: Path, tmp_path: 
 def test_one_two_and_four_processes_give_the_same_metrics(
     digits: Path, tmp_path: Path, variant: str
 ) -> None:
-    chosen = settings(digits, precision="fp32", **VARIANTS[variant])
+    chosen = settings(digits, precision="fp32", **VARIANTS[variant].changes)
     names = [name for name in RunSettings.model_fields if name not in ("log_pth", "out")]
     options = shlex.split(cli.options(chosen, names))
     for processes in (1, 2, 4):
@@ -248,29 +187,3 @@ def test_a_diverging_run_says_where_and_leaves_no_result(
     assert "not finite at step" in message
     assert "lower start_lr" in message
     assert not (tmp_path / "metrics.jsonl").exists()
-
-
-@pytest.mark.slow
-def test_the_authors_start_point_scores_081_on_the_real_images(tmp_path: Path) -> None:
-    """ResNet-56 after phase 1, BatchNorm re-estimated on 16 batches of 128."""
-    import tarfile
-
-    from trainer.data.memory import MemorySet, TrainingSet
-    from trainer.data.prepare import prepare, read_prepared
-    from trainer.data.settings import PrepareSettings
-    from trainer.evaluation import evaluate, reestimate_batchnorm
-
-    spec = DATASETS["cifar10"]
-    model = build("resnet56", spec, 0)
-    load_model(shared_file("phase1_common.pt"), model)
-    with tarfile.open(shared_file("cifar10-jpeg.tar.xz")) as tar:
-        tar.extractall(tmp_path / "raw", filter="data")
-    prepare(PrepareSettings(dataset="cifar10", source=tmp_path / "raw", out=tmp_path))
-    train_arrays, test_arrays = (
-        read_prepared(tmp_path / f"{split}.npz")[0] for split in ("train", "test")
-    )
-    cpu = torch.device("cpu")
-    training = TrainingSet(train_arrays, spec, cpu, torch.float32, augmented=True, noise_p=0)
-    test = MemorySet(test_arrays, spec, cpu, torch.float32)
-    reestimate_batchnorm(model, training, WORLD, seed=0, step=0, num_batches=16, batch_size=128)
-    assert evaluate(model, test, WORLD).accuracy == pytest.approx(0.81, abs=0.01)

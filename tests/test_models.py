@@ -60,6 +60,13 @@ def test_the_authors_groupnorm_checkpoint_loads_with_every_key_matched() -> None
     assert sum(p.numel() for p in model.parameters()) == 853_018
 
 
+@pytest.mark.parametrize("n_groups", [1, 2, 16])
+def test_every_groupnorm_has_the_groups_asked_for(n_groups: int) -> None:
+    model = build("resnet20_gn", CIFAR10, seed=0, n_groups=n_groups)
+    norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm)]
+    assert [norm.num_groups for norm in norms] == 19 * [n_groups]
+
+
 @pytest.mark.parametrize(
     ("name", "convolutions"), [("vgg11", 8), ("vgg13", 10), ("vgg16", 13), ("vgg19", 16)]
 )

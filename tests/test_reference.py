@@ -1,0 +1,260 @@
+"""Whole runs against the plain reference: K copies of the model, each sample fetched by hand.
+
+Trainer and reference share the initial weights and the random draws (which sample, which crop,
+which label offset), which have tests of their own; everything else is written twice.
+
+Rounding differs between the two, and training amplifies it from step to step: learning rates are
+small and runs short, so that in float32, too, a difference means a mistake.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from bench.reference import local_sgd
+from trainer.config import RunSettings
+from trainer.data.augment import random_views
+from trainer.data.beton import write_betons
+from trainer.data.settings import BetonSettings
+from trainer.data.specs import DATASETS, DatasetSpec
+from trainer.engine import train
+from trainer.models import build
+from trainer.processes import World
+from trainer.sampling import Purpose, Sampler, generator, label_offsets, train_subset
+
+WORLD = World(0, 1, torch.device("cpu"))
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+TOLERANCES = {"fp32": 1e-5, "fp64": 1e-10}  # absolute; parameters are of order 1 or below
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Changed settings, and by hand what they mean: H of every round, η of every step."""
+
+    changes: dict[str, object] = field(default_factory=dict)
+    rounds: tuple[int, ...] = (3, 3, 1, 5, 5, 4)
+    lr: Callable[[int], float] = lambda step: 0.2 if step < 7 else 0.02
+
+
+VARIANTS = {
+    "plain": Variant(),
+    "serial": Variant({"clients": "serial"}),
+    "not_augmented": Variant({"aug": False}),
+    "replacement": Variant({"replacement": True}),
+    "noise": Variant({"label_noise": True, "noise_p": 0.3}),
+    "resumed": Variant({"resume": 3}),
+    "batchnorm": Variant({"model": "cnn_bn", "clients": "serial"}),
+    "momentum": Variant({"momentum": 0.9}),
+    "nesterov": Variant({"momentum": 0.9, "nesterov": True}),
+    "momentum_average": Variant({"momentum": 0.9, "momentum_averaging": "average"}),
+    "momentum_reset": Variant({"momentum": 0.9, "momentum_averaging": "reset"}),
+    "group_weight": Variant({"model": "cnn_bn", "group_weight": True, "wd": 0.1}),
+    "warm_up": Variant(
+        {"warm_up": True, "warmup_epochs": 1, "start_lr": 0.01, "max_lr": 0.2},
+        lr=lambda step: 0.01 + 0.19 * step / 7 if step < 7 else 0.02,
+    ),
+    "cosine": Variant(
+        {"lr_schedule": "cosine", "decay1": None, "step1": 5},
+        rounds=(5, 5, 5, 5, 1),
+        lr=lambda step: 0.1 * (1 + math.cos(math.pi * step / 21)),
+    ),
+    # H = max(2, ⌊(0.05/η)²⌋): 2 for 7 steps of η = 0.2, then 6
+    "qsr": Variant(
+        {"h_rule": "qsr", "h_base": 2, "alpha": 0.05, "step1": 1, "step2": 1},
+        rounds=(2, 2, 2, 1, 6, 6, 2),
+    ),
+}
+
+
+def settings(data: Path, **changes: object) -> RunSettings:
+    """Two phases with H = 3 and 5, neither dividing the phase: 7 steps an epoch, 3 epochs."""
+    values: dict[str, object] = {
+        "data_pth": data, "batch_size": 7, "total_batch_size": 28, "train_subset": 200,
+        "epochs": 3, "decay1": 1, "step1": 3, "step2": 5, "start_lr": 0.05, "seed": 11,
+        "precision": "fp64", "eval_on_start": True, "bn_batches": 3,
+    }  # fmt: skip
+    return RunSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_ends_where_the_plain_reference_ends(
+    digits: Path, tmp_path: Path, variant: str, precision: str
+) -> None:
+    changes = {"precision": precision, "log_pth": tmp_path, "eval_on_start": False}
+    chosen = settings(digits, **changes, **VARIANTS[variant].changes)
+    assert_ends_where_the_reference_ends(chosen, VARIANTS[variant])
+
+
+SHORT_ROUNDS = (2, 1, 4, 2)  # 3 steps an epoch: H = 2 in one epoch, H = 4 in the two after
+NO_DECAY_OF_NORMS = {"group_weight": True, "wd": 0.1}
+FIGURE_7 = {
+    "label_noise": True, "noise_p": 0.3, "replacement": True, "aug": False,
+    "start_lr": 0.01, "max_lr": 0.04, "warm_up": True, "warmup_epochs": 1,
+}  # fmt: skip
+
+
+def decayed_from(peak: float) -> Callable[[int], float]:
+    return lambda step: peak if step < 3 else 0.1 * peak
+
+
+def warmed_up(step: int) -> float:
+    return 0.01 * (1 + step) if step < 3 else 0.004
+
+
+# BatchNorm over four images amplifies rounding about a thousand times: it gets smaller steps.
+ARCHITECTURES = {
+    "resnet20": Variant(
+        {"model": "resnet20", "start_lr": 0.002} | NO_DECAY_OF_NORMS,
+        SHORT_ROUNDS,
+        decayed_from(0.004),
+    ),
+    "resnet20_nesterov": Variant(
+        {"model": "resnet20", "start_lr": 0.002, "momentum": 0.9, "nesterov": True,
+         "clients": "vectorized"},
+        SHORT_ROUNDS,
+        decayed_from(0.004),
+    ),
+    "resnet20_gn": Variant(
+        {"model": "resnet20_gn"} | FIGURE_7 | NO_DECAY_OF_NORMS, SHORT_ROUNDS, warmed_up
+    ),
+    "resnet20_gn_2_groups": Variant(
+        {"model": "resnet20_gn", "n_groups": 2, "momentum": 0.9, "clients": "vectorized"},
+        SHORT_ROUNDS,
+        decayed_from(0.04),
+    ),
+    "vgg11": Variant(
+        {"model": "vgg11", "momentum": 0.9} | FIGURE_7 | NO_DECAY_OF_NORMS, SHORT_ROUNDS, warmed_up
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def noise_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random pixels in the shape of CIFAR-10, as prepared arrays and .beton files."""
+    folder = tmp_path_factory.mktemp("noise_images")
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 28), ("test", 10)):
+        np.savez(
+            folder / f"{split}.npz",
+            images=draw.integers(0, 256, (count, 32, 32, 3), np.uint8),
+            labels=np.arange(count) % 10,
+            classes=list(DATASETS["cifar10"].classes),
+        )
+    write_betons(BetonSettings(data_pth=folder))
+    return folder
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_papers_networks_end_where_the_plain_reference_ends(
+    noise_images: Path, tmp_path: Path, architecture: str, precision: str
+) -> None:
+    variant = ARCHITECTURES[architecture]
+    b_loc = 2 if architecture == "vgg11" else 4  # it is 30 times the others' size
+    few = {"batch_size": b_loc, "total_batch_size": 2 * b_loc, "train_subset": None,
+           "steps_per_epoch": 3, "step1": 2, "step2": 4, "start_lr": 0.02,
+           "eval_on_start": False, "eval_freq1": 9, "eval_freq2": 9}  # fmt: skip
+    changes = {"dataset": "cifar10", "precision": precision, "log_pth": tmp_path} | few
+    chosen = settings(noise_images, **(changes | variant.changes))
+    assert_ends_where_the_reference_ends(chosen, variant)
+
+
+def assert_ends_where_the_reference_ends(chosen: RunSettings, variant: Variant) -> None:
+    start = build(chosen.model, DATASETS[chosen.dataset], chosen.seed, chosen.n_groups)
+    start = start.to(DTYPES[chosen.precision])
+    expected = local_sgd(
+        start,
+        plain_batches(chosen),
+        variant.rounds,
+        chosen.num_clients,
+        variant.lr,
+        weight_decay=chosen.wd,
+        group_weight=chosen.group_weight,
+        momentum=chosen.momentum,
+        nesterov=chosen.nesterov,
+        momentum_averaging=chosen.momentum_averaging,
+    )
+    train(chosen, WORLD)
+    state = torch.load(chosen.log_pth / "model.pt", weights_only=True)
+    got = torch.cat([state[name].flatten() for name, _ in expected.named_parameters()])
+    wanted, before = (parameters_to_vector(m.parameters()).detach() for m in (expected, start))
+    tolerance = TOLERANCES[chosen.precision]
+    torch.testing.assert_close(got, wanted, rtol=0, atol=tolerance)
+    # Agreement of parameters that hardly moved would say nothing.
+    assert (wanted - before).abs().max() > 100 * tolerance
+
+
+def plain_batches(chosen: RunSettings) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (K, B_loc, C, H, W) and labels (K, B_loc) of each step, one sample at a time."""
+    spec = DATASETS[chosen.dataset]
+    images, labels = prepared(chosen)
+    sampler = Sampler(
+        seed=chosen.seed,
+        num_samples=len(labels),
+        num_clients=chosen.num_clients,
+        batch_size=chosen.batch_size,
+        steps_per_epoch=chosen.steps_per_epoch or len(labels) // chosen.total_batch_size,
+        replacement=chosen.replacement,
+    )
+    for epoch in itertools.count(chosen.resume):
+        indices = sampler.epoch(epoch)
+        draw = generator(chosen.seed, Purpose.CROP_AND_FLIP, epoch)
+        views = random_views(draw, sampler.shape, spec)
+        classes = len(spec.classes)
+        offsets = label_offsets(chosen.seed, epoch, sampler.shape, chosen.noise_p, classes)
+        seen = np.empty((*sampler.shape, *images.shape[1:]))
+        told = np.empty(sampler.shape, np.int64)
+        for place in np.ndindex(sampler.shape):
+            image, label = images[indices[place]], labels[indices[place]]
+            if chosen.aug:
+                row, column = views.rows[place], views.columns[place]
+                image = cropped(image, row, column, bool(views.mirrored[place]), spec.padding)
+            seen[place] = normalised(image, spec)
+            told[place] = noisy(label, offsets[place], classes) if chosen.label_noise else label
+        for step in range(sampler.steps_per_epoch):
+            batch = torch.from_numpy(seen[step]).movedim(-1, -3)
+            yield batch.to(DTYPES[chosen.precision]), torch.from_numpy(told[step])
+
+
+def prepared(chosen: RunSettings) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The training images and labels that the run may use, as `prepare` left them."""
+    content = np.load(chosen.data_pth / "train.npz")
+    images, labels = content["images"], content["labels"]
+    if chosen.train_subset is None:
+        return images, labels
+    kept = train_subset(chosen.seed, len(labels), chosen.train_subset)
+    return images[kept], labels[kept]
+
+
+def cropped(
+    image: NDArray[np.uint8], row: int, column: int, mirrored: bool, padding: int
+) -> NDArray[np.uint8]:
+    """``image`` (H, W, C) moved under a window that begins at (row, column) of its black frame."""
+    height, width, _ = image.shape
+    out = np.zeros_like(image)
+    for y, x in np.ndindex(height, width):
+        from_y, from_x = y + row - padding, x + column - padding
+        if 0 <= from_y < height and 0 <= from_x < width:
+            out[y, width - 1 - x if mirrored else x] = image[from_y, from_x]
+    return out
+
+
+def normalised(image: NDArray[np.uint8], spec: DatasetSpec) -> NDArray[np.float64]:
+    return (image / 255 - np.array(spec.mean)) / np.array(spec.std)
+
+
+def noisy(label: int, offset: int, classes: int) -> int:
+    """The true class, or the one ``offset`` classes further, after the last the first again."""
+    return label if offset == 0 else [*range(classes), *range(classes)][label + offset]
