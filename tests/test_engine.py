@@ -12,6 +12,7 @@ import torch
 from tests.conftest import assert_same_metrics, metrics, one_line, torchrun, trainer
 from tests.test_reference import VARIANTS, WORLD, settings
 from trainer import cli
+from trainer.assembly import initial_model
 from trainer.config import RunSettings
 from trainer.data.specs import DATASETS
 from trainer.engine import Run, train

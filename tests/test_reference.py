@@ -25,8 +25,6 @@ from torch.nn.utils import parameters_to_vector
 from bench.reference import local_sgd
 from trainer.config import RunSettings
 from trainer.data.augment import random_views
-from trainer.data.beton import write_betons
-from trainer.data.settings import BetonSettings
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.engine import train
 from trainer.models import build
@@ -140,26 +138,10 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def noise_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random pixels in the shape of CIFAR-10, as prepared arrays and .beton files."""
-    folder = tmp_path_factory.mktemp("noise_images")
-    draw = np.random.default_rng(0)
-    for split, count in (("train", 28), ("test", 10)):
-        np.savez(
-            folder / f"{split}.npz",
-            images=draw.integers(0, 256, (count, 32, 32, 3), np.uint8),
-            labels=np.arange(count) % 10,
-            classes=list(DATASETS["cifar10"].classes),
-        )
-    write_betons(BetonSettings(data_pth=folder))
-    return folder
-
-
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_papers_networks_end_where_the_plain_reference_ends(
-    noise_images: Path, tmp_path: Path, architecture: str, precision: str
+    tiny_cifar10: Path, tmp_path: Path, architecture: str, precision: str
 ) -> None:
     variant = ARCHITECTURES[architecture]
     b_loc = 2 if architecture == "vgg11" else 4  # it is 30 times the others' size
@@ -167,7 +149,7 @@ def test_the_papers_networks_end_where_the_plain_reference_ends(
            "steps_per_epoch": 3, "step1": 2, "step2": 4, "start_lr": 0.02,
            "eval_on_start": False, "eval_freq1": 9, "eval_freq2": 9}  # fmt: skip
     changes = {"dataset": "cifar10", "precision": precision, "log_pth": tmp_path} | few
-    chosen = settings(noise_images, **(changes | variant.changes))
+    chosen = settings(tiny_cifar10, **(changes | variant.changes))
     assert_ends_where_the_reference_ends(chosen, variant)
 
 
