@@ -1,5 +1,6 @@
 """Schedules against closed formulas and torch's own schedulers."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config import RunSettings
-from trainer.schedule import make_schedule
+from trainer.schedule import Phase, QuadraticSynchronizationRule, make_schedule
 
 settings = st.builds(
     RunSettings,
@@ -133,10 +134,18 @@ def test_qsr_is_its_formula_at_each_rounds_first_step(
     )  # fmt: skip
     schedule = make_schedule(chosen, 10)
     for round in schedule.rounds():
-        wanted = max(h_base, int((alpha / schedule.lr(round.start)) ** 2))
-        assert round.local_steps == wanted
+        ratio = (alpha / schedule.lr(round.start)) ** 2
+        assert round.local_steps in {max(h_base, int(r)) for r in (ratio, ratio * (1 + 1e-8))}
     rounds = list(schedule.rounds())
     assert all(a.local_steps <= b.local_steps for a, b in pairwise(rounds))
+
+
+@pytest.mark.parametrize(("alpha", "lr", "h"), [(0.3, 0.1, 9), (0.6, 0.2, 9), (0.04, 0.2 * 0.1, 4)])
+def test_qsr_takes_a_ratio_that_is_whole_as_whole(alpha: float, lr: float, h: int) -> None:
+    """Though (0.3 / 0.1)² is 8.999… in floating point."""
+    assert math.floor((alpha / lr) ** 2) == h - 1
+    phase = Phase(start=0, stop=9, lr_factor=1.0, local_steps=1, eval_freq=1)
+    assert QuadraticSynchronizationRule(h_base=1, alpha=alpha)(phase, lr) == h
 
 
 def test_qsr_uses_the_h_after_the_warm_up_during_it() -> None:

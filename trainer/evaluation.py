@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from trainer.data.memory import MemorySet, TrainingSet
 from trainer.processes import World
 
-EVALUATION_BATCH = 1000
+# Larger batches of a ResNet spend as much time on fresh memory as on arithmetic on a CPU: ResNet-56
+# on 2,000 images took 18 s at 1,000, 9 s at 250.
+EVALUATION_BATCH = 250
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,8 @@ class QuadraticSynchronizationRule:
     alpha: float
 
     def __call__(self, phase: Phase, lr: float) -> int:
-        return max(self.h_base, math.floor((self.alpha / lr) ** 2))
+        # The hair more lets a ratio that is whole but for rounding, such as 0.3 / 0.1, be whole.
+        return max(self.h_base, math.floor((self.alpha / lr) ** 2 * (1 + 1e-9)))
 
 
 @dataclass(frozen=True, kw_only=True)
