@@ -1,259 +1,319 @@
-"""The copy on Weights & Biases, read back from what an offline run leaves behind."""
+"""The mirror on W&B, read back from wandb's own files and from a server of our own."""
 
 from __future__ import annotations
 
 import json
 import os
 import pty
+import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, metrics, one_line, torchrun, trainer
-from trainer.metrics import Evaluation
-from trainer.wandb_log import WandbLog
+from tests.conftest import BIN, metrics, one_line, torchrun, trainer
+from tests.wandb_server import Server
+from trainer.config import RunSettings
 
-TINY = ["--batch-size", 8, "--total-batch-size", 32, "--epochs", 2, "--step1", 10]
+pytest.importorskip("wandb")
+
 KEY = "0123456789abcdef" * 2 + "01234567"
+NOBODY = "http://127.0.0.1:9"
+TINY = ("--train-subset", 100, "--batch-size", 8, "--total-batch-size", 32, "--eval-on-start", 1)
+TINY += ("--epochs", 2)
 
 
 @pytest.fixture(autouse=True)
-def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without key or settings, and a server that nobody answers for."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("WANDB_BASE_URL", NOBODY)
+    return home
 
 
-BLOCK, HEADER = 32768, struct.Struct("<IHB")  # checksum, length, kind
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield server
+        server.shutdown()
 
 
-def records(copy: Path) -> list[Any]:
-    """All records of an offline run: a LevelDB log of protobuf messages, after 7 bytes of magic.
+def train(digits: Path, folder: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    done = trainer("train", "--data-pth", digits, "--log-pth", folder, *TINY, *options)
+    assert done.returncode == 0, done.stderr
+    return done
 
-    https://github.com/google/leveldb/blob/main/doc/log_format.md
-    """
-    from wandb.proto import wandb_internal_pb2
 
-    [path] = copy.glob("run-*.wandb")
-    content = path.read_bytes()
-    assert content.startswith(b":W&B")
-    found, parts, at = [], [], 7
-    while at < len(content):
-        room = BLOCK - at % BLOCK
-        if room < HEADER.size:
-            at += room
+def warnings(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The console has these of W&B, and nothing else."""
+    lines = [line for line in done.stderr.splitlines() if "wandb" in line.lower()]
+    assert all(line.startswith("warning: wandb: ") for line in lines), done.stderr
+    return lines
+
+
+def records(folder: Path) -> list[Any]:
+    """The records of the one offline run in ``folder``: LevelDB's log format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    [file] = folder.glob("wandb/offline-run-*/*.wandb")
+    data = file.read_bytes()
+    position, record, found = 7, b"", []
+    while position < len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
             continue
-        _, length, kind = HEADER.unpack_from(content, at)
-        at += HEADER.size
-        parts.append(content[at : at + length])
-        at += length
-        if kind in (1, 4):  # whole, or the last part
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(b"".join(parts))
-            found.append(record)
-            parts = []
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        record += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or last
+            found.append(Record.FromString(record))
+            record = b""
     return found
 
 
-def logged(copy: Path) -> list[dict[str, Any]]:
-    """The rows of an offline run, without W&B's own columns."""
-    rows = []
-    for record in records(copy):
-        if record.HasField("history"):
-            items = record.history.item
-            row = {(i.key or ".".join(i.nested_key)): json.loads(i.value_json) for i in items}
-            assert row["_step"] == row["step"]
-            rows.append({key: value for key, value in row.items() if not key.startswith("_")})
-    return rows
+def history(records: list[Any]) -> list[dict[str, Any]]:
+    return [
+        {(item.key or ".".join(item.nested_key)): json.loads(item.value_json)
+         for item in record.history.item}
+        for record in records if record.WhichOneof("record_type") == "history"
+    ]  # fmt: skip
 
 
-def copies(log_pth: Path) -> list[Path]:
-    return sorted((log_pth / "wandb").glob("offline-run-*"))
+def assert_is_a_copy(rows: list[dict[str, Any]], folder: Path) -> None:
+    truth = metrics(folder)
+    assert len(rows) == len(truth) > 2
+    for row, line in zip(rows, truth, strict=True):
+        assert row["_step"] == line["step"]
+        values = {key: value for key, value in row.items() if not key.startswith("_")}
+        assert values == {key: value for key, value in line.items() if value is not None}
 
 
-def run_record(copy: Path) -> Any:
-    [record] = [record.run for record in records(copy) if record.HasField("run")]
-    return record
+def assert_has_its_files(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    final = {"metrics.jsonl", "model.pt", "settings.json", "provenance.json"}
+    assert names == final | {"init.pt", "latest.pt"}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_an_offline_run_holds_the_lines_of_metrics_jsonl(
-    digits: Path, tmp_path: Path, processes: int
-) -> None:
-    words = ["--log-pth", tmp_path / "my-run", "--wandb", "offline", "--eval-on-start", 1]
-    identity = ["--wandb-entity", "us", "--wandb-project", "ours", "--wandb-group", "fig1a"]
-    done = torchrun(processes, "train", "--data-pth", digits, *TINY, *words, *identity)
-    assert done.returncode == 0, done.stderr
-    assert "wandb" not in done.stderr
-    [copy] = copies(tmp_path / "my-run")
-    lines = metrics(tmp_path / "my-run")
-    present = [{k: v for k, v in line.items() if v is not None} for line in lines]
-    assert logged(copy) == present
-    assert len(present) > 3
-    run = run_record(copy)
-    assert (run.entity, run.project, run.run_group) == ("us", "ours", "fig1a")
-    assert run.display_name == "my-run"
-    config = {item.key: json.loads(item.value_json) for item in run.config.update}
-    settings = json.loads((tmp_path / "my-run" / "settings.json").read_text())
-    assert {key: config[key] for key in settings} == settings
-    assert not (tmp_path / "my-run" / "wandb_id").exists()
+def test_an_offline_run_holds_the_metrics_line_by_line(digits: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a-run"
+    done = train(digits, run, "--wandb", "offline", "--wandb-group", "laptop/fig1a",
+                 "--wandb-entity", "us")  # fmt: skip
+    assert warnings(done) == []
+    assert_has_its_files(run)
+    found = records(run)
+    assert_is_a_copy(history(found), run)
+    [header] = [r.run for r in found if r.WhichOneof("record_type") == "run"]
+    [folder] = run.glob("wandb/offline-run-*")
+    assert (header.display_name, header.run_group) == ("a-run", "laptop/fig1a")
+    assert (header.entity, header.project) == ("us", "local-sgd-generalization")
+    assert header.run_id and folder.name.endswith(header.run_id)
+    config = {item.key: json.loads(item.value_json) for item in header.config.update}
+    config.pop("_wandb")
+    assert config == json.loads((run / "settings.json").read_text())
+    assert found[-1].WhichOneof("record_type") == "exit" and found[-1].exit.exit_code == 0
+    assert not list(folder.glob("files/*")), "neither code nor requirements nor machine"
 
 
-def test_models_are_copied_on_request(digits: Path, tmp_path: Path) -> None:
-    for save in (0, 1):
-        log = tmp_path / str(save)
-        words = ["--log-pth", log, "--wandb", "offline", "--wandb-save", save, "--save-freq1", 1]
-        assert trainer("train", "--data-pth", digits, *TINY, *words).returncode == 0
-        [copy] = copies(log)
-        names = {path.name for path in (copy / "files").glob("*.pt")}
-        saved = {path.name for path in log.glob("*.pt")} - {"model.pt"}
-        assert names == (saved if save else set())
-        assert "latest.pt" in saved
-
-
-def test_entity_project_and_group_come_from_the_environment(
+def test_entity_project_and_group_by_environment(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_ENTITY", "them")
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
-    monkeypatch.setenv("WANDB_RUN_GROUP", "some")
-    monkeypatch.setenv("WANDB_MODE", "disabled")  # the option is what counts
-    words = ["--log-pth", tmp_path / "run", "--wandb", "offline"]
-    assert trainer("train", "--data-pth", digits, *TINY, *words).returncode == 0
-    run = run_record(copies(tmp_path / "run")[0])
-    assert (run.entity, run.project, run.run_group) == ("them", "theirs", "some")
+    monkeypatch.setenv("WANDB_RUN_GROUP", "a group")
+    train(digits, tmp_path / "run", "--wandb", "offline")
+    [header] = [r.run for r in records(tmp_path / "run") if r.WhichOneof("record_type") == "run"]
+    assert (header.entity, header.project, header.run_group) == ("them", "theirs", "a group")
+    train(digits, tmp_path / "b", "--wandb", "offline", "--wandb-project", "p")
+    [header] = [r.run for r in records(tmp_path / "b") if r.WhichOneof("record_type") == "run"]
+    assert header.project == "p"
 
 
-def evaluation(step: int) -> Evaluation:
-    return Evaluation(
-        step=step, round=step, phase=0, epoch=0.0, lr=0.1, local_steps=1, train_loss=None,
-        test_loss=1.0, test_accuracy=0.5, bytes_sent=0,
-    )  # fmt: skip
+def test_two_processes_are_one_run_with_its_checkpoint(digits: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    done = torchrun(2, "train", "--data-pth", digits, "--log-pth", run, "--out", out, *TINY,
+                    "--wandb", "offline", "--wandb-save", 1)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert_is_a_copy(history(records(run)), out)
+    saved = {path.name: path for path in run.glob("wandb/*/files/*")}
+    assert set(saved) == {"init.pt", "latest.pt"}
+    for name, path in saved.items():
+        assert not path.is_symlink()
+        assert path.read_bytes() == (run / name).read_bytes()
 
 
-def test_a_run_that_is_started_again_goes_on_under_its_id(tmp_path: Path) -> None:
-    from trainer.config import RunSettings
-
-    settings = RunSettings(wandb="offline", log_pth=tmp_path)
-    for steps, complete in (([1, 2], False), ([1, 2, 3], True), ([1], True)):
-        log = WandbLog(settings)
-        for step in steps:
-            log.evaluated(evaluation(step))
-        log.close(complete=complete)
-        time.sleep(1.1)  # its folders are named by the second
-    ids = [copy.name.split("-")[-1] for copy in copies(tmp_path)]
-    assert ids[0] == ids[1] != ids[2]
-    assert [[row["step"] for row in logged(copy)] for copy in copies(tmp_path)] == [
-        [1, 2], [1, 2, 3], [1],
-    ]  # fmt: skip
+def test_disabled_leaves_no_trace_and_wandb_save_needs_a_run(digits: Path, tmp_path: Path) -> None:
+    train(digits, tmp_path / "run")
+    assert not (tmp_path / "run" / "wandb").exists()
+    message = one_line(trainer("train", "--wandb-save", 1))
+    assert "wandb_save 1" in message and "set wandb online or offline" in message
 
 
-@pytest.mark.parametrize("mode", ["online", "None"])
-@pytest.mark.parametrize("account", [False, True])
-def test_training_goes_on_without_a_server(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, account: bool
+def test_the_authors_none_is_online() -> None:
+    assert RunSettings(wandb="None").wandb == "online"
+    assert RunSettings().wandb == "disabled"
+
+
+def test_an_online_run_reaches_the_server(digits: Path, tmp_path: Path, server: Server) -> None:
+    done = train(digits, tmp_path / "run", "--wandb", "None", "--wandb-save", 1)
+    assert warnings(done) == []
+    [remote] = server.runs.values()
+    assert_is_a_copy(remote.history, tmp_path / "run")
+    assert remote.first["displayName"] == "run"
+    assert "latest.pt" in remote.files and remote.exit_code == 0
+    assert remote.first["host"] is None and remote.first["program"] == "trainer"
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_killed_run_goes_on_as_the_same_run(
+    digits: Path, tmp_path: Path, server: Server, mode: str
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    if account:
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-    program = "import trainer.wandb_log as w, trainer.__main__ as m; w.SECONDS = 3; m.main()"
-    words = ["train", "--data-pth", digits, *TINY, "--log-pth", tmp_path / "run", "--wandb", mode]
-    master, slave = pty.openpty()  # a person at a terminal: no question must wait for an answer
+    run = tmp_path / "logs" / "run"
+    options = ("--epochs", 400, "--eval-freq1", 20, "--wandb", mode)
+    words = ("train", "--data-pth", digits, "--log-pth", run, *TINY, *options)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer", *map(str, words)], stderr=subprocess.DEVNULL
+    )
+    partial = run / "metrics.partial.jsonl"
+    while process.poll() is None and not (partial.exists() and partial.read_text().count("\n") > 5):
+        time.sleep(0.02)
+    time.sleep(0.3)  # wandb writes every 0.1 s
+    process.kill()
+    process.wait()
+    assert partial.exists(), "killed too late"
+    name = (run / "wandb_id").read_text()
+    if mode == "offline":
+        assert len(history(records(run))) > 5
+        assert "0 uploaded, 0 were uploaded before, 1 not finished" in sync(run.parent)
+
+    assert warnings(train(digits, run, *options)) == []
+    assert_has_its_files(run)
+    starts = list(run.glob("wandb/*run-*/*.wandb"))
+    assert [file.stem for file in starts] == [f"run-{name}"] * 2
+    if mode == "offline":
+        assert server.runs == {}
+        assert "1 uploaded, 0 were uploaded before, 0 not finished" in sync(run.parent)
+        assert "0 uploaded, 1 were uploaded before, 0 not finished" in sync(run.parent)
+    assert list(server.runs) == [name]
+    assert_is_a_copy(server.runs[name].history, run)
+
+    train(digits, run, "--wandb", mode)
+    ids = {file.stem for file in run.glob("wandb/*run-*/*.wandb")}
+    assert len(ids) == 2, "a complete run that is repeated is another run"
+
+
+def test_a_diverged_run_has_failed_on_the_server_too(
+    digits: Path, tmp_path: Path, server: Server
+) -> None:
+    options = ("--data-pth", digits, "--log-pth", tmp_path / "run", *TINY, "--wandb", "online")
+    assert "diverged" in one_line(trainer("train", *options, "--start-lr", 1e9))
+    [remote] = server.runs.values()
+    assert remote.exit_code == 1
+    assert (tmp_path / "run" / "wandb_id").exists()
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_costs_one_line(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    before = time.monotonic()
+    [warning] = warnings(train(digits, tmp_path / "run", "--wandb", "online"))
+    assert time.monotonic() - before < 90
+    assert "connection refused" in warning and warning.endswith("training goes on without it")
+    assert_has_its_files(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_server_that_is_gone_at_the_end_costs_one_line(
+    digits: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.deaf_after_start = True
+    before = time.monotonic()
+    [warning] = warnings(train(digits, tmp_path / "run", "--wandb", "online"))
+    assert time.monotonic() - before < 120
+    assert warning.endswith("training goes on without it")
+    assert_has_its_files(tmp_path / "run")
+
+
+def test_without_a_key_nobody_is_asked_not_even_on_a_terminal(digits: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "trainer", "train", "--data-pth", digits, "--log-pth",
+             tmp_path / "run", *TINY, "--wandb", "online"]  # fmt: skip
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([str(w) for w in words], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    screen = b""
+    try:
+        while part := os.read(ours, 4096):
+            screen += part
+    except OSError:
+        pass  # the terminal's end
+    assert process.wait(60) == 0
+    assert screen.count(b"warning: wandb: no API key; run `wandb login`") == 1
+    assert screen.count(b"wandb") == 2
+    assert_has_its_files(tmp_path / "run")
+
+
+def test_no_file_holds_the_key(digits: Path, tmp_path: Path, server: Server, account: Path) -> None:
+    for mode in ("online", "offline"):
+        train(digits, tmp_path / mode, "--wandb", mode)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in written)
+    assert [path for path in written if KEY.encode() in path.read_bytes()] == []
+
+
+def sync(folder: Path, *options: object) -> str:
+    done = trainer("wandb_sync", "--log-pth", folder, "--pause", 0, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_an_upload_without_a_server_is_one_error(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(digits, tmp_path / "logs" / "run", "--wandb", "offline")
+    assert "`wandb login`" in one_line(trainer("wandb_sync", "--log-pth", tmp_path / "logs"))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    message = one_line(trainer("wandb_sync", "--log-pth", tmp_path / "logs"))
+    assert "logs/run/wandb/offline-run-" in message and "check the network" in message
+    assert "there is no folder" in one_line(trainer("wandb_sync", "--log-pth", tmp_path / "none"))
+
+
+def test_uploads_are_paced_and_only_of_finished_runs(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "bin" / "wandb"
+    tool.parent.mkdir()
+    tool.write_text(
+        f'#!/bin/sh\ndate +%s.%N >> {tmp_path}/times; echo "$@" >> {tmp_path}/calls\n'
+        'for file in "$2"/*.wandb; do touch "$file.synced"; done\n'
+    )
+    tool.chmod(0o755)
+    logs = tmp_path / "logs"
+    train(digits, logs / "a", "--wandb", "offline")
+    for name in ("b", "c", "d"):
+        shutil.copytree(logs / "a", logs / name)
+    (logs / "c" / "metrics.partial.jsonl").touch()
+    trainer_path = f"{tool.parent}:{BIN}:{os.environ['PATH']}"
     done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, words)],
-        stdin=slave, stdout=slave, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=120,
+        [sys.executable, "-m", "trainer", "wandb_sync", "--log-pth", logs, "--pause", "1"],
+        env=os.environ | {"PATH": trainer_path}, capture_output=True, text=True,
     )  # fmt: skip
-    os.close(master)
-    os.close(slave)
-    warnings = [line for line in done.stderr.splitlines() if "wandb" in line]
-    assert len(warnings) == 1, done.stderr
-    assert warnings[0].startswith("warning: wandb: ")
-    assert warnings[0].endswith("; training goes on without it")
-    assert account or "wandb login" in warnings[0]
-    assert len(metrics(tmp_path / "run")) > 3
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
-
-
-def test_saving_models_to_a_disabled_copy_is_refused(digits: Path, tmp_path: Path) -> None:
-    done = trainer("train", "--data-pth", digits, "--log-pth", tmp_path, "--wandb-save", 1)
-    assert "set wandb offline or online" in one_line(done)
-
-
-FAKE = """
-import json, os, pathlib, sys, time
-log = pathlib.Path(os.environ["FAKE_LOG"])
-with log.open("a") as file:
-    file.write(json.dumps({"time": time.monotonic(), "words": sys.argv[1:]}) + "\\n")
-if "bad" in sys.argv[-1]:
-    sys.exit("Error: no such project")
-if "slow" in sys.argv[-1]:
-    time.sleep(60)
-for word in sys.argv[3:]:
-    (pathlib.Path(word) / "run-x.wandb.synced").touch()
-"""
-
-
-@pytest.fixture
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stands in for `wandb sync`, which needs a server: notes its arguments, marks as synced."""
-    package = tmp_path / "fake" / "wandb"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(FAKE)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
-    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "calls.jsonl"))
-    return tmp_path / "calls.jsonl"
-
-
-def left_behind(folder: Path, run: str, *names: str) -> list[Path]:
-    made = [folder / run / "wandb" / f"offline-run-{name}" for name in names]
-    for copy in made:
-        copy.mkdir(parents=True)
-    return made
-
-
-def test_finished_copies_are_uploaded_once_in_order_and_with_pauses(
-    tmp_path: Path, uploads: Path
-) -> None:
-    folder = tmp_path / "a checkpoints"
-    one = left_behind(folder, "one", "20260102_000000-x", "20260101_000000-x")
-    two = left_behind(folder, "two", "20260101_000000-y")
-    left_behind(folder, "unfinished", "20260101_000000-z")
-    (folder / "unfinished" / "wandb_id").touch()
-    (folder / "never-copied").mkdir()
-    words = ["wandb_sync", "--log-pth", folder, "--pause", 1]
-    done = trainer(*words)
-    assert done.stdout == "2 uploaded, 0 already there, 1 not finished\n", done.stderr
-    calls = [json.loads(line) for line in uploads.read_text().splitlines()]
-    paths = [[str(path) for path in sorted(copies)] for copies in (one, two)]
-    assert [call["words"] for call in calls] == [["sync", "--yes", *p] for p in paths]
-    assert calls[1]["time"] - calls[0]["time"] >= 1
-    assert trainer(*words).stdout == "0 uploaded, 2 already there, 1 not finished\n"
-    assert len(uploads.read_text().splitlines()) == 2
-
-
-@pytest.mark.parametrize(
-    ("run", "reason"), [("bad", "no such project"), ("slow", "not done within 3 s")]
-)
-def test_an_upload_that_fails_names_the_run(
-    tmp_path: Path, uploads: Path, run: str, reason: str
-) -> None:
-    left_behind(tmp_path, run, "20260101_000000-x")
-    message = one_line(trainer("wandb_sync", "--log-pth", tmp_path, "--timeout", 3))
-    assert str(tmp_path / run) in message
-    assert reason in message
-    assert "wandb login" in message
-
-
-def test_the_sync_command_is_there_and_asks_no_question(tmp_path: Path) -> None:
-    """The real `wandb sync`, without an account."""
-    left_behind(tmp_path, "run", "20260101_000000-x")
-    (tmp_path / "run/wandb/offline-run-20260101_000000-x/run-x.wandb").touch()
-    assert "cannot be uploaded" in one_line(trainer("wandb_sync", "--log-pth", tmp_path))
+    assert "3 uploaded, 0 were uploaded before, 1 not finished" in done.stdout, done.stderr
+    folders = [next(logs.glob(f"{name}/wandb/offline-run-*")) for name in ("a", "b", "d")]
+    assert (tmp_path / "calls").read_text().splitlines() == [f"sync {f}" for f in folders]
+    first, second, third = map(float, (tmp_path / "times").read_text().split())
+    assert second - first >= 1 <= third - second

@@ -189,12 +189,14 @@ def test_a_copy_on_wandb_repeats_nothing_and_a_target_uploads_it(edited: Path) -
         done = snakemake(edited, "wandb_sync")
     assert done.returncode != 0
     [reason] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "cannot be uploaded" in reason
+    assert "was not uploaded" in reason
+    assert "offline-run-" in reason
     for copy in copies:
-        (copy / "run-x.wandb.synced").touch()
+        [file] = copy.glob("*.wandb")
+        file.with_suffix(".wandb.synced").touch()
     done = snakemake(edited, "wandb_sync")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 uploaded, 3 already there, 0 not finished" in done.stdout
+    assert "0 uploaded, 3 were uploaded before, 0 not finished" in done.stdout
 
 
 def test_comments_and_order_repeat_nothing(edited: Path) -> None:
@@ -220,6 +222,7 @@ def refused(folder: Path, *arguments: object) -> str:
         ("config.yaml", "processes: null", "processes: 3", ["3 processes", "K = 4"]),
         ("config.yaml", "threads: null", "threads: 0", ["threads", "greater than"]),
         ("config.yaml", "  width: 5.5", "  widht: 5.5", ["plot.widht"]),
+        ("config.yaml", "wandb: null", "wandb: ofline", ["wandb", "'offline'", "'ofline'"]),
         ("experiments/laptop.yaml", "step1: 6", "stp1: 6", ["fig1a.runs[1]", "did you mean step1"]),
         ("experiments/laptop.yaml", "model: mlp", "model: mpl", ["fig1a", "'mpl'", "mlp"]),
         ("experiments/laptop.yaml", "dataset: digits", "dataset: mnist", ["'mnist'", "digits"]),

@@ -38,10 +38,6 @@ def download(settings: DownloadSettings) -> None:
     print(f"{fetch(settings)}: verified")
 
 
-def sync(settings: WandbSyncSettings) -> None:
-    print(", ".join(f"{count} {what}" for what, count in wandb_sync(settings).items()))
-
-
 def train(settings: RunSettings) -> None:
     check_start(settings)
     check_processes(settings, int(os.environ.get("WORLD_SIZE", "1")))
@@ -72,7 +68,7 @@ COMMANDS = {
         RunSettings, train, "one run of Local SGD; torchrun starts it on several processes"
     ),
     "wandb_sync": Command(
-        WandbSyncSettings, sync, "copies that runs left while offline, to Weights & Biases"
+        WandbSyncSettings, wandb_sync, "upload the W&B runs that finished training offline"
     ),
 }
 

@@ -133,7 +133,7 @@ def momentum_to_average(s: RunSettings) -> str | None:
 def wandb_is_there_to_save_to(s: RunSettings) -> str | None:
     if not s.wandb_save or s.wandb != "disabled":
         return None
-    return "wandb_save copies models to wandb, which is disabled; set wandb offline or online"
+    return "wandb_save 1 needs a W&B run; set wandb online or offline, or wandb_save 0"
 
 
 def schedule_is_given_once(s: RunSettings) -> str | None:

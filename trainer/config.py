@@ -162,20 +162,25 @@ class RunSettings(ScheduleSettings):
         "optimizer",
     )
 
-    # W&B
+    # Weights & Biases
     wandb: Literal["online", "offline", "disabled"] = setting(
         "disabled",
-        "copy the metrics to Weights & Biases; None: online",
+        "also log to W&B; None: online, as in the authors' scripts; WANDB_MODE is not read",
         "wandb",
         science=False,
     )
-    wandb_save: bool = setting(False, "copy the saved models, too", "wandb", science=False)
-    wandb_entity: str | None = setting(None, "None: WANDB_ENTITY", "wandb", science=False)
+    wandb_save: bool = setting(False, "also save checkpoints to wandb", "wandb", science=False)
+    wandb_entity: str | None = setting(
+        None, "W&B user or team; None: WANDB_ENTITY, else the account's", "wandb", science=False
+    )
     wandb_project: str | None = setting(
-        None, "None: WANDB_PROJECT, or local-sgd-generalization", "wandb", science=False
+        None,
+        "W&B project; None: WANDB_PROJECT, else local-sgd-generalization",
+        "wandb",
+        science=False,
     )
     wandb_group: str | None = setting(
-        None, "runs that belong together; None: WANDB_RUN_GROUP", "wandb", science=False
+        None, "W&B group; None: WANDB_RUN_GROUP, else none", "wandb", science=False
     )
 
     # Run

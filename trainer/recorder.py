@@ -25,12 +25,12 @@ class Recorder:
         self._started = time.monotonic()
         self._metrics = MetricsFile(settings.log_pth / "metrics.partial.jsonl")
         self._models = SavedModels(settings.log_pth)
-        self._wandb = WandbLog(settings)
+        self._wandb = WandbLog.start(settings)
         self._progress = Progress(steps)
 
     def started(self, model: nn.Module) -> None:
         if self._settings.resume_pth is None:
-            self._wandb.saved(self._models.initial(model))
+            self._wandb.save(self._models.initial(model))
 
     def finished(
         self, round: Round, epoch: float, model: nn.Module, evaluation: Evaluation | None
@@ -38,21 +38,21 @@ class Recorder:
         """``model`` is the averaged one where ``round`` is evaluated, saved or a phase's last."""
         if evaluation is not None:
             self._metrics.write(evaluation)
-            self._wandb.evaluated(evaluation)
+            self._wandb.log(evaluation)
             self._progress.evaluated(evaluation)
             if self._settings.debug:
                 print(evaluation, file=sys.stderr, flush=True)
-            self._wandb.saved(self._models.latest(model))
+            self._wandb.save(self._models.latest(model))
         if round.decay:
-            self._wandb.saved(self._models.at_decay(model, epoch))
+            self._wandb.save(self._models.at_decay(model, epoch))
         if round.save:
-            self._wandb.saved(self._models.at_round(model, epoch, round.index))
+            self._wandb.save(self._models.at_round(model, epoch, round.index))
         self._progress.stepped(round.stop)
 
     def close(self, *, complete: bool) -> None:
         self._progress.close()
         self._metrics.close()
-        self._wandb.close(complete=complete)
+        self._wandb.finish(complete)
 
     def publish(self, model: nn.Module) -> None:
         """The run's files under their final names. metrics.jsonl stands for all: it comes last."""

@@ -1,4 +1,4 @@
-"""A run's copy on Weights & Biases. The truth is metrics.jsonl; nothing reads this copy."""
+"""The mirror of a run on Weights & Biases. metrics.jsonl is the truth; W&B holds a copy of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, TypeVar
 
 from trainer.config import RunSettings
 from trainer.files import atomic
@@ -17,90 +17,113 @@ from trainer.metrics import Evaluation
 if TYPE_CHECKING:
     import wandb
 
-PROJECT: Final = "local-sgd-generalization"
-SECONDS: Final = 60  # to start, and to end; training does not wait longer for the server
-ID_FILE: Final = "wandb_id"
+T = TypeVar("T")
+
+PROJECT = "local-sgd-generalization"
+ID_FILE = "wandb_id"
+# What a server that does not answer may cost a run, at its start and at its end.
+INIT_SECONDS = 30
+FINISH_SECONDS = 30
 
 
 class WandbLog:
-    """Sends what the main process records; off when ``settings.wandb`` is ``disabled``.
+    """What the main process tells W&B about its run; training never fails because of W&B.
 
-    The run's id is kept in ``log_pth`` until the run is complete, so that a run that was killed and
-    is started again goes on in the same place. Whatever W&B raises becomes one warning, after which
-    training goes on without it.
+    Whatever goes wrong is one warning on stderr, after which the mirror is silent. The run's id is
+    kept in ``log_pth`` until the run is complete, so that a run that was killed and is started
+    again goes on as the same W&B run. It must log its rows from the first one on again: W&B takes
+    no step twice, and of an offline run only the last start is uploaded (``trainer.wandb_sync``).
     """
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, run: wandb.Run | None) -> None:
         self._settings = settings
-        self._id_file = settings.log_pth / ID_FILE
-        self._run: wandb.Run | None = None
+        self._run = run
+
+    @classmethod
+    def start(cls, settings: RunSettings) -> WandbLog:
+        """Starts or continues the W&B run of ``settings``; silent if disabled or not possible."""
+        log = cls(settings, None)
         if settings.wandb != "disabled":
-            self._run = self._try(self._start)
+            log._run = log._attempt(lambda: _init(settings))
+        return log
 
-    def evaluated(self, evaluation: Evaluation) -> None:
-        """Logged under its own step: a line that is sent twice counts once."""
+    def log(self, evaluation: Evaluation) -> None:
+        """The line that metrics.jsonl gets, less what is null, at the line's own step."""
         values = {key: value for key, value in asdict(evaluation).items() if value is not None}
-        if self._run is not None:
-            self._try(self._run.log, values, step=evaluation.step)
+        if run := self._run:
+            # commit: else a row would wait for the next one, and be lost with a killed process.
+            self._attempt(lambda: run.log(values, step=evaluation.step, commit=True))
 
-    def saved(self, path: Path) -> None:
-        """A checkpoint that was written; sent when ``wandb_save``."""
-        if self._run is not None and self._settings.wandb_save:
-            self._try(self._run.save, path, base_path=path.parent, policy="now")
+    def save(self, path: Path) -> None:
+        """The checkpoint ``path`` as a file of the W&B run, if ``wandb_save``."""
+        if (run := self._run) and self._settings.wandb_save:
+            path = path.absolute()
+            self._attempt(lambda: run.save(path, path.parent, policy="now", glob=False))
 
-    def close(self, *, complete: bool) -> None:
-        if self._run is not None:
-            self._try(self._run.finish, exit_code=0 if complete else 1)
+    def finish(self, complete: bool) -> None:
+        """Ends the W&B run as finished, or as failed so that a restart continues it."""
+        if run := self._run:
+            self._attempt(lambda: run.finish(exit_code=0 if complete else 1))
+        self._run = None
         if complete:
-            self._id_file.unlink(missing_ok=True)
+            self._attempt(lambda: (self._settings.log_pth / ID_FILE).unlink(missing_ok=True))
 
-    def _start(self) -> wandb.Run:
-        import wandb
-
-        s = self._settings
-        if s.wandb == "online" and not wandb.login(prompt=False):
-            raise RuntimeError("not logged in; run `wandb login`, or set wandb offline")
-        return wandb.init(
-            mode=s.wandb,
-            entity=s.wandb_entity,  # None: WANDB_ENTITY, as for the next two
-            project=s.wandb_project or os.environ.get("WANDB_PROJECT", PROJECT),
-            group=s.wandb_group,
-            name=(s.out or s.log_pth).name,
-            id=self._id(),
-            resume="allow",
-            dir=s.log_pth,
-            config=s.model_dump(mode="json"),
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                save_code=False,
-                disable_code=True,
-                disable_git=True,
-                disable_job_creation=True,
-                x_disable_meta=True,
-                x_disable_stats=True,
-                init_timeout=SECONDS,
-                finish_timeout=SECONDS,
-                finish_timeout_raises=True,
-            ),
-        )
-
-    def _id(self) -> str:
-        if not self._id_file.exists():
-            with atomic(self._id_file) as temporary:
-                temporary.write_text(uuid.uuid4().hex[:12])
-        return self._id_file.read_text()
-
-    def _try(self, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def _attempt(self, call: Callable[[], T]) -> T | None:
         try:
-            return action(*arguments, **options)
-        except Exception as error:  # W&B's own, the network's, the disk's: none is worth a run
-            reason = str(error).strip().splitlines()
-            print(
-                f"warning: wandb: {reason[0] if reason else type(error).__name__}; training goes "
-                "on without it",
-                file=sys.stderr,
-                flush=True,
-            )
+            return call()
+        except Exception as error:
             self._run = None
+            reason = " ".join(str(error).split()) or type(error).__name__
+            warning = f"warning: wandb: {reason}; training goes on without it"
+            print(warning, file=sys.stderr, flush=True)
             return None
+
+
+def _init(settings: RunSettings) -> wandb.Run:
+    import wandb  # heavy: only runs that want it pay for it
+
+    # Nothing on the console; and no more leaves the machine than the settings and the metrics.
+    quiet = wandb.Settings(
+        silent=True,
+        init_timeout=INIT_SECONDS,
+        finish_timeout=FINISH_SECONDS,
+        finish_timeout_raises=True,
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        host="",
+        program="trainer",
+        save_code=False,
+        symlink=False,  # a checkpoint that is replaced or deleted later stays as it was saved
+        x_disable_machine_info=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+        x_transaction_log_flush_interval=0.1,  # seconds; a killed process loses no older row
+    )
+    online = settings.wandb == "online"
+    wandb.setup(settings=quiet)
+    if online and not wandb.login(prompt=False, verify=False):
+        raise RuntimeError("no API key; run `wandb login` or set WANDB_API_KEY")
+    return wandb.init(
+        mode=settings.wandb,
+        dir=settings.log_pth,
+        id=_run_id(settings.log_pth / ID_FILE),
+        # `wandb sync` would renumber the steps of an offline run that says it was resumed.
+        resume="allow" if online else None,
+        name=(settings.out or settings.log_pth).resolve().name,
+        entity=settings.wandb_entity,
+        project=settings.wandb_project or os.environ.get("WANDB_PROJECT") or PROJECT,
+        group=settings.wandb_group,
+        config=settings.model_dump(mode="json"),
+        settings=quiet,
+    )
+
+
+def _run_id(file: Path) -> str:
+    """The id in ``file``, or a new one that is kept there."""
+    if not file.exists():
+        with atomic(file) as temporary:
+            temporary.write_text(uuid.uuid4().hex[:12])
+    return file.read_text()

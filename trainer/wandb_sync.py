@@ -1,4 +1,4 @@
-"""Uploads what runs left for Weights & Biases while they were offline."""
+"""Uploads offline W&B runs, one after the other, once their training is finished."""
 
 from __future__ import annotations
 
@@ -6,67 +6,100 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from trainer.errors import UserError
 from trainer.settings import Settings, setting
-from trainer.wandb_log import ID_FILE
+
+# Whoever is there while training goes on: the W&B id, and the metrics so far.
+IN_PROGRESS = ("wandb_id", "metrics.partial.jsonl")
+# `wandb sync` retries for ever by default, also where there is no network.
+ATTEMPTS = {"WANDB__GRAPHQL_RETRY_MAX": "3"}
 
 
 class WandbSyncSettings(Settings):
-    """Offline copies of finished runs to the W&B server."""
+    """Offline runs to W&B."""
 
     log_pth: Path = setting(
-        Path("results/laptop/checkpoints"), "directory that holds the runs' log_pth", "sync"
+        Path("results/laptop/checkpoints"), "folder that holds the runs' log_pth folders", "wandb"
     )
     pause: float = setting(
-        5.0, "seconds between two uploads: the server limits their rate", "sync", ge=0
+        2.0, "seconds between two uploads; W&B refuses too many at once", "wandb", ge=0
     )
-    timeout: float = setting(600.0, "seconds that one upload may take", "sync", gt=0)
 
 
-def wandb_sync(settings: WandbSyncSettings) -> dict[str, int]:
-    """Uploads every finished run that is not on the server; counts those and the others.
+@dataclass(frozen=True, order=True)
+class Start:
+    """One start of a training run, as wandb keeps it: (offline-)run-<time>-<id>/run-<id>.wandb."""
 
-    Raises UserError for the first upload that fails; the next call goes on there.
+    run: str
+    time: str
+    file: Path
+
+    @classmethod
+    def of(cls, file: Path) -> Start:
+        folder = file.parent.name.removeprefix("offline-")
+        return cls(file.stem.removeprefix("run-"), folder.removeprefix("run-"), file)
+
+    @property
+    def uploaded(self) -> bool:
+        """wandb uploads an online run while it trains, and marks an offline one that it synced."""
+        online = not self.file.parent.name.startswith("offline-")
+        return online or self.file.with_suffix(".wandb.synced").exists()
+
+
+def wandb_sync(settings: WandbSyncSettings) -> None:
+    """Uploads what is finished and not uploaded yet; says how much.
+
+    Raises UserError naming the run's folder when an upload fails; what was uploaded stays so.
     """
-    counts = {"uploaded": 0, "already there": 0, "not finished": 0}
-    for log_pth in sorted(path.parent for path in settings.log_pth.glob("*/wandb")):
-        copies = sorted((log_pth / "wandb").glob("offline-run-*"))
-        missing = [copy for copy in copies if not list(copy.glob("*.synced"))]
-        if (log_pth / ID_FILE).exists():
-            counts["not finished"] += 1
-        elif not missing:
-            counts["already there"] += bool(copies)
+    if not settings.log_pth.is_dir():
+        raise UserError(f"log_pth: there is no folder {settings.log_pth}; train first, or mend it")
+    uploaded = skipped = unfinished = 0
+    for start in _last_starts(settings.log_pth):
+        if any((start.file.parents[2] / name).exists() for name in IN_PROGRESS):
+            unfinished += 1
+        elif start.uploaded:
+            skipped += 1
         else:
-            if counts["uploaded"]:
+            if uploaded:
                 time.sleep(settings.pause)
-            _upload(log_pth, missing, settings.timeout)
-            counts["uploaded"] += 1
-    return counts
+            _upload(start)
+            uploaded += 1
+    print(f"{uploaded} uploaded, {skipped} were uploaded before, {unfinished} not finished")
 
 
-def _upload(log_pth: Path, copies: list[Path], timeout: float) -> None:
-    """All that one run left, in the order of time: it has several copies if it was resumed."""
-    words = [sys.executable, "-m", "wandb", "sync", "--yes", *map(str, copies)]
+def _last_starts(log_pth: Path) -> Iterator[Start]:
+    """The last start of every W&B run. It holds all rows: a run started again logs them again."""
+    for folder in sorted(log_pth.glob("*/wandb")):
+        starts = sorted(Start.of(file) for file in folder.glob("*run-*/run-*.wandb"))
+        for _, of_run in groupby(starts, key=lambda start: start.run):
+            yield list(of_run)[-1]
+
+
+def _upload(start: Start) -> None:
+    folder = start.file.parent
+    print(f"uploading {folder}", flush=True)
     try:
         done = subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,  # no prompt
+            ["wandb", "sync", str(folder)],
+            env=ATTEMPTS | os.environ,
+            stdin=subprocess.DEVNULL,  # never a prompt
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"WANDB_DIR": str(log_pth)},  # for its own log
-            timeout=timeout,
         )
-    except subprocess.TimeoutExpired:
-        reason = f"not done within {timeout:g} s"
-    else:
-        print(done.stdout, end="", file=sys.stderr, flush=True)
-        if done.returncode == 0:
-            return
-        reason = done.stdout.strip().rpartition("\n")[-1]
-    raise UserError(
-        f"{log_pth}: cannot be uploaded ({reason}); check the network and `wandb login`, then "
-        "start the upload again"
-    )
+    except OSError as error:
+        raise UserError(
+            f"wandb cannot be started ({error}); install it: pip install wandb"
+        ) from None
+    # It exits with 0 when the server does not answer; only the mark is proof.
+    if done.returncode or not start.uploaded:
+        print(done.stdout, file=sys.stderr)
+        raise UserError(
+            f"{folder}: was not uploaded; see wandb's words above, check the network and "
+            "`wandb login`, then try again"
+        )

@@ -45,6 +45,12 @@ shell.prefix(
 
 RESULTS = f"results/{SCALE}"
 THREADS = CONFIG.threads or EXPERIMENTS.execution.threads
+# A run that several figures share belongs to the first of them.
+WANDB_GROUPS = {
+    run.id: f"{SCALE}/{name}"
+    for name, runs in reversed(FIGURE_RUNS.items())
+    for run in [*start_points(runs), *runs]
+}
 WANDB = CONFIG.wandb or EXPERIMENTS.execution.wandb
 
 
@@ -75,13 +81,6 @@ def run_inputs(wildcards):
 
 def start_option(wildcards, input):
     return f"--resume-pth {shlex.quote(input.start)}" if "start" in input.keys() else ""
-
-
-def wandb_group(wildcards):
-    """The first experiment that needs the run."""
-    for name, runs in FIGURE_RUNS.items():
-        if wildcards.run in {run.id for run in [*runs, *start_points(runs)]}:
-            return f"{SCALE}-{name}"
 
 
 def metrics_of(wildcards):

@@ -18,7 +18,7 @@ rule start_point:
     resources:
         processes=PROCESSES,
         wandb=WANDB,
-        wandb_group=wandb_group,
+        wandb_group=lambda wildcards: WANDB_GROUPS[wildcards.run],
     params:
         options=lambda wildcards: START_POINTS[wildcards.run].options(),
         data=subpath(input.train, parent=True),
@@ -48,7 +48,7 @@ rule train:
     resources:
         processes=PROCESSES,
         wandb=WANDB,
-        wandb_group=wandb_group,
+        wandb_group=lambda wildcards: WANDB_GROUPS[wildcards.run],
     params:
         options=lambda wildcards: RUNS[wildcards.run].options(),
         start=start_option,
