@@ -8,7 +8,7 @@ figures fig1a: .venv/complete
 	$(SNAKEMAKE) $@
 
 test: .venv/complete
-	pytest
+	pytest -n auto --dist loadfile
 
 lint: .venv/complete
 	ruff check .

@@ -164,3 +164,9 @@ def test_bfloat16_rounds_the_forward_passes_alone() -> None:
     assert loss == expected
     assert 1e-4 < abs(exact - expected) < 0.1
     assert {p.dtype for p in bank.parameters.values()} == {torch.float32}
+
+
+def test_group_weight_spares_the_biases_of_attention() -> None:
+    spared = undecayed_names(nn.TransformerEncoderLayer(8, 2))
+    assert {"self_attn.in_proj_bias", "self_attn.out_proj.bias", "norm1.weight"} <= set(spared)
+    assert "self_attn.in_proj_weight" not in spared

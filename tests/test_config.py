@@ -194,6 +194,8 @@ def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
          ["http://x.org/a.pt", "https://"]),
         (["--resume", 250], ["resume is the start point's", "set resume_pth"]),
         (["--resume-sha256", "0" * 64], ["resume_sha256 is the start point's"]),
+        (["--out", "README.md"], ["README.md", "cannot be written"]),
+        (["--sharpness", 1, "--sharpness-samples", 798], ["sharpness_samples 798", "797"]),
         (["--log-pth", "README.md"], ["README.md", "cannot be written"]),
         (["--max-lr", 0.5], ["max_lr 0.5", "warm_up 1"]),
         (["--warm-up", 1, "--epochs", 3], ["warmup_epochs 5", "3 epochs"]),

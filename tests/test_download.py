@@ -77,6 +77,7 @@ def test_another_file_under_the_url_is_refused(served: tuple[Path, str], tmp_pat
             ["cannot be downloaded", "put it"],
         ),
         (["--url", "https://x.org/a", "--sha256", "0f"], ["--sha256"]),
+        (["--url", "https://localhost:abc/a b", "--sha256", DIGEST], ["cannot be downloaded"]),
         (["--sha256", DIGEST], ["--url", "required"]),
     ],
 )
@@ -96,6 +97,7 @@ def test_a_run_starts_from_a_url(served: tuple[Path, str], digits: Path, tmp_pat
     options = [*common, *start, "--eval-on-start", 1, "--log-pth", tmp_path / "two"]
     done = torchrun(2, "train", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "resources/checkpoints/start.pt").read_bytes() == model.read_bytes()
+    kept = tmp_path / "resources" / "checkpoints" / f"{digest[:8]}-start.pt"
+    assert kept.read_bytes() == model.read_bytes()
     first, last = metrics(tmp_path / "two")[0], metrics(tmp_path / "one")[-1]
     assert first["test_accuracy"] == last["test_accuracy"]

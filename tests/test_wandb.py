@@ -194,7 +194,7 @@ def test_a_killed_run_goes_on_as_the_same_run(
     process.kill()
     process.wait()
     assert partial.exists(), "killed too late"
-    name = (run / "wandb_id").read_text()
+    name = (run / "wandb_id").read_text().split()[0]
     if mode == "offline":
         assert len(history(records(run))) > 5
         assert "0 uploaded, 0 were uploaded before, 1 not finished" in sync(run.parent)
@@ -279,6 +279,22 @@ def sync(folder: Path, *options: object) -> str:
     done = trainer("wandb_sync", "--log-pth", folder, "--pause", 0, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_a_run_of_other_settings_or_without_a_copy_takes_no_id_over(
+    digits: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "logs" / "run"
+    diverging = ("--start-lr", 1e9, "--wandb", "offline")
+    words = ("train", "--data-pth", digits, "--log-pth", run, *TINY)
+    assert "diverged" in one_line(trainer(*words, *diverging))
+    kept = (run / "wandb_id").read_text()
+    train(digits, run)
+    assert (run / "wandb_id").read_text() == kept
+    assert "0 uploaded, 0 were uploaded before, 1 not finished" in sync(run.parent)
+    train(digits, run, "--wandb", "offline")
+    assert len({file.stem for file in run.glob("wandb/*run-*/*.wandb")}) == 2
+    assert not (run / "wandb_id").exists()
 
 
 def test_an_upload_without_a_server_is_one_error(

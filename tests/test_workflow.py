@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -173,6 +174,26 @@ def test_a_changed_colour_trains_nothing(edited: Path) -> None:
 def test_a_changed_execution_repeats_nothing(edited: Path) -> None:
     edit(edited / "config.yaml", "processes: null", "processes: 2")
     assert planned(edited, "fig1a") == Counter()
+
+
+def test_a_newer_copy_of_a_published_checkpoint_repeats_nothing(edited: Path) -> None:
+    """Its SHA-256 says whether it is another."""
+    model = next((edited / "results" / "laptop" / "start_points").glob("*/model.pt"))
+    start = edited / "resources" / "published.pt"
+    shutil.copyfile(model, start)
+    digest = hashlib.sha256(start.read_bytes()).hexdigest()
+    edit(edited / "experiments" / "laptop.yaml", "phase1: {epochs: 2}",
+         f"checkpoint: {{path: resources/published.pt, sha256: {digest}, epoch: 2}}")  # fmt: skip
+    done = snakemake(edited, "fig1a")
+    assert done.returncode == 0, done.stdout + done.stderr
+    start.touch()
+    assert planned(edited, "fig1a") == Counter()
+
+
+def test_a_run_may_have_a_model_of_torchvision(edited: Path) -> None:
+    edit(edited / "experiments" / "laptop.yaml", "dataset: digits, model: mlp",
+         "dataset: cifar10, model: torchvision.vgg16")  # fmt: skip
+    assert planned(edited, "fig1a")["train"] == 4
 
 
 def test_a_copy_on_wandb_repeats_nothing_and_a_target_uploads_it(edited: Path) -> None:

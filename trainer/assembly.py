@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -11,7 +13,7 @@ from trainer.config import RunSettings
 from trainer.data.beton import read_beton
 from trainer.data.memory import MemorySet, TrainingSet, subset
 from trainer.data.specs import DATASETS
-from trainer.download import DownloadSettings, download, is_url, local_path
+from trainer.download import DownloadSettings, cached, download, is_url
 from trainer.errors import UserError
 from trainer.models import build, model_spec
 from trainer.sampling import Sampler, train_subset
@@ -40,6 +42,11 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
                 f"train_subset {settings.train_subset} exceeds the {available} training samples"
             )
         arrays = subset(arrays, train_subset(settings.seed, available, settings.train_subset))
+    if settings.sharpness and settings.sharpness_samples > len(arrays.labels):
+        raise UserError(
+            f"sharpness_samples {settings.sharpness_samples} exceeds the {len(arrays.labels)} "
+            "training samples; lower it"
+        )
     noise_p = settings.noise_p if settings.label_noise else 0.0
     training = TrainingSet(
         arrays,
@@ -77,8 +84,16 @@ def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
     )
 
 
+def start_file(settings: RunSettings) -> Path | None:
+    """The start point's file on this machine, which ``fetch_start`` puts there if it is a URL."""
+    if settings.resume_pth is None or not is_url(settings.resume_pth):
+        return Path(settings.resume_pth) if settings.resume_pth else None
+    assert settings.resume_sha256 is not None, "check_start asks for it"
+    return cached(settings.resume_pth, settings.resume_sha256)
+
+
 def fetch_start(settings: RunSettings) -> None:
-    """The start point is on this machine afterwards, if it is a URL. Raises UserError if not."""
+    """Raises UserError for a start point that cannot be downloaded."""
     if settings.resume_pth is not None and is_url(settings.resume_pth):
         assert settings.resume_sha256 is not None, "check_start asks for it"
         download(DownloadSettings(url=settings.resume_pth, sha256=settings.resume_sha256))
@@ -88,8 +103,8 @@ def initial_model(settings: RunSettings) -> nn.Module:
     """The start point, or an initialisation that depends on the seed alone; on the CPU."""
     model = _build(settings)
     model = model.to(DTYPES[settings.precision])  # before loading, which converts to the model's
-    if settings.resume_pth is not None:
-        load_model(local_path(settings.resume_pth), model, settings.resume_sha256)
+    if start := start_file(settings):
+        load_model(start, model, settings.resume_sha256)
     return model
 
 

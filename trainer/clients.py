@@ -158,7 +158,7 @@ def undecayed_names(model: nn.Module) -> list[str]:
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
         for name, _ in module.named_parameters(recurse=False)
-        if isinstance(module, NORMALISATION) or name == "bias"
+        if isinstance(module, NORMALISATION) or name.endswith("bias")
     ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Final
@@ -35,15 +37,16 @@ class DownloadSettings(Settings):
     url: str = setting(..., "where it is", "download")
     sha256: str = setting(..., "SHA-256 that it must have", "download", pattern="^[0-9a-f]{64}$")
     out: Path | None = setting(
-        None, f"file to write; None: {FOLDER}/<last part of the URL>", "download"
+        None, f"file to write; None: <SHA-256's beginning>-<name> in {FOLDER}", "download"
     )
 
     _url_is_https = field_validator("url")(https)
 
 
-def local_path(place: str) -> Path:
-    """``place`` as a path; of a URL, where it is downloaded to."""
-    return FOLDER / place.rsplit("/", 1)[-1] if is_url(place) else Path(place)
+def cached(url: str, digest: str) -> Path:
+    """Where the file of ``url`` with SHA-256 ``digest`` is kept."""
+    name = urllib.parse.urlsplit(url).path.rpartition("/")[-1]
+    return FOLDER / f"{digest[:8]}-{name}"
 
 
 def download(settings: DownloadSettings) -> Path:
@@ -51,7 +54,7 @@ def download(settings: DownloadSettings) -> Path:
 
     Raises UserError when it cannot be fetched or is another file; then nothing is written.
     """
-    path = settings.out or local_path(settings.url)
+    path = settings.out or cached(settings.url, settings.sha256)
     if path.is_file() and sha256(path) == settings.sha256:
         return path
     request = urllib.request.Request(settings.url, headers={"User-Agent": "local-sgd"})
@@ -65,7 +68,7 @@ def download(settings: DownloadSettings) -> Path:
                     tqdm.wrapattr(response, "read", total=total, desc=path.name) as source,
                 ):
                     shutil.copyfileobj(source, file)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise UserError(
                 f"{settings.url}: cannot be downloaded ({error}); get the file another way and "
                 f"put it at {path}"

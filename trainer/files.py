@@ -44,6 +44,15 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Raises UserError when no file can be made in ``folder``, which is made if missing."""
+    probe = folder / f".{os.getpid()}.tmp"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+
+
 def write_json(path: Path, content: Any) -> None:
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -27,7 +27,8 @@ class Evaluation:
     ``epoch`` counts from the start point's epoch on, ``step`` and ``round`` from this run's start.
     ``lr`` and ``local_steps`` are those of the last step; ``train_loss`` is the clients' mean over
     the steps since the last evaluation, None before the first. ``bytes_sent`` is what one client
-    has sent so far: one model per round. The Hessian's numbers are None unless ``sharpness``.
+    has sent so far: one model per round, two where momentum is averaged. The Hessian's numbers are
+    None unless ``sharpness``.
     """
 
     step: int
@@ -97,7 +98,7 @@ class Progress:
 
 def provenance(seconds: float, world_size: int, device: str) -> dict[str, object]:
     """Where and with what a run was made; kept apart from the metrics and from rule parameters."""
-    packages = ("torch", "numpy", "ffcv", "snakemake")
+    packages = ("torch", "torchvision", "numpy", "scipy", "ffcv", "snakemake", "wandb")
     return {
         "seconds": round(seconds, 3),
         "processes": world_size,

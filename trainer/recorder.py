@@ -9,7 +9,7 @@ from torch import nn
 
 from trainer.checkpoint import SavedModels, save_model
 from trainer.config import RunSettings
-from trainer.files import atomic, write_json
+from trainer.files import atomic, check_writable, write_json
 from trainer.metrics import Evaluation, MetricsFile, Progress, provenance
 from trainer.processes import World
 from trainer.schedule import Round
@@ -23,6 +23,8 @@ class Recorder:
         self._settings = settings
         self._world = world
         self._started = time.monotonic()
+        self._out = settings.out or settings.log_pth
+        check_writable(self._out)  # now rather than after days
         self._metrics = MetricsFile(settings.log_pth / "metrics.partial.jsonl")
         self._models = SavedModels(settings.log_pth)
         self._wandb = WandbLog.start(settings)
@@ -56,7 +58,7 @@ class Recorder:
 
     def publish(self, model: nn.Module) -> None:
         """The run's files under their final names. metrics.jsonl stands for all: it comes last."""
-        out = self._settings.out or self._settings.log_pth
+        out = self._out
         seconds = time.monotonic() - self._started
         (out / "metrics.jsonl").unlink(missing_ok=True)  # of an earlier run
         save_model(out / "model.pt", model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 import uuid
@@ -64,9 +66,9 @@ class WandbLog:
         """Ends the W&B run as finished, or as failed so that a restart continues it."""
         if run := self._run:
             self._attempt(lambda: run.finish(exit_code=0 if complete else 1))
-        self._run = None
-        if complete:
+        if complete and self._run is not None:  # else the copy is not whole: not to be uploaded
             self._attempt(lambda: (self._settings.log_pth / ID_FILE).unlink(missing_ok=True))
+        self._run = None
 
     def _attempt(self, call: Callable[[], T]) -> T | None:
         try:
@@ -109,7 +111,7 @@ def _init(settings: RunSettings) -> wandb.Run:
     return wandb.init(
         mode=settings.wandb,
         dir=settings.log_pth,
-        id=_run_id(settings.log_pth / ID_FILE),
+        id=_run_id(settings),
         # `wandb sync` would renumber the steps of an offline run that says it was resumed.
         resume="allow" if online else None,
         name=(settings.out or settings.log_pth).resolve().name,
@@ -121,9 +123,16 @@ def _init(settings: RunSettings) -> wandb.Run:
     )
 
 
-def _run_id(file: Path) -> str:
-    """The id in ``file``, or a new one that is kept there."""
-    if not file.exists():
-        with atomic(file) as temporary:
-            temporary.write_text(uuid.uuid4().hex[:12])
-    return file.read_text()
+def _run_id(settings: RunSettings) -> str:
+    """The id in ``log_pth`` if these settings left it there, or a new one that is kept there."""
+    file = settings.log_pth / ID_FILE
+    content = json.dumps([settings.science(), settings.resume_pth])
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    if file.exists():
+        run_id, _, of = file.read_text().partition(" ")
+        if of == digest:
+            return run_id
+    run_id = uuid.uuid4().hex[:12]
+    with atomic(file) as temporary:
+        temporary.write_text(f"{run_id} {digest}")
+    return run_id

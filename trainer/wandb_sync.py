@@ -24,7 +24,9 @@ class WandbSyncSettings(Settings):
     """Offline runs to W&B."""
 
     log_pth: Path = setting(
-        Path("results/laptop/checkpoints"), "folder that holds the runs' log_pth folders", "wandb"
+        Path("results/laptop/checkpoints"),
+        "folder of the runs' log_pth, or that of one run",
+        "wandb",
     )
     pause: float = setting(
         2.0, "seconds between two uploads; W&B refuses too many at once", "wandb", ge=0
@@ -74,7 +76,7 @@ def wandb_sync(settings: WandbSyncSettings) -> None:
 
 def _last_starts(log_pth: Path) -> Iterator[Start]:
     """The last start of every W&B run. It holds all rows: a run started again logs them again."""
-    for folder in sorted(log_pth.glob("*/wandb")):
+    for folder in sorted([*log_pth.glob("wandb"), *log_pth.glob("*/wandb")]):
         starts = sorted(Start.of(file) for file in folder.glob("*run-*/run-*.wandb"))
         for _, of_run in groupby(starts, key=lambda start: start.run):
             yield list(of_run)[-1]
