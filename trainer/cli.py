@@ -30,7 +30,10 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
         "--config", type=Path, metavar="FILE", help="YAML file with the same keys; options win"
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for name, field in model.model_fields.items():
+    # Its own settings come before those of its bases.
+    names = sorted(model.model_fields, key=lambda name: name not in model.__annotations__)
+    for name in names:
+        field = model.model_fields[name]
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
         title = str(extra["group"])

@@ -20,9 +20,10 @@ from trainer.download import https, is_url
 from trainer.models import MODELS, known_model, model_spec
 from trainer.schedule_settings import ScheduleSettings
 from trainer.settings import setting
+from trainer.wandb_settings import WandbSettings
 
 
-class RunSettings(ScheduleSettings):
+class RunSettings(WandbSettings, ScheduleSettings):
     """One training run: a configuration with one seed."""
 
     # Model
@@ -162,27 +163,6 @@ class RunSettings(ScheduleSettings):
         "optimizer",
     )
 
-    # Weights & Biases
-    wandb: Literal["online", "offline", "disabled"] = setting(
-        "disabled",
-        "also log to W&B; None: online, as in the authors' scripts; WANDB_MODE is not read",
-        "wandb",
-        science=False,
-    )
-    wandb_save: bool = setting(False, "also save checkpoints to wandb", "wandb", science=False)
-    wandb_entity: str | None = setting(
-        None, "W&B user or team; None: WANDB_ENTITY, else the account's", "wandb", science=False
-    )
-    wandb_project: str | None = setting(
-        None,
-        "W&B project; None: WANDB_PROJECT, else local-sgd-generalization",
-        "wandb",
-        science=False,
-    )
-    wandb_group: str | None = setting(
-        None, "W&B group; None: WANDB_RUN_GROUP, else none", "wandb", science=False
-    )
-
     # Run
     seed: int = setting(0, "seed of all randomness", "run", ge=0, lt=2**63)
     log_pth: Path = setting(
@@ -209,12 +189,6 @@ class RunSettings(ScheduleSettings):
     @classmethod
     def _start_is_a_file_or_https(cls, place: str | None) -> str | None:
         return https(place) if place is not None and is_url(place) else place
-
-    @field_validator("wandb", mode="before")
-    @classmethod
-    def _none_is_online(cls, mode: Any) -> Any:
-        """``--wandb None``, as in the authors' scripts, is wandb's own default."""
-        return "online" if mode is None else mode
 
     _model_is_known = field_validator("model")(known_model)
 

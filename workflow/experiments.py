@@ -23,6 +23,7 @@ from trainer.cli import options, read_yaml, validated
 from trainer.config import RunSettings, is_science
 from trainer.errors import UserError
 from trainer.settings import Settings
+from trainer.wandb_settings import WandbMode
 
 ROOT = Path(__file__).resolve().parents[1]
 # What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.
@@ -31,9 +32,6 @@ VARIABLE = {
     for name in RunSettings.model_fields
     if is_science(name) and name not in ("seed", "resume", "resume_sha256")
 }
-
-
-WandbMode = Literal["online", "offline", "disabled"]
 
 
 class Plot(Settings):
