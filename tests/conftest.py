@@ -31,6 +31,13 @@ def shared_file(name: str) -> Path:
     return path
 
 
+def unpacked(archive: Path, folder: Path) -> Path:
+    """``folder`` with what is in ``archive``, of this project's own developers."""
+    folder.mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", folder], check=True)
+    return folder
+
+
 def command(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Runs a command of the environment under test with one thread per process."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import one_line, shared_file, trainer
+from tests.conftest import one_line, shared_file, trainer, unpacked
 from trainer.data.prepare import prepare, read_prepared
 from trainer.data.settings import PrepareSettings
 from trainer.data.specs import DATASETS
@@ -151,9 +151,7 @@ def test_digits_take_no_source(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_real_images_are_read(tmp_path: Path) -> None:
-    archive = shared_file("cifar10-jpeg.tar.xz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path / "raw", filter="data")
+    unpacked(shared_file("cifar10-jpeg.tar.xz"), tmp_path / "raw")
     counts = prepare(PrepareSettings(dataset="cifar10", source=tmp_path / "raw", out=tmp_path))
     assert counts == {"train": 50_000, "test": 10_000}
     train, _ = read_prepared(tmp_path / "train.npz")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from tests.conftest import metrics, shared_file, trainer
+from tests.conftest import metrics, shared_file, trainer, unpacked
 from trainer.checkpoint import load_model
 from trainer.data.beton import read_beton
 from trainer.data.memory import TrainingSet
@@ -36,8 +35,7 @@ def real_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The images as a folder ``raw`` and as .beton files, made by the real commands."""
     archive = shared_file("cifar10-jpeg.tar.xz")
     folder = tmp_path_factory.mktemp("real_images")
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder / "raw", filter="data")
+    unpacked(archive, folder / "raw")
     prepare = ["prepare", "--dataset", "cifar10", "--source", folder / "raw", "--out", folder]
     for step in (prepare, ["beton", "--data-pth", folder]):
         done = trainer(*step)

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -26,7 +27,7 @@ pytest.importorskip("wandb")
 KEY = "0123456789abcdef" * 2 + "01234567"
 NOBODY = "http://127.0.0.1:9"
 TINY = ("--train-subset", 100, "--batch-size", 8, "--total-batch-size", 32, "--eval-on-start", 1)
-TINY += ("--epochs", 2)
+TINY += ("--epochs", 2, "--eval-freq1", 2)
 
 
 @pytest.fixture(autouse=True)
@@ -102,10 +103,10 @@ def assert_is_a_copy(rows: list[dict[str, Any]], folder: Path) -> None:
         assert values == {key: value for key, value in line.items() if value is not None}
 
 
-def assert_has_its_files(folder: Path) -> None:
+def assert_has_its_files(folder: Path, *more: str) -> None:
     names = {path.name for path in folder.iterdir() if path.is_file()}
     final = {"metrics.jsonl", "model.pt", "settings.json", "provenance.json"}
-    assert names == final | {"init.pt", "latest.pt"}
+    assert names == final | {"init.pt", "latest.pt"} | set(more)
 
 
 def test_an_offline_run_holds_the_metrics_line_by_line(digits: Path, tmp_path: Path) -> None:
@@ -177,40 +178,52 @@ def test_an_online_run_reaches_the_server(digits: Path, tmp_path: Path, server: 
     assert remote.first["host"] is None and remote.first["program"] == "trainer"
 
 
-@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize(
+    ("first", "second"), [("online", "online"), ("offline", "offline"), ("online", "offline")]
+)
 def test_a_killed_run_goes_on_as_the_same_run(
-    digits: Path, tmp_path: Path, server: Server, mode: str
+    digits: Path, tmp_path: Path, server: Server, first: str, second: str
 ) -> None:
     run = tmp_path / "logs" / "run"
-    options = ("--epochs", 400, "--eval-freq1", 20, "--wandb", mode)
-    words = ("train", "--data-pth", digits, "--log-pth", run, *TINY, *options)
+    options = ("--epochs", 400, "--eval-freq1", 20, "--wandb")
+    words = ("train", "--data-pth", digits, "--log-pth", run, *TINY, *options, first)
     process = subprocess.Popen(
         [sys.executable, "-m", "trainer", *map(str, words)], stderr=subprocess.DEVNULL
     )
     partial = run / "metrics.partial.jsonl"
     while process.poll() is None and not (partial.exists() and partial.read_text().count("\n") > 5):
         time.sleep(0.02)
-    time.sleep(0.3)  # wandb writes every 0.1 s
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.5)  # wandb, a process of its own, writes to the file every 0.1 s
+    late = time.monotonic() + 40
+    while (
+        first == "online"
+        and time.monotonic() < late
+        and not any(run.history for run in server.runs.values())
+    ):
+        time.sleep(0.1)  # and to the server every 15 s
     process.kill()
     process.wait()
     assert partial.exists(), "killed too late"
     name = (run / "wandb_id").read_text().split()[0]
-    if mode == "offline":
+    if first == "online":
+        assert len(server.runs[name].history) > 3
+    if first == "offline":
+        assert server.runs == {}
         assert len(history(records(run))) > 5
         assert "0 uploaded, 0 were uploaded before, 1 not finished" in sync(run.parent)
 
-    assert warnings(train(digits, run, *options)) == []
+    assert warnings(train(digits, run, *options, second)) == []
     assert_has_its_files(run)
     starts = list(run.glob("wandb/*run-*/*.wandb"))
     assert [file.stem for file in starts] == [f"run-{name}"] * 2
-    if mode == "offline":
-        assert server.runs == {}
+    if second == "offline":
         assert "1 uploaded, 0 were uploaded before, 0 not finished" in sync(run.parent)
         assert "0 uploaded, 1 were uploaded before, 0 not finished" in sync(run.parent)
     assert list(server.runs) == [name]
     assert_is_a_copy(server.runs[name].history, run)
 
-    train(digits, run, "--wandb", mode)
+    train(digits, run, "--wandb", second)
     ids = {file.stem for file in run.glob("wandb/*run-*/*.wandb")}
     assert len(ids) == 2, "a complete run that is repeated is another run"
 
@@ -234,7 +247,7 @@ def test_a_server_that_does_not_answer_costs_one_line(
     [warning] = warnings(train(digits, tmp_path / "run", "--wandb", "online"))
     assert time.monotonic() - before < 90
     assert "connection refused" in warning and warning.endswith("training goes on without it")
-    assert_has_its_files(tmp_path / "run")
+    assert_has_its_files(tmp_path / "run", "wandb_id")  # kept: the copy is not whole
 
 
 @pytest.mark.slow
@@ -246,7 +259,7 @@ def test_a_server_that_is_gone_at_the_end_costs_one_line(
     [warning] = warnings(train(digits, tmp_path / "run", "--wandb", "online"))
     assert time.monotonic() - before < 120
     assert warning.endswith("training goes on without it")
-    assert_has_its_files(tmp_path / "run")
+    assert_has_its_files(tmp_path / "run", "wandb_id")
 
 
 def test_without_a_key_nobody_is_asked_not_even_on_a_terminal(digits: Path, tmp_path: Path) -> None:

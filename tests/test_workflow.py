@@ -176,18 +176,24 @@ def test_a_changed_execution_repeats_nothing(edited: Path) -> None:
     assert planned(edited, "fig1a") == Counter()
 
 
-def test_a_newer_copy_of_a_published_checkpoint_repeats_nothing(edited: Path) -> None:
+@pytest.fixture
+def own(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project, for tests that make other results."""
+    return shutil.copytree(finished, tmp_path / "own")
+
+
+def test_a_newer_copy_of_a_published_checkpoint_repeats_nothing(own: Path) -> None:
     """Its SHA-256 says whether it is another."""
-    model = next((edited / "results" / "laptop" / "start_points").glob("*/model.pt"))
-    start = edited / "resources" / "published.pt"
+    model = next((own / "results" / "laptop" / "start_points").glob("*/model.pt"))
+    start = own / "resources" / "published.pt"
     shutil.copyfile(model, start)
     digest = hashlib.sha256(start.read_bytes()).hexdigest()
-    edit(edited / "experiments" / "laptop.yaml", "phase1: {epochs: 2}",
+    edit(own / "experiments" / "laptop.yaml", "phase1: {epochs: 2}",
          f"checkpoint: {{path: resources/published.pt, sha256: {digest}, epoch: 2}}")  # fmt: skip
-    done = snakemake(edited, "fig1a")
+    done = snakemake(own, "fig1a")
     assert done.returncode == 0, done.stdout + done.stderr
     start.touch()
-    assert planned(edited, "fig1a") == Counter()
+    assert planned(own, "fig1a") == Counter()
 
 
 def test_a_run_may_have_a_model_of_torchvision(edited: Path) -> None:
@@ -196,18 +202,18 @@ def test_a_run_may_have_a_model_of_torchvision(edited: Path) -> None:
     assert planned(edited, "fig1a")["train"] == 4
 
 
-def test_a_copy_on_wandb_repeats_nothing_and_a_target_uploads_it(edited: Path) -> None:
-    edit(edited / "config.yaml", "wandb: null", "wandb: offline")
-    assert planned(edited, "fig1a") == Counter()
-    edit(edited / "experiments" / "laptop.yaml", "seeds: [1, 2]", "seeds: [3]")
-    done = snakemake(edited, "fig1a")
+def test_a_copy_on_wandb_repeats_nothing_and_a_target_uploads_it(own: Path) -> None:
+    edit(own / "config.yaml", "wandb: null", "wandb: offline")
+    assert planned(own, "fig1a") == Counter()
+    edit(own / "experiments" / "laptop.yaml", "seeds: [1, 2]", "seeds: [3]")
+    done = snakemake(own, "fig1a")
     assert done.returncode == 0, done.stdout + done.stderr
-    copies = list((edited / "results/laptop/checkpoints").glob("*/wandb/offline-run-*"))
+    copies = list((own / "results/laptop/checkpoints").glob("*/wandb/offline-run-*"))
     assert len(copies) == 3
-    assert planned(edited, "wandb_sync") == Counter(wandb_sync=1)
+    assert planned(own, "wandb_sync") == Counter(wandb_sync=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NETRC", str(edited / "none"))
-        done = snakemake(edited, "wandb_sync")
+        patch.setenv("NETRC", str(own / "none"))
+        done = snakemake(own, "wandb_sync")
     assert done.returncode != 0
     [reason] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "was not uploaded" in reason
@@ -215,7 +221,7 @@ def test_a_copy_on_wandb_repeats_nothing_and_a_target_uploads_it(edited: Path) -
     for copy in copies:
         [file] = copy.glob("*.wandb")
         file.with_suffix(".wandb.synced").touch()
-    done = snakemake(edited, "wandb_sync")
+    done = snakemake(own, "wandb_sync")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 uploaded, 3 were uploaded before, 0 not finished" in done.stdout
 
