@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,6 +143,7 @@ def _watched_workers(path: Path) -> Iterator[None]:
             worker.kill()
         if not died.is_set():
             raise
+        print(file=sys.stderr)  # ends the line of FFCV's progress bar: the error begins its own
         raise UserError(
             f"{path}: a writer process died (its reason is above); make room or memory, try again"
         ) from None
