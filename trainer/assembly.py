@@ -13,7 +13,7 @@ from trainer.config import RunSettings
 from trainer.data.beton import read_beton
 from trainer.data.memory import MemorySet, TrainingSet, subset
 from trainer.data.specs import DATASETS
-from trainer.download import DownloadSettings, cached, download, is_url
+from trainer.download import DownloadSettings, download, is_url
 from trainer.errors import UserError
 from trainer.models import build, model_spec
 from trainer.sampling import Sampler, train_subset
@@ -85,18 +85,14 @@ def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
 
 
 def start_file(settings: RunSettings) -> Path | None:
-    """The start point's file on this machine, which ``fetch_start`` puts there if it is a URL."""
+    """The start point's file on this machine; a URL is downloaded, once.
+
+    Raises UserError for one that cannot be downloaded.
+    """
     if settings.resume_pth is None or not is_url(settings.resume_pth):
         return Path(settings.resume_pth) if settings.resume_pth else None
     assert settings.resume_sha256 is not None, "check_start asks for it"
-    return cached(settings.resume_pth, settings.resume_sha256)
-
-
-def fetch_start(settings: RunSettings) -> None:
-    """Raises UserError for a start point that cannot be downloaded."""
-    if settings.resume_pth is not None and is_url(settings.resume_pth):
-        assert settings.resume_sha256 is not None, "check_start asks for it"
-        download(DownloadSettings(url=settings.resume_pth, sha256=settings.resume_sha256))
+    return download(DownloadSettings(url=settings.resume_pth, sha256=settings.resume_sha256))
 
 
 def initial_model(settings: RunSettings) -> nn.Module:

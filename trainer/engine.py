@@ -8,7 +8,7 @@ import sys
 import torch
 from torch import nn
 
-from trainer.assembly import fetch_start, initial_model, load_data, make_bank, make_sampler
+from trainer.assembly import initial_model, load_data, make_bank, make_sampler, start_file
 from trainer.averaging import Averaging
 from trainer.clients import assign
 from trainer.config import RunSettings
@@ -148,7 +148,7 @@ def train(settings: RunSettings, world: World) -> None:
     In progress, the metrics are in ``log_pth`` as ``metrics.partial.jsonl``.
     """
     if world.is_main:
-        fetch_start(settings)
+        start_file(settings)  # downloaded by one process, found there by the others
     world.wait()
     run = Run(settings, world)
     if not world.is_main:

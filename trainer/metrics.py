@@ -18,6 +18,7 @@ from tqdm import tqdm
 from trainer.files import writing
 
 PROGRESS_SECONDS = 10.0
+PARTIAL = "metrics.partial.jsonl"  # in log_pth, while the run is in progress
 
 
 @dataclass(frozen=True, kw_only=True)

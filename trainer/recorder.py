@@ -10,7 +10,7 @@ from torch import nn
 from trainer.checkpoint import SavedModels, save_model
 from trainer.config import RunSettings
 from trainer.files import atomic, check_writable, write_json
-from trainer.metrics import Evaluation, MetricsFile, Progress, provenance
+from trainer.metrics import PARTIAL, Evaluation, MetricsFile, Progress, provenance
 from trainer.processes import World
 from trainer.schedule import Round
 from trainer.wandb_log import WandbLog
@@ -25,7 +25,7 @@ class Recorder:
         self._started = time.monotonic()
         self._out = settings.out or settings.log_pth
         check_writable(self._out)  # now rather than after days
-        self._metrics = MetricsFile(settings.log_pth / "metrics.partial.jsonl")
+        self._metrics = MetricsFile(settings.log_pth / PARTIAL)
         self._models = SavedModels(settings.log_pth)
         self._wandb = WandbLog.start(settings)
         self._progress = Progress(steps)

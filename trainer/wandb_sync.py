@@ -12,10 +12,12 @@ from itertools import groupby
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.metrics import PARTIAL
 from trainer.settings import Settings, setting
+from trainer.wandb_log import ID_FILE
 
 # Whoever is there while training goes on: the W&B id, and the metrics so far.
-IN_PROGRESS = ("wandb_id", "metrics.partial.jsonl")
+IN_PROGRESS = (ID_FILE, PARTIAL)
 # `wandb sync` retries for ever by default, also where there is no network.
 ATTEMPTS = {"WANDB__GRAPHQL_RETRY_MAX": "3"}
 
