@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.option_runs import Trained
 from trainer.data.specs import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,6 +105,14 @@ def tiny_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = trainer("beton", "--data-pth", folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture
+def trained(digits: Path, tmp_path: Path) -> Callable[..., Trained]:
+    def run(**changes: object) -> Trained:
+        return Trained(digits, tmp_path / str(len(list(tmp_path.iterdir()))), **changes)
+
+    return run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
