@@ -71,6 +71,16 @@ def test_models_are_saved_at_the_start_at_decays_and_as_often_as_asked(
     assert metrics(tmp_path) == metrics(tmp_path / "often")
 
 
+def test_what_a_killed_run_left_half_written_is_gone_after_the_next(
+    digits: Path, tmp_path: Path
+) -> None:
+    for folder in ("log", "out"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / ".latest.pt.77.tmp").write_bytes(b"half")
+    train(settings(digits, log_pth=tmp_path / "log", out=tmp_path / "out"), WORLD)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
 def test_a_run_from_a_start_point_saves_no_initial_model(digits: Path, tmp_path: Path) -> None:
     train(settings(digits, log_pth=tmp_path / "one"), WORLD)
     start = tmp_path / "one" / "model.pt"

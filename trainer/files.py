@@ -12,6 +12,8 @@ from typing import Any
 
 from trainer.errors import UserError
 
+SUFFIX = ".tmp"
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -20,7 +22,7 @@ def atomic(path: Path) -> Iterator[Path]:
     The content is on the disk before the name changes (fsync of file and directory), so that a
     crash leaves the old file or the new one. An OSError becomes a UserError that names the file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -44,13 +46,16 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def check_writable(folder: Path) -> None:
-    """Raises UserError when no file can be made in ``folder``, which is made if missing."""
-    probe = folder / f".{os.getpid()}.tmp"
+def make_ready(folder: Path) -> None:
+    """``folder`` is there, takes files, and holds no half-written ones of a killed writer.
+
+    It must have no other writer. Raises UserError when no file can be made in it.
+    """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        (folder / f".probe{SUFFIX}").touch()
+        for leftover in folder.glob(f".*{SUFFIX}"):
+            leftover.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

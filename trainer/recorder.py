@@ -9,7 +9,7 @@ from torch import nn
 
 from trainer.checkpoint import SavedModels, save_model
 from trainer.config import RunSettings
-from trainer.files import atomic, check_writable, write_json
+from trainer.files import atomic, make_ready, write_json
 from trainer.metrics import PARTIAL, Evaluation, MetricsFile, Progress, provenance
 from trainer.processes import World
 from trainer.schedule import Round
@@ -24,7 +24,8 @@ class Recorder:
         self._world = world
         self._started = time.monotonic()
         self._out = settings.out or settings.log_pth
-        check_writable(self._out)  # now rather than after days
+        for folder in (self._out, settings.log_pth):  # now rather than after days
+            make_ready(folder)
         self._metrics = MetricsFile(settings.log_pth / PARTIAL)
         self._models = SavedModels(settings.log_pth)
         self._wandb = WandbLog.start(settings)
