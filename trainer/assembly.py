@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from trainer.checkpoint import load_model
-from trainer.clients import SGD, ClientBank
+from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
 from trainer.data.beton import read_beton
 from trainer.data.memory import MemorySet, TrainingSet, subset
@@ -16,6 +16,7 @@ from trainer.data.specs import DATASETS
 from trainer.download import DownloadSettings, download, is_url
 from trainer.errors import UserError
 from trainer.models import build, model_spec
+from trainer.optimizer import SGD
 from trainer.sampling import Sampler, train_subset
 
 # Of parameters and images; bf16 is mixed precision.
@@ -104,7 +105,9 @@ def initial_model(settings: RunSettings) -> nn.Module:
     return model
 
 
-def make_bank(settings: RunSettings, num_clients: int, device: torch.device) -> ClientBank:
+def make_bank(
+    settings: RunSettings, num_clients: int, plan: Plan, device: torch.device
+) -> ClientBank:
     template = _build(settings)
     optimizer = SGD(
         weight_decay=settings.wd,
@@ -112,17 +115,13 @@ def make_bank(settings: RunSettings, num_clients: int, device: torch.device) -> 
         momentum=settings.momentum,
         nesterov=settings.nesterov,
     )
-    template = template.to(device, DTYPES[settings.precision])
-    mixed = settings.precision == "bf16"
-    automatic = "serial" if mixed else model_spec(settings.model).execution
-    execution = automatic if settings.clients == "auto" else settings.clients
     return ClientBank(
-        template,
+        template.to(device, DTYPES[settings.precision]),
         num_clients,
         optimizer,
-        execution,
+        plan,
         stochastic=model_spec(settings.model).stochastic,
-        autocast=torch.bfloat16 if mixed else None,
+        autocast=torch.bfloat16 if settings.precision == "bf16" else None,
     )
 
 

@@ -46,6 +46,8 @@ class Averaging:
                 buffer.zero_()
 
     def _average(self, stack: Stack) -> None:
+        if self._bank.replicas * self._world.size == 1:
+            return  # it is its own mean
         mean(stack, out=self._buffer)
         self._world.sum_(self._buffer)
         self._buffer /= self._world.size

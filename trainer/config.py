@@ -114,10 +114,10 @@ class RunSettings(WandbSettings, ScheduleSettings):
     total_batch_size: int = setting(
         128, "total batch size B = K · B_loc; K, the number of clients, follows", "clients", ge=1
     )
-    clients: Literal["auto", "vectorized", "serial"] = setting(
+    clients: Literal["auto", "vectorized", "serial", "fused"] = setting(
         "auto",
-        "how a process executes its clients: in one pass, or one after the other; "
-        "auto: as suits the model",
+        "how a process executes its clients: in one pass, one after the other, or (H = 1) as one "
+        "replica; auto: the fastest, tried on a few steps",
         "clients",
         science=False,
     )

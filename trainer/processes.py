@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from trainer.config import RunSettings
 from trainer.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,18 @@ class World:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def from_main(self, value: T) -> T:
+        """The main process's ``value``, on every process."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    def synchronise(self) -> None:
+        """Until this process's device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def wait(self) -> None:
         """Until every process is here."""

@@ -40,6 +40,11 @@ class Batch:
     labels: Tensor
     seeds: NDArray[np.int64]
 
+    def of_clients(self, clients: slice) -> Batch:
+        return Batch(
+            images=self.images[clients], labels=self.labels[clients], seeds=self.seeds[clients]
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
