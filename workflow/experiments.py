@@ -20,18 +20,15 @@ import yaml
 from pydantic import Field, model_validator
 
 from trainer.cli import options, read_yaml, validated
-from trainer.config import RunSettings, is_science
+from trainer.config import SCIENCE, RunSettings
 from trainer.errors import UserError
 from trainer.settings import Settings
 from trainer.wandb_settings import WandbMode
 
 ROOT = Path(__file__).resolve().parents[1]
 # What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.
-VARIABLE = {
-    name
-    for name in RunSettings.model_fields
-    if is_science(name) and name not in ("seed", "resume", "resume_sha256")
-}
+VARIABLE = SCIENCE - {"seed", "resume", "resume_sha256"}
+DEFAULT = RunSettings()
 
 
 class Plot(Settings):
@@ -160,11 +157,10 @@ class Run:
 
     def options(self) -> str:
         """Data set and what else differs from the defaults, as a quoted command line."""
-        default = RunSettings()
         names = [
             name
-            for name in self.settings.science()
-            if name == "dataset" or getattr(self.settings, name) != getattr(default, name)
+            for name in sorted(SCIENCE)
+            if name == "dataset" or getattr(self.settings, name) != getattr(DEFAULT, name)
         ]
         return options(self.settings, names)
 
