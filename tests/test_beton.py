@@ -1,6 +1,7 @@
 """Our reader against FFCV's own reader and loader; damaged files."""
 
 import json
+import mmap
 import shutil
 import sys
 from pathlib import Path
@@ -35,9 +36,18 @@ def colour(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_reading_returns_what_was_prepared_in_order(colour: Path, split: str) -> None:
     prepared, _ = read_prepared(colour / f"{split}.npz")
-    read = read_beton(colour / f"{split}.beton")
+    read = read_beton(colour / f"{split}.beton").arrays()
     assert np.array_equal(read.images, prepared.images)
     assert np.array_equal(read.labels, prepared.labels)
+
+
+def test_the_pixels_stay_in_the_file_and_no_write_reaches_it(colour: Path) -> None:
+    path = colour / "train.beton"
+    before, samples = path.read_bytes(), read_beton(path)
+    assert isinstance(samples.content.base, mmap.mmap)
+    assert samples.content.nbytes == len(before)
+    samples.content[:] = 0
+    assert path.read_bytes() == before
 
 
 def test_ffcvs_reader_finds_the_same_header_and_labels(digits: Path, colour: Path) -> None:
@@ -66,7 +76,7 @@ def test_ffcvs_loader_decodes_the_same_images(colour: Path) -> None:
         pipelines={"image": [SimpleRGBImageDecoder()], "label": [IntDecoder()]},
     )
     batches = [(images.copy(), labels.copy()) for images, labels in loader]
-    ours = read_beton(path)
+    ours = read_beton(path).arrays()
     assert np.array_equal(np.concatenate([images for images, _ in batches]), ours.images)
     assert np.array_equal(np.concatenate([labels for _, labels in batches]).ravel(), ours.labels)
 
