@@ -25,8 +25,8 @@ from trainer.sampling import (
 )
 
 # Steps are gathered in blocks of about this many bytes of pixels: one call serves many small steps,
-# and a block of a large set stays small.
-BLOCK_BYTES = 16 * 2**20
+# and what it works on stays in the processor's caches (blocks of 16 MiB took 4 times as long).
+BLOCK_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
