@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import command, one_line, trainer
 from trainer.data.beton import read_beton, sidecar_path, write_betons
+from trainer.data.memory import MemorySet
 from trainer.data.prepare import read_prepared
+from trainer.data.samples import Samples
 from trainer.data.settings import BetonSettings
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
@@ -48,6 +51,20 @@ def test_the_pixels_stay_in_the_file_and_no_write_reaches_it(colour: Path) -> No
     assert samples.content.nbytes == len(before)
     samples.content[:] = 0
     assert path.read_bytes() == before
+
+
+def test_images_are_gathered_from_the_pages_as_they_lie(colour: Path) -> None:
+    prepared, _ = read_prepared(colour / "train.npz")
+    samples, spec = read_beton(colour / "train.beton"), DATASETS["cifar10"]
+    assert len(np.unique(np.diff(samples.starts))) > 1  # gaps
+    indices = torch.tensor([[1499, 0, 700], [3, 3, 682]])
+    device = torch.device("cpu")
+    mapped = MemorySet(samples, spec, device, torch.float32)
+    copied = MemorySet(Samples.of(prepared), spec, device, torch.float32)
+    assert torch.equal(mapped.images(indices), copied.images(indices))
+    mean, std = 255 * np.array(spec.mean), 255 * np.array(spec.std)
+    wanted = np.moveaxis((prepared.images[indices.numpy()] - mean) / std, -1, -3)
+    np.testing.assert_allclose(mapped.images(indices).numpy(), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_ffcvs_reader_finds_the_same_header_and_labels(digits: Path, colour: Path) -> None:

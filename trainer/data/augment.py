@@ -42,20 +42,20 @@ def crop_and_flip(images: Tensor, views: Views, padding: int) -> Tensor:
     height, width, channels = images.shape[-3:]
     mirrored = views.mirrored.ravel()
     count, frame_width = len(mirrored), width + 2 * padding
-    # The mirrored ones go to the end, where one call turns them; the crop takes all back in order.
+    # The mirrored ones go to the end, where one call turns them; the crop puts all back in order.
     order = np.argsort(mirrored, kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(count)
     upright = count - np.count_nonzero(mirrored)
-    sorted_ = images.flatten(0, -4).index_select(0, _indices(order, images))
+    grouped = images.flatten(0, -4).index_select(0, _indices(order, images))
     frames = images.new_zeros((count, height + 2 * padding, frame_width, channels))
     inside = frames[:, padding : padding + height, padding : padding + width]
-    inside[:upright] = sorted_[:upright]
-    inside[upright:] = sorted_[upright:].flip(2)
-    # Row y of a crop is `width` pixels in a row of its frame, copied as one: see `any_row`.
+    inside[:upright] = grouped[:upright]
+    inside[upright:] = grouped[upright:].flip(2)
     columns = np.where(mirrored, 2 * padding - views.columns.ravel(), views.columns.ravel())
     first = (place * frames.shape[1] + views.rows.ravel()) * frame_width + columns
     rows = first[:, None] + np.arange(height) * frame_width
+    # The row that begins at any pixel, as a view: each row of a crop is copied in one piece.
     any_row = frames.as_strided(
         (frames.numel() // channels - width + 1, width * channels), (channels, 1)
     )

@@ -1,4 +1,4 @@
-"""A data set held in memory as uint8, dealt to the clients of one process in whole tensors."""
+"""A data set as uint8 in memory or a mapped file, dealt to the clients in whole tensors."""
 
 from __future__ import annotations
 
