@@ -1,8 +1,8 @@
 """Images per second of augmented input, and its share of a training step.
 
 On random images of CIFAR-10's shape, written by the trainer's own .beton writer. One thread each.
-PyTorch's `DataLoader` and FFCV's `Loader` give batches of one client (FFCV was 10 to 20 % slower
-with one batch for all).
+PyTorch's `DataLoader` and FFCV's `Loader` give batches of one client (FFCV was no faster with
+one batch for all).
 """
 
 from __future__ import annotations
