@@ -9,7 +9,7 @@ from importlib import import_module
 from bench.measure import RECORDS, write
 
 # Module below this package, whose ``run(repetitions)`` yields records.
-BENCHMARKS = ("startup", "workflow", "communication")
+BENCHMARKS = ("startup", "workflow", "communication", "input")
 
 
 def main() -> None:

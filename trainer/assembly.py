@@ -11,7 +11,7 @@ from trainer.checkpoint import load_model
 from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
 from trainer.data.beton import read_beton
-from trainer.data.memory import MemorySet, TrainingSet, subset
+from trainer.data.memory import MemorySet, TrainingSet
 from trainer.data.specs import DATASETS
 from trainer.download import DownloadSettings, download, is_url
 from trainer.errors import UserError
@@ -28,29 +28,29 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
     spec = DATASETS[settings.dataset]
     dtype = DTYPES[settings.precision]
     train_pth, val_pth = settings.betons
-    arrays, test = read_beton(train_pth), read_beton(val_pth)
+    samples, test = read_beton(train_pth), read_beton(val_pth)
     shape = (spec.image_size, spec.image_size, spec.channels)
-    for path, split in ((train_pth, arrays), (val_pth, test)):
-        if split.images.shape[1:] != shape:
+    for path, split in ((train_pth, samples), (val_pth, test)):
+        if split.shape != shape:
             raise UserError(
-                f"{path}: images of shape {split.images.shape[1:]}, dataset {settings.dataset} "
+                f"{path}: images of shape {split.shape}, dataset {settings.dataset} "
                 f"has {shape}; check dataset and the path"
             )
     if settings.train_subset is not None:
-        available = len(arrays.labels)
+        available = len(samples)
         if settings.train_subset > available:
             raise UserError(
                 f"train_subset {settings.train_subset} exceeds the {available} training samples"
             )
-        arrays = subset(arrays, train_subset(settings.seed, available, settings.train_subset))
-    if settings.sharpness and settings.sharpness_samples > len(arrays.labels):
+        samples = samples.subset(train_subset(settings.seed, available, settings.train_subset))
+    if settings.sharpness and settings.sharpness_samples > len(samples):
         raise UserError(
-            f"sharpness_samples {settings.sharpness_samples} exceeds the {len(arrays.labels)} "
+            f"sharpness_samples {settings.sharpness_samples} exceeds the {len(samples)} "
             "training samples; lower it"
         )
     noise_p = settings.noise_p if settings.label_noise else 0.0
     training = TrainingSet(
-        arrays,
+        samples,
         spec,
         device,
         dtype,

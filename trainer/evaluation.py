@@ -32,7 +32,7 @@ def evaluate(model: nn.Module, test: MemorySet, world: World) -> Scores:
     # A process takes each world.size-th sample: disjoint, and complete for any number of processes.
     own = torch.arange(world.rank, len(test), world.size, device=world.device)
     for indices in own.split(EVALUATION_BATCH):
-        logits = model(test.normalise(test.images[indices]))
+        logits = model(test.images(indices))
         labels = test.labels[indices]
         totals[0] += (logits.argmax(1) == labels).sum()
         totals[1] += F.cross_entropy(logits, labels, reduction="sum")
