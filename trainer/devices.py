@@ -65,18 +65,21 @@ def leased(
 def own_gpu(gpus: Sequence[str], local: int, processes: int, store: Store | None) -> Iterator[int]:
     """The index of the GPU of process ``local`` among a run's ``processes`` on this machine.
 
-    The first process leases for all, and tells the others through ``store``; torchrun ends them
-    when it dies.
+    The first process leases for all, tells the others through ``store`` and outstays them; torchrun
+    ends them when it dies.
     """
     key = f"gpus of node {os.environ.get('GROUP_RANK', 0)}"
     if local > 0:
         assert store is not None
         yield json.loads(store.get(key))[local]
+        store.set(f"{key}: {local} is done", "")
         return
     with leased(gpus, processes) as indices:
         if store is not None:
             store.set(key, json.dumps(indices))
         yield indices[0]
+        if store is not None:
+            store.wait([f"{key}: {other} is done" for other in range(1, processes)])
 
 
 def _lease_if_free(gpus: Sequence[str], count: int, held: ExitStack) -> list[int]:
