@@ -22,6 +22,8 @@ from trainer.schedule_settings import ScheduleSettings
 from trainer.settings import setting
 from trainer.wandb_settings import WandbSettings
 
+Device = Literal["auto", "cpu", "cuda"]
+
 
 class RunSettings(WandbSettings, ScheduleSettings):
     """One training run: a configuration with one seed."""
@@ -177,7 +179,9 @@ class RunSettings(WandbSettings, ScheduleSettings):
         "run",
         science=False,
     )
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "device", "run", science=False)
+    device: Device = setting(
+        "auto", "auto: a GPU where there is one; each process needs its own", "run", science=False
+    )
     backend: Literal["auto", "gloo", "nccl"] = setting(
         "auto", "communication; auto: nccl on GPU, gloo on CPU", "run", science=False
     )

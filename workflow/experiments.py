@@ -20,7 +20,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from trainer.cli import options, read_yaml, validated
-from trainer.config import SCIENCE, RunSettings
+from trainer.config import SCIENCE, Device, RunSettings
 from trainer.errors import UserError
 from trainer.settings import Settings
 from trainer.wandb_settings import WandbMode
@@ -67,6 +67,10 @@ class Config(Settings):
     threads: int | None = Field(
         None, description="cores of each process; null: as the scale suggests", ge=1
     )
+    device: Device | None = Field(
+        None,
+        description="auto (a GPU where there is one), cpu or cuda; null: as the scale suggests",
+    )
     cifar10_source: Path | None = Field(
         None,
         description="cifar-10-python.tar.gz, or a folder with train/<class>/ and test/<class>/; "
@@ -95,7 +99,12 @@ class Execution(Settings):
     """What a scale suggests for each training run; config.yaml wins."""
 
     processes: int = Field(1, description="processes of each training run", ge=1)
-    threads: int = Field(1, description="cores of each process", ge=1)
+    threads: int | None = Field(
+        None,
+        description="cores of each process; null: all, divided among the processes at once",
+        ge=1,
+    )
+    device: Device = Field("auto", description="auto (a GPU where there is one), cpu or cuda")
     wandb: WandbMode = Field("disabled", description="copy of each run on Weights & Biases")
 
 
