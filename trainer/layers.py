@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.func import replace_all_batch_norm_modules_
 from torch.nn import functional as F
@@ -56,5 +57,6 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """
     if x.dim() != 2:
         return F.linear(x, layer.weight, layer.bias)
-    y = (layer.weight @ x.T).T
-    return y if layer.bias is None else y + layer.bias
+    if layer.bias is None:
+        return (layer.weight @ x.T).T
+    return torch.addmm(layer.bias[:, None], layer.weight, x.T).T
