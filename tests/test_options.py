@@ -191,7 +191,11 @@ def test_files_land_where_they_are_told(trained: Callable[..., Trained], tmp_pat
     run = trained(out=tmp_path / "out")
     final = {"metrics.jsonl", "model.pt", "settings.json", "provenance.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == final
-    assert {path.name for path in run.folder.iterdir()} == {"init.pt", "latest.pt"}
+    assert {path.name for path in run.folder.iterdir()} == {
+        "init.pt",
+        "latest.pt",
+        "execution.json",
+    }
     assert final < {path.name for path in trained().folder.iterdir()}
 
 

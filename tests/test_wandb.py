@@ -106,7 +106,7 @@ def assert_is_a_copy(rows: list[dict[str, Any]], folder: Path) -> None:
 def assert_has_its_files(folder: Path, *more: str) -> None:
     names = {path.name for path in folder.iterdir() if path.is_file()}
     final = {"metrics.jsonl", "model.pt", "settings.json", "provenance.json"}
-    assert names == final | {"init.pt", "latest.pt"} | set(more)
+    assert names == final | {"init.pt", "latest.pt", "execution.json"} | set(more)
 
 
 def test_an_offline_run_holds_the_metrics_line_by_line(digits: Path, tmp_path: Path) -> None:
