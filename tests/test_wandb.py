@@ -194,6 +194,7 @@ def test_a_killed_run_goes_on_as_the_same_run(
     while process.poll() is None and not (partial.exists() and partial.read_text().count("\n") > 5):
         time.sleep(0.02)
     process.send_signal(signal.SIGSTOP)
+    assert partial.exists(), "stopped too late"
 
     def logged() -> int:
         """How many rows have left the process: wandb, a process of its own, is still running."""
@@ -208,7 +209,6 @@ def test_a_killed_run_goes_on_as_the_same_run(
         time.sleep(0.1)
     process.kill()
     process.wait()
-    assert partial.exists(), "killed too late"
     name = (run / "wandb_id").read_text().split()[0]
     assert logged() >= rows >= 5
     if first == "offline":
