@@ -2,13 +2,17 @@
 SNAKEMAKE = .venv/bin/snakemake
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: figures fig1a test lint format lock schemas setup
+.PHONY: figures fig1a test bench lint format lock schemas setup
 
 figures fig1a: .venv/complete
 	$(SNAKEMAKE) $@
 
 test: .venv/complete
 	pytest -n auto --dist loadfile
+
+# Timings, on a machine that does nothing else; adds to results/bench.jsonl
+bench: .venv/complete
+	python -m bench
 
 lint: .venv/complete
 	ruff check .

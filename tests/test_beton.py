@@ -1,16 +1,20 @@
 """Our reader against FFCV's own reader and loader; damaged files."""
 
 import json
+import mmap
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import command, one_line, trainer
 from trainer.data.beton import read_beton, sidecar_path, write_betons
+from trainer.data.memory import MemorySet
 from trainer.data.prepare import read_prepared
+from trainer.data.samples import Samples
 from trainer.data.settings import BetonSettings
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
@@ -35,9 +39,32 @@ def colour(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_reading_returns_what_was_prepared_in_order(colour: Path, split: str) -> None:
     prepared, _ = read_prepared(colour / f"{split}.npz")
-    read = read_beton(colour / f"{split}.beton")
+    read = read_beton(colour / f"{split}.beton").arrays()
     assert np.array_equal(read.images, prepared.images)
     assert np.array_equal(read.labels, prepared.labels)
+
+
+def test_the_pixels_stay_in_the_file_and_no_write_reaches_it(colour: Path) -> None:
+    path = colour / "train.beton"
+    before, samples = path.read_bytes(), read_beton(path)
+    assert isinstance(samples.content.base, mmap.mmap)
+    assert samples.content.nbytes == len(before)
+    samples.content[:] = 0
+    assert path.read_bytes() == before
+
+
+def test_images_are_gathered_from_the_pages_as_they_lie(colour: Path) -> None:
+    prepared, _ = read_prepared(colour / "train.npz")
+    samples, spec = read_beton(colour / "train.beton"), DATASETS["cifar10"]
+    assert len(np.unique(np.diff(samples.starts))) > 1  # gaps
+    indices = torch.tensor([[1499, 0, 700], [3, 3, 682]])
+    device = torch.device("cpu")
+    mapped = MemorySet(samples, spec, device, torch.float32)
+    copied = MemorySet(Samples.of(prepared), spec, device, torch.float32)
+    assert torch.equal(mapped.images(indices), copied.images(indices))
+    mean, std = 255 * np.array(spec.mean), 255 * np.array(spec.std)
+    wanted = np.moveaxis((prepared.images[indices.numpy()] - mean) / std, -1, -3)
+    np.testing.assert_allclose(mapped.images(indices).numpy(), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_ffcvs_reader_finds_the_same_header_and_labels(digits: Path, colour: Path) -> None:
@@ -66,7 +93,7 @@ def test_ffcvs_loader_decodes_the_same_images(colour: Path) -> None:
         pipelines={"image": [SimpleRGBImageDecoder()], "label": [IntDecoder()]},
     )
     batches = [(images.copy(), labels.copy()) for images, labels in loader]
-    ours = read_beton(path)
+    ours = read_beton(path).arrays()
     assert np.array_equal(np.concatenate([images for images, _ in batches]), ours.images)
     assert np.array_equal(np.concatenate([labels for _, labels in batches]).ravel(), ours.labels)
 

@@ -1,5 +1,7 @@
 """The client bank against K plain copies of the model."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,17 @@ from torch import Tensor, nn
 
 from bench.reference import local_sgd
 from trainer.averaging import Averaging
-from trainer.clients import SGD, ClientBank, assign, mean, undecayed_names
+from trainer.clients import ClientBank, Plan
 from trainer.data.memory import Batch
 from trainer.data.specs import DATASETS
 from trainer.models import build
+from trainer.optimizer import SGD, undecayed_names
 from trainer.processes import World
 
 K, B_LOC, ROUNDS = 4, 6, [3, 3, 2]
+SERIAL = Plan("serial")
+REPLICAS = [SERIAL, Plan("vectorized", K), Plan("vectorized", 3)]
+FUSED = [Plan("fused", 1), Plan("fused", 3), Plan("fused", K)]
 DIGITS = DATASETS["digits"]
 WORLD = World(0, 1, torch.device("cpu"))
 
@@ -38,19 +44,21 @@ def lr(step: int) -> float:
     return 0.1 + 0.02 * step
 
 
-def trained_by_bank(model: nn.Module, optimizer: SGD, execution: str) -> Tensor:
-    bank = ClientBank(model, K, optimizer, execution)
+def trained_by_bank(
+    model: nn.Module, optimizer: SGD, plan: Plan, rounds: list[int] | None = None
+) -> Tensor:
+    bank = ClientBank(model, K, optimizer, plan)
     average = Averaging(bank, WORLD)
     steps = iter(enumerate(batches()))
-    for count in ROUNDS:
+    for count in rounds or ROUNDS:
         for _ in range(count):
             step, (images, labels) = next(steps)
             bank.step(batch(images, labels), lr(step))
         average()
-    return mean(bank.parameters, torch.empty(bank.size, dtype=torch.float64))
+    return bank.parameters.mean(torch.empty(bank.parameters.size, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("execution", ["vectorized", "serial"])
+@pytest.mark.parametrize("plan", REPLICAS, ids=str)
 @pytest.mark.parametrize("name", ["mlp", "cnn", "cnn_bn"])
 @pytest.mark.parametrize(
     "optimizer",
@@ -61,7 +69,7 @@ def trained_by_bank(model: nn.Module, optimizer: SGD, execution: str) -> Tensor:
         SGD(weight_decay=0.01, momentum=0.9, nesterov=True),
     ],
 )
-def test_rounds_equal_a_loop_over_plain_copies(name: str, optimizer: SGD, execution: str) -> None:
+def test_rounds_equal_a_loop_over_plain_copies(name: str, optimizer: SGD, plan: Plan) -> None:
     model = build(name, DIGITS, seed=5).double()
     expected = local_sgd(
         model,
@@ -74,16 +82,16 @@ def test_rounds_equal_a_loop_over_plain_copies(name: str, optimizer: SGD, execut
         momentum=optimizer.momentum,
         nesterov=optimizer.nesterov,
     )
-    got = trained_by_bank(build(name, DIGITS, seed=5).double(), optimizer, execution)
+    got = trained_by_bank(build(name, DIGITS, seed=5).double(), optimizer, plan)
     wanted = nn.utils.parameters_to_vector(expected.parameters())
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("execution", ["vectorized", "serial"])
-def test_one_local_step_equals_sgd_with_the_whole_batch(execution: str) -> None:
+@pytest.mark.parametrize("plan", REPLICAS + FUSED, ids=str)
+def test_one_local_step_equals_sgd_with_the_whole_batch(plan: Plan) -> None:
     """H = 1 without BatchNorm and momentum is SGD with batch size B = K · B_loc."""
     model = build("cnn", DIGITS, seed=1).double()
-    bank = ClientBank(build("cnn", DIGITS, seed=1).double(), K, SGD(weight_decay=0.01), execution)
+    bank = ClientBank(build("cnn", DIGITS, seed=1).double(), K, SGD(weight_decay=0.01), plan)
     average = Averaging(bank, WORLD)
     sgd = torch.optim.SGD(model.parameters(), lr=0.3, weight_decay=0.01)
     for images, labels in batches():
@@ -93,39 +101,92 @@ def test_one_local_step_equals_sgd_with_the_whole_batch(execution: str) -> None:
         nn.functional.cross_entropy(model(images.flatten(0, 1)), labels.flatten()).backward()
         sgd.step()
     wanted = nn.utils.parameters_to_vector(model.parameters())
-    flat = mean(bank.parameters, torch.empty(bank.size, dtype=torch.float64))
+    flat = bank.parameters.mean(torch.empty(bank.parameters.size, dtype=torch.float64))
     torch.testing.assert_close(flat, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("plan", FUSED, ids=str)
+@pytest.mark.parametrize("name", ["mlp", "cnn_bn"])
+@pytest.mark.parametrize(
+    "optimizer", [SGD(weight_decay=0.01), SGD(weight_decay=0.1, momentum=0.9, nesterov=True)]
+)
+def test_one_replica_equals_a_loop_over_plain_copies(name: str, optimizer: SGD, plan: Plan) -> None:
+    """Where every round has one step, even if each client keeps its momentum."""
+    rounds = [1] * sum(ROUNDS)
+    expected = local_sgd(
+        build(name, DIGITS, seed=5).double(),
+        batches(),
+        rounds,
+        K,
+        lr,
+        weight_decay=optimizer.weight_decay,
+        momentum=optimizer.momentum,
+        nesterov=optimizer.nesterov,
+    )
+    got = trained_by_bank(build(name, DIGITS, seed=5).double(), optimizer, plan, rounds)
+    wanted = nn.utils.parameters_to_vector(expected.parameters())
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_a_bank_goes_on_by_another_plan() -> None:
+    """From H = 1 to H = 3 and back, as post-local SGD does at the switch."""
+    expected = local_sgd(
+        build("cnn_bn", DIGITS, seed=5).double(), batches(), [1, 1, 3, 1, 1, 1], K, lr
+    )
+    bank = ClientBank(build("cnn_bn", DIGITS, seed=5).double(), K, SGD(), SERIAL)
+    average = Averaging(bank, WORLD)
+    for step, (images, labels) in enumerate(batches()):
+        if step not in (3, 4):
+            bank.execute(REPLICAS[1] if step == 2 else FUSED[1])
+        bank.step(batch(images, labels), lr(step))
+        if step not in (2, 3):
+            average()
+    got = bank.parameters.mean(torch.empty(bank.parameters.size, dtype=torch.float64))
+    wanted = nn.utils.parameters_to_vector(expected.parameters())
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_losses_are_those_of_each_client_before_its_step() -> None:
     model = build("mlp", DIGITS, seed=2).double()
     images, labels = batches()[0]
     expected = [nn.functional.cross_entropy(model(images[k]), labels[k]) for k in range(K)]
-    for execution in ("vectorized", "serial"):
-        bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), execution)
+    for plan in REPLICAS + FUSED:
+        bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), plan)
         losses = bank.step(batch(images, labels), 0.1)
         torch.testing.assert_close(losses, torch.stack(expected).detach())
 
 
 def test_clients_differ_between_averagings_and_agree_after() -> None:
-    bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), "serial")
+    bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), SERIAL)
     images, labels = batches()[0]
     bank.step(batch(images, labels), 0.1)
-    first = next(iter(bank.parameters.values()))
+    first = next(iter(bank.parameters.tensors.values()))
     assert not torch.equal(first[0], first[1])
     Averaging(bank, WORLD)()
-    assert all(torch.equal(p[0], p[k]) for p in bank.parameters.values() for k in range(K))
+    assert all(torch.equal(p[0], p[k]) for p in bank.parameters.tensors.values() for k in range(K))
 
 
 def test_a_bank_holds_what_it_was_assigned_and_exports_it() -> None:
     source = build("cnn_bn", DIGITS, seed=8)
     flat = nn.utils.parameters_to_vector(source.parameters()).detach()
-    bank = ClientBank(build("cnn_bn", DIGITS, seed=9), K, SGD(), "serial")
-    assign(bank.parameters, flat)
+    bank = ClientBank(build("cnn_bn", DIGITS, seed=9), K, SGD(), SERIAL)
+    bank.parameters.assign(flat)
     target = build("cnn_bn", DIGITS, seed=10)
     bank.export(target)
     assert torch.equal(nn.utils.parameters_to_vector(target.parameters()), flat)
-    assert bank.size == flat.numel()
+    assert bank.parameters.size == flat.numel()
+
+
+def test_measuring_activations_keeps_none_of_them() -> None:
+    seen = []
+    tanh = nn.Tanh()  # saves its own result, which a hook that returns it would tie into a cycle
+    tanh.register_forward_hook(lambda layer, inputs, output: seen.append(weakref.ref(output)))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), tanh).double()
+    images, labels = batches()[0]
+    needed = ClientBank(model, K, SGD(), SERIAL).activation_bytes(batch(images, labels))
+    # The results of tanh and of log-softmax, and the loss's total weight, of one client
+    assert needed == (2 * B_LOC * 10 + 1) * 8
+    assert [reference() for reference in seen] == [None]
 
 
 def test_group_weight_spares_norm_layers_and_biases_only() -> None:
@@ -143,12 +204,13 @@ def test_a_clients_dropout_is_drawn_from_its_own_seed() -> None:
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).double()
 
     images, labels = batches()[0]
-    bank = ClientBank(model(), K, SGD(), "serial", stochastic=True)
+    bank = ClientBank(model(), K, SGD(), SERIAL, stochastic=True)
     got = bank.step(batch(images, labels, first_seed=40), 0.1)
     plain = model().train()
     for k in reversed(range(K)):
         torch.manual_seed(40 + k)
-        assert got[k].item() == nn.functional.cross_entropy(plain(images[k]), labels[k]).item()
+        expected = nn.functional.cross_entropy(plain(images[k]), labels[k])
+        torch.testing.assert_close(got[k], expected.detach(), rtol=1e-12, atol=0)
 
 
 def test_bfloat16_rounds_the_forward_passes_alone() -> None:
@@ -159,14 +221,30 @@ def test_bfloat16_rounds_the_forward_passes_alone() -> None:
         logits = plain(images[1])
     expected = nn.functional.cross_entropy(logits.float(), labels[1])
     exact = nn.functional.cross_entropy(plain(images[1]), labels[1])
-    bank = ClientBank(build("cnn_bn", DIGITS, seed=2), K, SGD(), "serial", autocast=torch.bfloat16)
+    bank = ClientBank(build("cnn_bn", DIGITS, seed=2), K, SGD(), SERIAL, autocast=torch.bfloat16)
     loss = bank.step(batch(images, labels), 0.1)[1]
-    assert loss == expected
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-6, atol=0)
     assert 1e-4 < abs(exact - expected) < 0.1
-    assert {p.dtype for p in bank.parameters.values()} == {torch.float32}
+    assert {p.dtype for p in bank.parameters.tensors.values()} == {torch.float32}
 
 
 def test_group_weight_spares_the_biases_of_attention() -> None:
     spared = undecayed_names(nn.TransformerEncoderLayer(8, 2))
     assert {"self_attn.in_proj_bias", "self_attn.out_proj.bias", "norm1.weight"} <= set(spared)
     assert "self_attn.in_proj_weight" not in spared
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", [SERIAL, Plan("vectorized", K), Plan("fused", 3)], ids=str)
+def test_compiled_passes_compute_the_same(plan: Plan) -> None:
+    def trained(compiled: bool) -> Tensor:
+        bank = ClientBank(
+            build("cnn_bn", DIGITS, seed=5).double(), K, SGD(), plan, compiled=compiled
+        )
+        average = Averaging(bank, WORLD)
+        for images, labels in batches()[:3]:
+            bank.step(batch(images, labels), 0.1)
+            average()
+        return bank.parameters.mean(torch.empty(bank.parameters.size, dtype=torch.float64))
+
+    torch.testing.assert_close(trained(True), trained(False), rtol=1e-10, atol=1e-12)

@@ -2,33 +2,37 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torchvision.transforms import functional as TF
 
-from trainer.data.augment import crop_windows, random_views, take
+from trainer.data.augment import Views, crop_and_flip, random_views
 from trainer.data.loading import in_order
 from trainer.data.memory import BLOCK_BYTES, Batch, MemorySet, TrainingSet
 from trainer.data.prepare import Arrays
-from trainer.data.specs import DATASETS
+from trainer.data.samples import Samples
+from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.sampling import Purpose, Sampler, generator, label_offsets
 
 CPU = torch.device("cpu")
 CIFAR10, DIGITS = DATASETS["cifar10"], DATASETS["digits"]
 
 
-def arrays(n: int = 40, spec: object = CIFAR10) -> Arrays:
+def arrays(n: int = 40, spec: DatasetSpec = CIFAR10) -> Arrays:
     draw = np.random.default_rng(0)
-    shape = (n, spec.image_size, spec.image_size, spec.channels)  # type: ignore[attr-defined]
+    shape = (n, spec.image_size, spec.image_size, spec.channels)
     images = draw.integers(0, 256, shape, np.uint8)
     return Arrays(images, draw.integers(0, 10, n).astype(np.int64))
 
 
 def training_set(augmented: bool = True, noise_p: float = 0.0, workers: int = 0) -> TrainingSet:
     options = {"augmented": augmented, "noise_p": noise_p, "workers": workers}
-    return TrainingSet(arrays(), CIFAR10, CPU, torch.float32, **options)  # type: ignore[arg-type]
+    return TrainingSet(Samples.of(arrays()), CIFAR10, CPU, torch.float32, **options)  # type: ignore[arg-type]
 
 
 SAMPLER = Sampler(seed=4, num_samples=40, num_clients=4, batch_size=2, steps_per_epoch=5)
@@ -39,17 +43,41 @@ def first(count: int, clients: range, start: int = 0, **options: object) -> list
     return [next(batches) for _ in range(count)]
 
 
-def test_crop_and_flip_are_torchvisions() -> None:
-    images = torch.from_numpy(arrays().images.transpose(0, 3, 1, 2).copy())
-    indices = np.array([[0, 7], [7, 39]])
-    views = random_views(np.random.default_rng(3), indices.shape, CIFAR10)
-    got = take(crop_windows(images, CIFAR10.padding), indices, views)
-    for i in np.ndindex(indices.shape):
-        padded = TF.pad(images[indices[i]], [4])
-        wanted = TF.crop(padded, int(views.rows[i]), int(views.columns[i]), 32, 32)
+def plain(images: NDArray[np.uint8], spec: DatasetSpec, dtype: torch.dtype) -> Tensor:
+    """(…, H, W, C) as (…, C, H, W), each channel normalised by itself."""
+    channels = [
+        (torch.from_numpy(images[..., c]).to(dtype) - 255 * torch.tensor(mean, dtype=dtype))
+        / (255 * torch.tensor(std, dtype=dtype))
+        for c, (mean, std) in enumerate(zip(spec.mean, spec.std, strict=True))
+    ]
+    return torch.stack(channels, -3)
+
+
+@pytest.mark.parametrize("spec", [CIFAR10, replace(DIGITS, flip=True)])
+@pytest.mark.parametrize("seed", range(5))
+def test_crop_and_flip_are_torchvisions(spec: DatasetSpec, seed: int) -> None:
+    images = torch.from_numpy(arrays(12, spec).images).view(
+        3, 4, *arrays(12, spec).images.shape[1:]
+    )
+    views = random_views(np.random.default_rng(seed), (3, 4), spec)
+    got = crop_and_flip(images, views, spec.padding)
+    assert 0 < views.mirrored.sum() < 12
+    assert got.is_contiguous()
+    for i in np.ndindex(3, 4):
+        padded = TF.pad(images[i].movedim(-1, 0), [spec.padding])
+        top, left = int(views.rows[i]), int(views.columns[i])
+        wanted = TF.crop(padded, top, left, spec.image_size, spec.image_size)
         if views.mirrored[i]:
             wanted = TF.hflip(wanted)
-        assert torch.equal(got[i], wanted)
+        assert torch.equal(got[i].movedim(-1, 0), wanted)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_all_or_none_may_be_mirrored(mirrored: bool) -> None:
+    images = torch.from_numpy(arrays().images)
+    centre = np.full(40, 4)
+    got = crop_and_flip(images, Views(centre, centre, np.full(40, mirrored)), 4)
+    assert torch.equal(got, images.flip(2) if mirrored else images)
 
 
 def test_crops_reach_every_offset_equally_and_half_are_mirrored() -> None:
@@ -63,9 +91,41 @@ def test_crops_reach_every_offset_equally_and_half_are_mirrored() -> None:
 
 
 def test_normalisation_is_torchvisions() -> None:
-    data = MemorySet(arrays(), CIFAR10, CPU, torch.float32)
-    wanted = TF.normalize(data.images / 255, list(CIFAR10.mean), list(CIFAR10.std))
-    torch.testing.assert_close(data.normalise(data.images), wanted, rtol=1e-5, atol=1e-5)
+    data = MemorySet(Samples.of(arrays()), CIFAR10, CPU, torch.float32)
+    images = torch.from_numpy(arrays().images).movedim(-1, 1)
+    wanted = TF.normalize(images / 255, list(CIFAR10.mean), list(CIFAR10.std))
+    torch.testing.assert_close(data.images(torch.arange(40)), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spec", [CIFAR10, DIGITS])
+def test_normalisation_is_the_formula_to_the_last_bit(
+    spec: DatasetSpec, dtype: torch.dtype
+) -> None:
+    data = MemorySet(Samples.of(arrays(40, spec)), spec, CPU, dtype)
+    indices = torch.tensor([[3, 39, 3], [0, 1, 2]])
+    wanted = plain(arrays(40, spec).images[indices.numpy()], spec, dtype)
+    assert torch.equal(data.images(indices), wanted)
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_images_are_in_memory_channels_last(augmented: bool) -> None:
+    data = training_set(augmented)
+    for batch in first(6, range(1, 3), augmented=augmented):
+        assert batch.images.shape == (2, 2, 3, 32, 32)
+        for images in batch.images:
+            assert images.is_contiguous(memory_format=torch.channels_last)
+    assert data.images(torch.arange(7)).is_contiguous(memory_format=torch.channels_last)
+    for images in data.batchnorm_images(0, 0, 3, 5, slice(0, 3)):
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_subset_shares_the_pixels() -> None:
+    indices = np.array([5, 3, 39])
+    whole, part = Samples.of(arrays()), Samples.of(arrays()).subset(indices)
+    assert np.array_equal(part.arrays().images, arrays().images[indices])
+    assert np.array_equal(part.labels, arrays().labels[indices])
+    assert np.shares_memory(whole.subset(indices).content, whole.content)
 
 
 def test_the_digits_mean_and_deviation_are_those_of_the_data() -> None:
@@ -78,11 +138,10 @@ def test_the_digits_mean_and_deviation_are_those_of_the_data() -> None:
 
 def test_each_client_gets_the_samples_that_the_sampler_deals_it() -> None:
     data, steps = arrays(), first(10, range(4), augmented=False)
-    plain = MemorySet(data, CIFAR10, CPU, torch.float32)
     for step, batch in enumerate(steps):
         indices = SAMPLER.epoch(2 + step // 5)[step % 5]
         assert torch.equal(batch.labels, torch.from_numpy(data.labels[indices]))
-        assert torch.equal(batch.images, plain.normalise(plain.images[torch.from_numpy(indices)]))
+        assert torch.equal(batch.images, plain(data.images[indices], CIFAR10, torch.float32))
 
 
 @pytest.mark.parametrize("noise_p", [0.0, 0.4])

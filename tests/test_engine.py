@@ -49,8 +49,9 @@ def test_models_are_saved_at_the_start_at_decays_and_as_often_as_asked(
 ) -> None:
     """Rounds end at steps 3, 6, 7 and 12, 17, 21, of 7 steps an epoch from epoch 0 on."""
     often = settings(
-        digits, model="cnn_bn", log_pth=tmp_path / "often", save_freq1=2, eval_freq1=9, save_freq2=3
-    )
+        digits, model="cnn_bn", log_pth=tmp_path / "often", clients="serial",
+        save_freq1=2, eval_freq1=9, save_freq2=3,
+    )  # fmt: skip
     train(often, WORLD)
     names = {path.name for path in (tmp_path / "often").iterdir()}
     assert {name for name in names if name.endswith(".pt")} == {
@@ -62,7 +63,8 @@ def test_models_are_saved_at_the_start_at_decays_and_as_often_as_asked(
     for name in ("epoch=3_round=6.pt", "latest.pt"):
         assert same(saved[name], saved["model.pt"])
     # A run that ends after 7 steps ends with the model of the decay, BatchNorm included.
-    train(settings(digits, model="cnn_bn", log_pth=tmp_path / "one", epochs=1, decay1=None), WORLD)
+    short = often.model_copy(update={"log_pth": tmp_path / "one", "epochs": 1, "decay1": None})
+    train(short, WORLD)
     assert same(saved["phase_epoch=1.pt"], state(tmp_path / "one" / "model.pt"))
     assert not same(saved["epoch=0.857143_round=2.pt"], saved["phase_epoch=1.pt"])
     rare = often.model_copy(update={"save_freq1": None, "save_freq2": None, "log_pth": tmp_path})

@@ -5,14 +5,15 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.checkpoint import load_model, save_model
 from trainer.data.memory import MemorySet, TrainingSet
 from trainer.data.prepare import Arrays
+from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
-from trainer.evaluation import evaluate, reestimate_batchnorm
+from trainer.evaluation import Evaluator, reestimate_batchnorm
 from trainer.models import build
 from trainer.processes import World
 
@@ -21,25 +22,50 @@ DIGITS = DATASETS["digits"]
 WORLD = World(0, 1, CPU)
 
 
-def arrays(n: int) -> Arrays:
+def samples(n: int) -> Samples:
     draw = np.random.default_rng(1)
     images = draw.integers(0, 241, (n, 8, 8, 1), np.uint8)
-    return Arrays(images, draw.integers(0, 10, n).astype(np.int64))
+    return Samples.of(Arrays(images, draw.integers(0, 10, n).astype(np.int64)))
 
 
-def test_scores_are_over_every_sample_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.evaluation.EVALUATION_BATCH", 7)  # a last batch of another size
-    data = MemorySet(arrays(53), DIGITS, CPU, torch.float64)
+class SmallMemory(nn.Module):
+    """Runs out of memory with more than ``most`` images at a time."""
+
+    def __init__(self, model: nn.Module, most: int) -> None:
+        super().__init__()
+        self.model = model
+        self.most = most
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError
+        logits: Tensor = self.model(images)
+        return logits
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000])
+def test_scores_are_over_every_sample_once(most: int) -> None:
+    """In batches that fit; the last is of another size."""
+    data = MemorySet(samples(253), DIGITS, CPU, torch.float64)
     model = build("cnn_bn", DIGITS, seed=0).double().eval()
-    logits = model(data.normalise(data.images))
-    scores = evaluate(model, data, WORLD)
-    assert scores.accuracy == (logits.argmax(1) == data.labels).double().mean().item()
-    expected = nn.functional.cross_entropy(logits, data.labels).item()
-    assert scores.loss == pytest.approx(expected, rel=1e-12)
+    logits = model(data.images(torch.arange(253)))
+    evaluate = Evaluator(data, WORLD)
+    for _ in range(2):
+        scores = evaluate(SmallMemory(model, most))
+        assert scores.accuracy == (logits.argmax(1) == data.labels).double().mean().item()
+        expected = nn.functional.cross_entropy(logits, data.labels).item()
+        assert scores.loss == pytest.approx(expected, rel=1e-12)
+    assert evaluate.batch_size <= most < 2 * evaluate.batch_size or most == 1000
+
+
+def test_a_model_too_large_for_one_image_is_an_error() -> None:
+    data = MemorySet(samples(5), DIGITS, CPU, torch.float64)
+    with pytest.raises(torch.OutOfMemoryError):
+        Evaluator(data, WORLD)(SmallMemory(nn.Flatten(), 0))
 
 
 def test_batchnorm_statistics_are_the_mean_over_the_batches() -> None:
-    training = TrainingSet(arrays(60), DIGITS, CPU, torch.float64, augmented=True, noise_p=0)
+    training = TrainingSet(samples(60), DIGITS, CPU, torch.float64, augmented=True, noise_p=0)
     model = build("cnn_bn", DIGITS, seed=0).double()
     reference = copy.deepcopy(model)
     options = {"seed": 3, "step": 11, "num_batches": 5, "batch_size": 8}
@@ -60,7 +86,7 @@ def test_batchnorm_statistics_are_the_mean_over_the_batches() -> None:
 
 
 def test_batchnorm_reestimation_changes_no_parameter() -> None:
-    training = TrainingSet(arrays(60), DIGITS, CPU, torch.float32, augmented=False, noise_p=0)
+    training = TrainingSet(samples(60), DIGITS, CPU, torch.float32, augmented=False, noise_p=0)
     model = build("cnn_bn", DIGITS, seed=0)
     before = nn.utils.parameters_to_vector(model.parameters()).clone()
     reestimate_batchnorm(model, training, WORLD, seed=0, step=0, num_batches=2, batch_size=8)

@@ -101,7 +101,7 @@ def test_nw_threads_gather_the_same_batches(trained: Callable[..., Trained]) -> 
 @covers("aug")
 def test_aug_shifts_images(digits: Path) -> None:
     raw = load_data(configured(digits), WORLD.device)[0]
-    known = raw.normalise(raw.images).flatten(1)
+    known = raw.images(torch.arange(len(raw))).flatten(1)
 
     def unchanged(images: Tensor) -> float:
         same = (images.flatten(0, 1).flatten(1)[:, None] == known).all(-1).any(1)
@@ -167,12 +167,30 @@ def test_clients_are_executed_as_told(
     import trainer.clients
 
     calls, vmap = [], trainer.clients.vmap
-    monkeypatch.setattr("trainer.clients.vmap", lambda f: calls.append(f) or vmap(f))
+
+    def counting(function: Callable[..., object]) -> Callable[..., object]:
+        together = vmap(function)
+        return lambda *given: calls.append(given) or together(*given)
+
+    monkeypatch.setattr("trainer.clients.vmap", counting)
     serial = trained(clients="serial")
     assert not calls
     vectorized = trained(clients="vectorized")
     assert len(calls) == 20
     assert_same_metrics(serial.metrics, vectorized.metrics)
+
+
+@pytest.mark.slow
+@covers("compile")
+def test_a_compiled_run_is_the_same_run(trained: Callable[..., Trained]) -> None:
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    plain = trained()
+    assert not counters["stats"]["calls_captured"]
+    compiled = trained(compile=True)
+    assert counters["stats"]["calls_captured"]
+    assert_same_metrics(plain.metrics, compiled.metrics)
 
 
 # Run
@@ -191,7 +209,11 @@ def test_files_land_where_they_are_told(trained: Callable[..., Trained], tmp_pat
     run = trained(out=tmp_path / "out")
     final = {"metrics.jsonl", "model.pt", "settings.json", "provenance.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == final
-    assert {path.name for path in run.folder.iterdir()} == {"init.pt", "latest.pt"}
+    assert {path.name for path in run.folder.iterdir()} == {
+        "init.pt",
+        "latest.pt",
+        "execution.json",
+    }
     assert final < {path.name for path in trained().folder.iterdir()}
 
 

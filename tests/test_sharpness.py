@@ -8,6 +8,7 @@ from torch.func import functional_call, jacrev
 
 from trainer.data.memory import MemorySet
 from trainer.data.prepare import Arrays
+from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
 from trainer.models import build
 from trainer.sharpness import sharpness
@@ -18,8 +19,8 @@ DIGITS = DATASETS["digits"]
 def data(dtype: torch.dtype) -> MemorySet:
     draw = np.random.default_rng(0)
     images = draw.integers(0, 241, (60, 8, 8, 1), np.uint8)
-    arrays = Arrays(images, draw.integers(0, 10, 60).astype(np.int64))
-    return MemorySet(arrays, DIGITS, torch.device("cpu"), dtype)
+    samples = Samples.of(Arrays(images, draw.integers(0, 10, 60).astype(np.int64)))
+    return MemorySet(samples, DIGITS, torch.device("cpu"), dtype)
 
 
 def small(dtype: torch.dtype) -> nn.Module:
@@ -30,7 +31,7 @@ def small(dtype: torch.dtype) -> nn.Module:
 
 def full_hessian(model: nn.Module, training: MemorySet, samples: int) -> torch.Tensor:
     vector = nn.utils.parameters_to_vector(model.parameters()).detach()
-    images = training.normalise(training.images[:samples])
+    images = training.images(torch.arange(samples))
 
     def loss(flat: torch.Tensor) -> torch.Tensor:
         parts, start = {}, 0

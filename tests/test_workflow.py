@@ -173,6 +173,8 @@ def test_a_changed_colour_trains_nothing(edited: Path) -> None:
 
 def test_a_changed_execution_repeats_nothing(edited: Path) -> None:
     edit(edited / "config.yaml", "processes: null", "processes: 2")
+    edit(edited / "config.yaml", "threads: null", "threads: 2")
+    edit(edited / "config.yaml", "device: null", "device: cpu")
     assert planned(edited, "fig1a") == Counter()
 
 
@@ -248,6 +250,7 @@ def refused(folder: Path, *arguments: object) -> str:
         ("config.yaml", "scale: laptop", "scale: desk", ["'desk'", "laptop, paper, workstation"]),
         ("config.yaml", "processes: null", "processes: 3", ["3 processes", "K = 4"]),
         ("config.yaml", "threads: null", "threads: 0", ["threads", "greater than"]),
+        ("config.yaml", "device: null", "device: gpu", ["device", "'cuda'", "'gpu'"]),
         ("config.yaml", "  width: 5.5", "  widht: 5.5", ["plot.widht"]),
         ("config.yaml", "wandb: null", "wandb: ofline", ["wandb", "'offline'", "'ofline'"]),
         ("experiments/laptop.yaml", "step1: 6", "stp1: 6", ["fig1a.runs[1]", "did you mean step1"]),

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from trainer.checkpoint import load_model
-from trainer.clients import SGD, ClientBank
+from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
 from trainer.data.beton import read_beton
-from trainer.data.memory import MemorySet, TrainingSet, subset
+from trainer.data.memory import MemorySet, TrainingSet
 from trainer.data.specs import DATASETS
 from trainer.download import DownloadSettings, download, is_url
 from trainer.errors import UserError
 from trainer.models import build, model_spec
+from trainer.optimizer import SGD
 from trainer.sampling import Sampler, train_subset
 
 # Of parameters and images; bf16 is mixed precision.
@@ -27,29 +30,29 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
     spec = DATASETS[settings.dataset]
     dtype = DTYPES[settings.precision]
     train_pth, val_pth = settings.betons
-    arrays, test = read_beton(train_pth), read_beton(val_pth)
+    samples, test = read_beton(train_pth), read_beton(val_pth)
     shape = (spec.image_size, spec.image_size, spec.channels)
-    for path, split in ((train_pth, arrays), (val_pth, test)):
-        if split.images.shape[1:] != shape:
+    for path, split in ((train_pth, samples), (val_pth, test)):
+        if split.shape != shape:
             raise UserError(
-                f"{path}: images of shape {split.images.shape[1:]}, dataset {settings.dataset} "
+                f"{path}: images of shape {split.shape}, dataset {settings.dataset} "
                 f"has {shape}; check dataset and the path"
             )
     if settings.train_subset is not None:
-        available = len(arrays.labels)
+        available = len(samples)
         if settings.train_subset > available:
             raise UserError(
                 f"train_subset {settings.train_subset} exceeds the {available} training samples"
             )
-        arrays = subset(arrays, train_subset(settings.seed, available, settings.train_subset))
-    if settings.sharpness and settings.sharpness_samples > len(arrays.labels):
+        samples = samples.subset(train_subset(settings.seed, available, settings.train_subset))
+    if settings.sharpness and settings.sharpness_samples > len(samples):
         raise UserError(
-            f"sharpness_samples {settings.sharpness_samples} exceeds the {len(arrays.labels)} "
+            f"sharpness_samples {settings.sharpness_samples} exceeds the {len(samples)} "
             "training samples; lower it"
         )
     noise_p = settings.noise_p if settings.label_noise else 0.0
     training = TrainingSet(
-        arrays,
+        samples,
         spec,
         device,
         dtype,
@@ -104,7 +107,12 @@ def initial_model(settings: RunSettings) -> nn.Module:
     return model
 
 
-def make_bank(settings: RunSettings, num_clients: int, device: torch.device) -> ClientBank:
+def make_bank(
+    settings: RunSettings, num_clients: int, plan: Plan, device: torch.device
+) -> ClientBank:
+    """Raises UserError where ``compile`` is asked for and there is nothing to compile with."""
+    if settings.compile and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        raise UserError("compile 1 needs a C++ compiler: install g++, or set compile 0")
     template = _build(settings)
     optimizer = SGD(
         weight_decay=settings.wd,
@@ -112,17 +120,14 @@ def make_bank(settings: RunSettings, num_clients: int, device: torch.device) -> 
         momentum=settings.momentum,
         nesterov=settings.nesterov,
     )
-    template = template.to(device, DTYPES[settings.precision])
-    mixed = settings.precision == "bf16"
-    automatic = "serial" if mixed else model_spec(settings.model).execution
-    execution = automatic if settings.clients == "auto" else settings.clients
     return ClientBank(
-        template,
+        template.to(device, DTYPES[settings.precision]),
         num_clients,
         optimizer,
-        execution,
+        plan,
         stochastic=model_spec(settings.model).stochastic,
-        autocast=torch.bfloat16 if mixed else None,
+        autocast=torch.bfloat16 if settings.precision == "bf16" else None,
+        compiled=settings.compile,
     )
 
 

@@ -10,8 +10,9 @@ from typing import Literal
 
 import torch
 
-from trainer.clients import ClientBank, Stack, assign, mean
+from trainer.clients import ClientBank
 from trainer.processes import World
+from trainer.stack import Stack
 
 MomentumPolicy = Literal["keep", "average", "reset"]
 
@@ -24,11 +25,10 @@ class Averaging:
     """
 
     def __init__(self, bank: ClientBank, world: World, momentum: MomentumPolicy = "keep") -> None:
-        some = next(iter(bank.parameters.values()))
         self._bank = bank
         self._world = world
         self._momentum = momentum
-        self._buffer = torch.empty(bank.size, dtype=some.dtype, device=some.device)
+        self._buffer = bank.parameters.memory.new_empty(bank.parameters.size)
 
     @property
     def bytes(self) -> int:
@@ -42,11 +42,16 @@ class Averaging:
         if self._momentum == "average":
             self._average(self._bank.momentum)
         elif self._momentum == "reset":
-            for buffer in self._bank.momentum.values():
-                buffer.zero_()
+            self._bank.momentum.memory.zero_()
 
+    @torch.no_grad()
     def _average(self, stack: Stack) -> None:
-        mean(stack, out=self._buffer)
-        self._world.sum_(self._buffer)
-        self._buffer /= self._world.size
-        assign(stack, self._buffer)
+        """A single replica is averaged where it lies."""
+        alone = stack.replicas == 1
+        if alone and self._world.size == 1:
+            return  # it is its own mean
+        flat = stack.memory if alone else stack.mean(out=self._buffer)
+        self._world.sum_(flat)
+        flat /= self._world.size
+        if not alone:
+            stack.assign(flat)

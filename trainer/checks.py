@@ -85,17 +85,21 @@ def bn_is_the_models(s: RunSettings) -> str | None:
     return None
 
 
-def clients_can_be_vectorized(s: RunSettings) -> str | None:
-    if s.clients != "vectorized":
+def clients_can_be_computed_together(s: RunSettings) -> str | None:
+    if s.clients in ("auto", "serial"):
         return None
-    if s.precision == "bf16":  # autocast does not reach inside vmap
-        return "precision bf16 needs clients one after the other; set clients serial"
-    if not model_spec(s.model).stochastic:
-        return None
-    return (
-        f"clients vectorized would draw model {s.model}'s dropout for all clients of a process at "
-        "once, so that the run depended on the processes; set clients serial"
-    )
+    if model_spec(s.model).stochastic:
+        return (
+            f"clients {s.clients} would draw model {s.model}'s dropout for several clients at "
+            "once, so that the run depended on the processes; set clients serial"
+        )
+    if s.clients == "vectorized" and s.precision == "bf16":  # autocast does not reach inside vmap
+        return "precision bf16 needs clients serial (or fused, for H = 1); set clients auto"
+    longest = max(phase.local_steps for phase in s.phases)
+    if s.clients == "fused" and (s.h_rule != "constant" or longest > 1):
+        h = f"H is {longest}" if s.h_rule == "constant" else f"h_rule {s.h_rule} raises H"
+        return f"clients fused is for runs of H = 1 throughout, here {h}; set clients auto"
+    return None
 
 
 def groups_divide_channels(s: RunSettings) -> str | None:
@@ -186,7 +190,7 @@ CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     warm_up_is_complete,
     warm_up_goes_up,
     bn_is_the_models,
-    clients_can_be_vectorized,
+    clients_can_be_computed_together,
     groups_divide_channels,
     model_fits_images,
     nesterov_has_momentum,

@@ -1,45 +1,65 @@
 """The client bank: the K replicas of one process as one stacked set of tensors.
 
 Parameter p of all clients is one tensor (K, *p.shape); client k's copy is its k-th slice. Local SGD
-is elementwise in the clients, so that one multi-tensor SGD call steps all of them, and averaging is
-a mean over the first dimension.
+is elementwise in the clients, so that one multi-tensor SGD call steps many of them, and averaging
+is a mean over the first dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
+from torch.func import functional_call, vmap
 from torch.nn import functional as F
-from torch.optim.sgd import sgd
 
 from trainer.data.memory import Batch
+from trainer.layers import for_several_clients
+from trainer.optimizer import SGD, Descent
+from trainer.stack import Stack
 
-Stack = dict[str, Tensor]  # by parameter name, each (K, *shape)
+Way = Literal["serial", "vectorized", "fused"]
 
-NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+@dataclass(frozen=True)
+class Plan:
+    """How a process executes its clients.
+
+    ``serial``: one after the other. ``vectorized``: each pass computes ``clients_per_pass`` of
+    them by `vmap` over their parameters. ``fused``: for rounds of one step, after which all clients
+    are equal again: one replica, whose gradient is the mean of the clients'.
+    """
+
+    way: Way
+    clients_per_pass: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.way}, {self.clients_per_pass} a pass"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD:
-    """The local optimizer, `torch.optim.SGD`'s; ``group_weight`` spares norm layers and biases."""
+class Pass:
+    """Some clients that are computed together: their part of a batch, and what they train.
 
-    weight_decay: float = 0.0
-    group_weight: bool = False
-    momentum: float = 0.0
-    nesterov: bool = False
+    Parameters are leaves of their own that share the stack's memory.
+    """
+
+    clients: slice
+    parameters: dict[str, Tensor]
+    momentum: dict[str, Tensor]
 
 
 class ClientBank:
-    """``num_clients`` replicas of ``model`` and their momentum, executed one way or another.
+    """``num_clients`` replicas of ``model`` and their momentum, executed by a ``Plan``.
 
     ``model`` is taken over as the template of the computation: its BatchNorm layers stop tracking
     statistics, which are per client and batch in training and re-estimated for evaluation.
     ``stochastic``: the model draws random numbers, each client's from the seed that its batch
-    brings. ``autocast``: the forward passes compute in this type. Either needs serial execution.
+    brings. ``autocast``: the forward passes compute in this type. ``compiled``: by
+    `torch.compile`, without CUDA graphs, whose memory the next pass would overwrite while fused
+    gradients add up.
     """
 
     def __init__(
@@ -47,134 +67,114 @@ class ClientBank:
         model: nn.Module,
         num_clients: int,
         optimizer: SGD,
-        execution: str,
+        plan: Plan,
         *,
         stochastic: bool = False,
         autocast: torch.dtype | None = None,
+        compiled: bool = False,
     ) -> None:
-        assert execution == "serial" or not (stochastic or autocast)
+        self.num_clients = num_clients
         self._stochastic = stochastic
         self._autocast = autocast
-        self._model = replace_all_batch_norm_modules_(model).train()
-        self.num_clients = num_clients
-        self.optimizer = optimizer
-        self.parameters = {
-            name: p.detach().expand(num_clients, *p.shape).clone().requires_grad_()
-            for name, p in model.named_parameters()
-        }
-        self.momentum = {
-            name: torch.zeros_like(p) for name, p in self.parameters.items() if optimizer.momentum
-        }
-        undecayed = set(undecayed_names(model)) if optimizer.group_weight else set()
-        self._groups = [
-            ([n for n in self.parameters if n not in undecayed], optimizer.weight_decay),
-            ([n for n in self.parameters if n in undecayed], 0.0),
-        ]
-        self._views = [_share(self.parameters, k) for k in range(num_clients)]
-        executions: dict[str, Callable[[Batch, float], Tensor]] = {
-            "vectorized": self._step_vectorized,
-            "serial": self._step_serial,
-        }
-        self._step = executions[execution]
+        self._model = model.train()
+        self._in_batch = for_several_clients(model)
+        self._logits = torch.compile(self._forward) if compiled else self._forward
+        self._logits_of_many = vmap(self._forward)
+        if compiled:
+            self._logits_of_many = torch.compile(self._logits_of_many)
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        momentum = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        self._descend = Descent(optimizer, model)
+        self._start(plan, parameters, momentum if optimizer.momentum else {})
+
+    def execute(self, plan: Plan) -> None:
+        """Go on by ``plan``. Right after averaging only, when all clients are equal."""
+        if plan != self.plan:
+            self._start(plan, self.parameters.replica(0), self.momentum.replica(0))
 
     def step(self, batch: Batch, lr: float) -> Tensor:
         """One local step of every client on its own batch; returns the clients' losses (K,)."""
-        return self._step(batch, lr)
+        fused = self.plan.way == "fused"
+        all_losses = []
+        for part in self._passes:
+            losses = self._losses(part, batch)
+            if fused:  # the gradients of all passes add up
+                (losses.sum() / self.num_clients).backward()
+            else:
+                losses.sum().backward()
+                self._descend(part.parameters, part.momentum, lr)
+            all_losses.append(losses.detach())
+        if fused:
+            self._descend(self._passes[-1].parameters, self._passes[-1].momentum, lr)
+        return torch.cat(all_losses)
 
     @torch.no_grad()
     def export(self, model: nn.Module) -> None:
         """Copy the first client's parameters into ``model``; after averaging, all are equal."""
+        first = self.parameters.replica(0)
         for name, parameter in model.named_parameters():
-            parameter.copy_(self.parameters[name][0])
+            parameter.copy_(first[name])
 
-    @property
-    def size(self) -> int:
-        """P, the number of parameters of one client."""
-        return sum(p[0].numel() for p in self.parameters.values())
+    def activation_bytes(self, batch: Batch) -> int:
+        """What one client's forward pass keeps in memory for its backward pass."""
+        given = [batch.images, batch.labels, self.parameters.memory]
+        here_already = {tensor.untyped_storage().data_ptr() for tensor in given}
+        kept: dict[int, int] = {}
 
-    def _step_vectorized(self, batch: Batch, lr: float) -> Tensor:
-        losses: Tensor = vmap(self._loss)(self.parameters, batch.images, batch.labels)
-        losses.sum().backward()
-        self._descend(self.parameters, self.momentum, lr)
-        return losses.detach()
+        def note(tensor: Tensor) -> None:  # and keep nothing: no backward pass will follow
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in here_already:
+                kept[storage.data_ptr()] = storage.nbytes()
 
-    def _step_serial(self, batch: Batch, lr: float) -> Tensor:
-        losses = []
-        for k, parameters in enumerate(self._views):
-            if self._stochastic:
-                torch.manual_seed(int(batch.seeds[k]))
-            loss = self._loss(parameters, batch.images[k], batch.labels[k])
-            loss.backward()
-            self._descend(parameters, {n: m[k] for n, m in self.momentum.items()}, lr)
-            losses.append(loss.detach())
-        return torch.stack(losses)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing):
+            losses = self._losses(self._pass(slice(0, 1), 0), batch)
+        del losses
+        return sum(kept.values())
 
-    def _loss(self, parameters: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, self._autocast, enabled=self._autocast is not None):
-            logits = functional_call(self._model, parameters, (images,))
-        return F.cross_entropy(logits.to(images.dtype), labels)
-
-    @torch.no_grad()
-    def _descend(
-        self, parameters: dict[str, Tensor], momentum: dict[str, Tensor], lr: float
+    def _start(
+        self, plan: Plan, parameters: dict[str, Tensor], momentum: dict[str, Tensor]
     ) -> None:
-        for names, weight_decay in self._groups:
-            if not names:
-                continue
-            sgd(
-                [parameters[n] for n in names],
-                [_gradient(parameters[n]) for n in names],
-                [momentum.get(n) for n in names],
-                fused=True,
-                weight_decay=weight_decay,
-                momentum=self.optimizer.momentum,
-                lr=lr,
-                dampening=0.0,
-                nesterov=self.optimizer.nesterov,
-                maximize=False,
-            )
-        for parameter in parameters.values():
-            parameter.grad = None
+        """By ``plan``, all clients with these of one."""
+        self.plan = plan
+        k, size = self.num_clients, plan.clients_per_pass
+        replicas = 1 if plan.way == "fused" else k
+        self.parameters = Stack.of(parameters, replicas)
+        self.momentum = Stack.of(momentum, replicas)
+        if plan.way == "serial":
+            self._passes = [self._pass(slice(client, client + 1), client) for client in range(k)]
+            return
+        parts = [slice(start, min(start + size, k)) for start in range(0, k, size)]
+        if plan.way == "vectorized":
+            self._passes = [self._pass(part, part) for part in parts]
+        else:
+            only = self._pass(parts[0], 0)
+            self._passes = [replace(only, clients=part) for part in parts]
 
+    def _pass(self, clients: slice, replicas: int | slice) -> Pass:
+        shared = {n: p[replicas].detach() for n, p in self.parameters.tensors.items()}
+        return Pass(
+            clients=clients,
+            parameters={name: p.requires_grad_() for name, p in shared.items()},
+            momentum={name: m[replicas] for name, m in self.momentum.tensors.items()},
+        )
 
-@torch.no_grad()
-def mean(stack: Stack, out: Tensor) -> Tensor:
-    """The clients' mean of ``stack``, flat, written to ``out`` (P,)."""
-    for stacked, part in _flat_parts(stack, out):
-        torch.mean(stacked, 0, out=part)
-    return out
+    def _losses(self, part: Pass, batch: Batch) -> Tensor:
+        """Of the clients of ``part``, (clients,)."""
+        images, labels = batch.images[part.clients], batch.labels[part.clients]
+        if self.plan.way == "vectorized":
+            logits = self._logits_of_many(part.parameters, images).flatten(0, 1)
+        else:
+            if self._stochastic:
+                torch.manual_seed(int(batch.seeds[part.clients.start]))
+            self._in_batch.count = len(images)
+            # By way of (…, H, W, C): flatten() alone forgets that a single channel lies last, too.
+            flat = images.movedim(-3, -1).flatten(0, 1).movedim(-1, -3)
+            logits = self._logits(part.parameters, flat)
+            self._in_batch.count = 1
+        losses = F.cross_entropy(logits.to(images.dtype), labels.flatten(), reduction="none")
+        return losses.view_as(labels).mean(1)
 
-
-@torch.no_grad()
-def assign(stack: Stack, flat: Tensor) -> None:
-    """Give every client the values ``flat`` (P,)."""
-    for stacked, part in _flat_parts(stack, flat):
-        stacked.copy_(part.expand_as(stacked))
-
-
-def undecayed_names(model: nn.Module) -> list[str]:
-    """Parameters without weight decay under ``group_weight``: all of norm layers, and biases."""
-    return [
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules()
-        for name, _ in module.named_parameters(recurse=False)
-        if isinstance(module, NORMALISATION) or name.endswith("bias")
-    ]
-
-
-def _flat_parts(stack: Stack, flat: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    start = 0
-    for stacked in stack.values():
-        size = stacked[0].numel()
-        yield stacked, flat[start : start + size].view(stacked.shape[1:])
-        start += size
-
-
-def _share(parameters: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-    """Client k's parameters as leaves of their own that share the stack's memory."""
-    return {name: p.detach()[k].requires_grad_() for name, p in parameters.items()}
-
-
-def _gradient(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
+    def _forward(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, self._autocast, enabled=self._autocast is not None):
+            logits: Tensor = functional_call(self._model, parameters, (images,))
+        return logits

@@ -22,6 +22,8 @@ from trainer.schedule_settings import ScheduleSettings
 from trainer.settings import setting
 from trainer.wandb_settings import WandbSettings
 
+Device = Literal["auto", "cpu", "cuda"]
+
 
 class RunSettings(WandbSettings, ScheduleSettings):
     """One training run: a configuration with one seed."""
@@ -114,10 +116,17 @@ class RunSettings(WandbSettings, ScheduleSettings):
     total_batch_size: int = setting(
         128, "total batch size B = K · B_loc; K, the number of clients, follows", "clients", ge=1
     )
-    clients: Literal["auto", "vectorized", "serial"] = setting(
+    clients: Literal["auto", "vectorized", "serial", "fused"] = setting(
         "auto",
-        "how a process executes its clients: in one pass, or one after the other; "
-        "auto: as suits the model",
+        "how a process executes its clients: in one pass, one after the other, or (H = 1) as one "
+        "replica; auto: the fastest, tried on a few steps",
+        "clients",
+        science=False,
+    )
+    compile: bool = setting(
+        False,
+        "compile the model's passes by torch.compile: a minute at the start, then faster steps of "
+        "large models",
         "clients",
         science=False,
     )
@@ -177,7 +186,9 @@ class RunSettings(WandbSettings, ScheduleSettings):
         "run",
         science=False,
     )
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "device", "run", science=False)
+    device: Device = setting(
+        "auto", "auto: a GPU where there is one; each process needs its own", "run", science=False
+    )
     backend: Literal["auto", "gloo", "nccl"] = setting(
         "auto", "communication; auto: nccl on GPU, gloo on CPU", "run", science=False
     )
@@ -226,11 +237,15 @@ class RunSettings(WandbSettings, ScheduleSettings):
 
     def science(self) -> dict[str, Any]:
         """The settings that decide the run's numbers, plain and sorted by name."""
-        values = self.model_dump(mode="json")
-        return {name: values[name] for name in sorted(values) if is_science(name)}
+        values = self.model_dump(mode="json", include=SCIENCE)
+        return {name: values[name] for name in sorted(values)}
 
 
-def is_science(name: str) -> bool:
+def _is_science(name: str) -> bool:
     extra = RunSettings.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)
     return bool(extra["science"])
+
+
+# Once and for all: a workflow of thousands of runs asks each for its content, and more than once.
+SCIENCE = {name for name in RunSettings.model_fields if _is_science(name)}

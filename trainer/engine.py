@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from trainer.assembly import initial_model, load_data, make_bank, make_sampler, start_file
 from trainer.averaging import Averaging
-from trainer.clients import assign
+from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
+from trainer.data.memory import Batch
 from trainer.errors import UserError
-from trainer.evaluation import evaluate, reestimate_batchnorm
+from trainer.evaluation import Evaluator, reestimate_batchnorm
+from trainer.execution import Plans, find_plans, kept_plans
 from trainer.metrics import Evaluation
 from trainer.models import model_spec
 from trainer.processes import World
@@ -25,16 +28,23 @@ from trainer.sharpness import Sharpness, sharpness
 class Run:
     """A training run on this process: everything that its settings ask for, ready to start."""
 
-    def __init__(self, settings: RunSettings, world: World) -> None:
+    def __init__(self, settings: RunSettings, world: World, plans: Plans | None = None) -> None:
         self.settings = settings
         self.world = world
-        self.training, self.test = load_data(settings, world.device)
+        self.training, test = load_data(settings, world.device)
+        self.evaluate = Evaluator(test, world)
         self.sampler = make_sampler(settings, len(self.training))
         self.schedule = make_schedule(settings, self.sampler.steps_per_epoch)
         self.model = initial_model(settings).to(world.device)
         self.clients = world.own_clients(settings.num_clients)
-        self.bank = make_bank(settings, len(self.clients), world.device)
-        assign(self.bank.parameters, nn.utils.parameters_to_vector(self.model.parameters()))
+
+        def bank(num_clients: int, plan: Plan) -> ClientBank:
+            return make_bank(settings, num_clients, plan, world.device)
+
+        first = next(self._batches())
+        self.plans = plans or find_plans(settings, self.schedule, first, bank, world)
+        self.bank = bank(len(self.clients), self.plans.several_steps)
+        self.bank.parameters.assign(nn.utils.parameters_to_vector(self.model.parameters()))
         self.average = Averaging(self.bank, world, settings.momentum_averaging)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
         self._loss_steps = 0
@@ -48,8 +58,9 @@ class Run:
             recorder.started(self.model)
         if self.settings.eval_on_start:
             self._finish(self.schedule.before_the_first(), recorder)
-        batches = self.training.batches(self.sampler, self.clients, 0, self.settings.resume)
+        batches = self._batches()
         for round in self.schedule.rounds():
+            self.bank.execute(self.plans.of(round))
             for step in range(round.start, round.stop):
                 losses = self.bank.step(next(batches), self.schedule.lr(step))
                 self._loss_sum += losses.sum()
@@ -62,11 +73,15 @@ class Run:
         s, sampler = self.settings, self.sampler
         dropped = "" if s.replacement else f" ({sampler.dropped} dropped)"
         return (
-            f"{s.dataset}, {s.model} of {self.bank.size:,} parameters, "
-            f"K = {s.num_clients} clients on {self.world.size} process(es), {self.world.device}; "
+            f"{s.dataset}, {s.model} of {self.bank.parameters.size:,} parameters, "
+            f"K = {s.num_clients} clients on {self.world.size} process(es), {self.world.device}, "
+            f"executed {self.plans}; "
             f"epochs of {sampler.steps_per_epoch} steps of B = {s.total_batch_size} from "
             f"{sampler.num_samples} samples{dropped}; {self.schedule.steps} steps"
         )
+
+    def _batches(self) -> Iterator[Batch]:
+        return self.training.batches(self.sampler, self.clients, 0, self.settings.resume)
 
     def _finish(self, round: Round, recorder: Recorder | None) -> None:
         """What follows the averaging: an evaluation, a saved model, or nothing."""
@@ -96,7 +111,7 @@ class Run:
 
     def _evaluation(self, round: Round) -> Evaluation:
         """``self.model`` after ``round``, scored. Raises UserError for a loss not finite."""
-        scores = evaluate(self.model, self.test, self.world)
+        scores = self.evaluate(self.model)
         train_loss = self._mean_train_loss()
         lr = self.schedule.lr(max(round.stop - 1, 0))
         if not math.isfinite((train_loss or 0.0) + scores.loss):
@@ -150,12 +165,12 @@ def train(settings: RunSettings, world: World) -> None:
     if world.is_main:
         start_file(settings)  # downloaded by one process, found there by the others
     world.wait()
-    run = Run(settings, world)
+    run = Run(settings, world, kept_plans(settings, world))
     if not world.is_main:
         run.train(recorder=None)
         return
     print(run.describe(), file=sys.stderr, flush=True)
-    recorder = Recorder(settings, world, run.schedule.steps)
+    recorder = Recorder(settings, world, run.schedule.steps, run.plans)
     complete = False
     try:
         run.train(recorder)

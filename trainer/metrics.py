@@ -97,13 +97,14 @@ class Progress:
             self._bar.close()
 
 
-def provenance(seconds: float, world_size: int, device: str) -> dict[str, object]:
+def provenance(seconds: float, world_size: int, device: str, execution: str) -> dict[str, object]:
     """Where and with what a run was made; kept apart from the metrics and from rule parameters."""
     packages = ("torch", "torchvision", "numpy", "scipy", "ffcv", "snakemake", "wandb")
     return {
         "seconds": round(seconds, 3),
         "processes": world_size,
         "device": device,
+        "execution": execution,
         "command": sys.argv,
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from trainer.config import RunSettings
+from trainer.devices import own_gpu, visible_gpus
 from trainer.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,18 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def from_main(self, value: T) -> T:
+        """The main process's ``value``, on every process."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    def synchronise(self) -> None:
+        """Until this process's device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
@@ -46,32 +63,33 @@ class World:
 
 @contextmanager
 def join_world(settings: RunSettings) -> Iterator[World]:
-    """Joins torchrun's process group (NCCL on GPU, gloo on CPU), leaves it at the end."""
+    """Joins torchrun's process group (NCCL on GPU, gloo on CPU), leaves it at the end.
+
+    On a GPU each process has one of its own, leased for as long.
+    """
     cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise UserError("device cuda: no CUDA device is available; set device to cpu or auto")
     if settings.backend == "nccl" and not cuda:
         raise UserError("backend nccl is for GPUs, this run is on the CPU; set backend gloo")
-    device = torch.device("cpu")
-    if cuda:
-        local, devices = _number("LOCAL_RANK", 0), torch.cuda.device_count()
-        if local >= devices:
-            raise UserError(
-                f"process {local} has no GPU of its own, this machine has {devices}; "
-                f"start {devices} processes (config.yaml: processes) or set device to cpu"
-            )
-        device = torch.device("cuda", local)
-        torch.cuda.set_device(device)
-    world = World(_number("RANK", 0), _number("WORLD_SIZE", 1), device)
-    if world.size == 1:
-        yield world
-        return
-    automatic = "nccl" if cuda else "gloo"
-    dist.init_process_group(automatic if settings.backend == "auto" else settings.backend)
-    try:
-        yield world
-    finally:
-        dist.destroy_process_group()
+    with ExitStack() as stack:
+        store = None
+        rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
+        if size > 1:
+            store, rank, size = next(rendezvous("env://"))
+        device = torch.device("cpu")
+        if cuda:
+            local, processes = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)
+            gpu = stack.enter_context(own_gpu(visible_gpus(), local, processes, store))
+            device = torch.device("cuda", gpu)
+            torch.cuda.set_device(device)
+        if store is not None:
+            backend = settings.backend
+            if backend == "auto":
+                backend = "nccl" if cuda else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+            stack.callback(dist.destroy_process_group)
+        yield World(rank, size, device)
 
 
 def _number(variable: str, without_torchrun: int) -> int:

@@ -9,6 +9,7 @@ from torch import nn
 
 from trainer.checkpoint import SavedModels, save_model
 from trainer.config import RunSettings
+from trainer.execution import Plans, keep_plans
 from trainer.files import atomic, make_ready, write_json
 from trainer.metrics import PARTIAL, Evaluation, MetricsFile, Progress, provenance
 from trainer.processes import World
@@ -19,13 +20,15 @@ from trainer.wandb_log import WandbLog
 class Recorder:
     """Metrics, models on the way, progress and the copy on W&B of one run."""
 
-    def __init__(self, settings: RunSettings, world: World, steps: int) -> None:
+    def __init__(self, settings: RunSettings, world: World, steps: int, plans: Plans) -> None:
         self._settings = settings
         self._world = world
         self._started = time.monotonic()
         self._out = settings.out or settings.log_pth
         for folder in (self._out, settings.log_pth):  # now rather than after days
             make_ready(folder)
+        keep_plans(plans, settings, world)
+        self._plans = plans
         self._metrics = MetricsFile(settings.log_pth / PARTIAL)
         self._models = SavedModels(settings.log_pth)
         self._wandb = WandbLog.start(settings)
@@ -66,7 +69,7 @@ class Recorder:
         write_json(out / "settings.json", self._settings.model_dump(mode="json"))
         write_json(
             out / "provenance.json",
-            provenance(seconds, self._world.size, str(self._world.device)),
+            provenance(seconds, self._world.size, str(self._world.device), str(self._plans)),
         )
         with atomic(out / "metrics.jsonl") as temporary:
             temporary.write_bytes(self._metrics.path.read_bytes())

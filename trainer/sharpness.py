@@ -57,8 +57,9 @@ def hessian_product(
     model.eval()
     parameters = list(model.parameters())
     with torch.enable_grad():
-        logits = model(training.normalise(training.images[:samples]))
-        loss = F.cross_entropy(logits, training.labels[:samples])
+        labels = training.labels[:samples]
+        logits = model(training.images(torch.arange(samples, device=labels.device)))
+        loss = F.cross_entropy(logits, labels)
         gradient = _flat(torch.autograd.grad(loss, parameters, create_graph=True))
 
     def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:

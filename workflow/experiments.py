@@ -20,18 +20,15 @@ import yaml
 from pydantic import Field, model_validator
 
 from trainer.cli import options, read_yaml, validated
-from trainer.config import RunSettings, is_science
+from trainer.config import SCIENCE, Device, RunSettings
 from trainer.errors import UserError
 from trainer.settings import Settings
 from trainer.wandb_settings import WandbMode
 
 ROOT = Path(__file__).resolve().parents[1]
 # What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.
-VARIABLE = {
-    name
-    for name in RunSettings.model_fields
-    if is_science(name) and name not in ("seed", "resume", "resume_sha256")
-}
+VARIABLE = SCIENCE - {"seed", "resume", "resume_sha256"}
+DEFAULT = RunSettings()
 
 
 class Plot(Settings):
@@ -70,6 +67,10 @@ class Config(Settings):
     threads: int | None = Field(
         None, description="cores of each process; null: as the scale suggests", ge=1
     )
+    device: Device | None = Field(
+        None,
+        description="auto (a GPU where there is one), cpu or cuda; null: as the scale suggests",
+    )
     cifar10_source: Path | None = Field(
         None,
         description="cifar-10-python.tar.gz, or a folder with train/<class>/ and test/<class>/; "
@@ -98,7 +99,12 @@ class Execution(Settings):
     """What a scale suggests for each training run; config.yaml wins."""
 
     processes: int = Field(1, description="processes of each training run", ge=1)
-    threads: int = Field(1, description="cores of each process", ge=1)
+    threads: int | None = Field(
+        None,
+        description="cores of each process; null: all, divided among the processes at once",
+        ge=1,
+    )
+    device: Device = Field("auto", description="auto (a GPU where there is one), cpu or cuda")
     wandb: WandbMode = Field("disabled", description="copy of each run on Weights & Biases")
 
 
@@ -160,11 +166,10 @@ class Run:
 
     def options(self) -> str:
         """Data set and what else differs from the defaults, as a quoted command line."""
-        default = RunSettings()
         names = [
             name
-            for name in self.settings.science()
-            if name == "dataset" or getattr(self.settings, name) != getattr(default, name)
+            for name in sorted(SCIENCE)
+            if name == "dataset" or getattr(self.settings, name) != getattr(DEFAULT, name)
         ]
         return options(self.settings, names)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
+from trainer.data.loading import sent
 from trainer.data.specs import DatasetSpec
 
 
@@ -35,22 +34,29 @@ def random_views(draw: np.random.Generator, shape: tuple[int, ...], spec: Datase
     return Views(rows, columns, mirrored)
 
 
-def crop_windows(images: Tensor, padding: int) -> Tensor:
-    """Every crop of every image as a view: (N, C, H, W) to (N, 2·padding+1, 2·padding+1, C, H, W).
+def crop_and_flip(images: Tensor, views: Views, padding: int) -> Tensor:
+    """The chosen view of each image: (*views' shape, H, W, C) to the same shape, contiguous.
 
     Padding is with zeros (black) before normalisation, as torchvision's RandomCrop does.
     """
-    height, width = images.shape[-2:]
-    padded = F.pad(images, (padding,) * 4)
-    return padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)
-
-
-def take(windows: Tensor, indices: NDArray[np.int64], views: Views) -> Tensor:
-    """The chosen views of the chosen samples, (*indices.shape, C, H, W), dtype as stored."""
-    images = windows[
-        torch.from_numpy(indices), torch.from_numpy(views.rows), torch.from_numpy(views.columns)
-    ]
-    if views.mirrored.any():
-        mirrored = torch.from_numpy(views.mirrored).to(images.device)
-        images = torch.where(mirrored[..., None, None, None], images.flip(-1), images)
-    return images
+    height, width, channels = images.shape[-3:]
+    mirrored = views.mirrored.ravel()
+    count, frame_width = len(mirrored), width + 2 * padding
+    # The mirrored ones go to the end, where one call turns them; the crop puts all back in order.
+    order = np.argsort(mirrored, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(count)
+    upright = count - np.count_nonzero(mirrored)
+    grouped = images.flatten(0, -4).index_select(0, sent(order, images.device))
+    frames = images.new_zeros((count, height + 2 * padding, frame_width, channels))
+    inside = frames[:, padding : padding + height, padding : padding + width]
+    inside[:upright] = grouped[:upright]
+    inside[upright:] = grouped[upright:].flip(2)
+    columns = np.where(mirrored, 2 * padding - views.columns.ravel(), views.columns.ravel())
+    first = (place * frames.shape[1] + views.rows.ravel()) * frame_width + columns
+    rows = first[:, None] + np.arange(height) * frame_width
+    # The row that begins at any pixel, as a view: each row of a crop is copied in one piece.
+    any_row = frames.as_strided(
+        (frames.numel() // channels - width + 1, width * channels), (channels, 1)
+    )
+    return any_row.index_select(0, sent(rows.ravel(), images.device)).view(images.shape)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.prepare import SPLITS, Arrays, read_prepared
+from trainer.data.samples import Samples
 from trainer.data.settings import BetonSettings
 from trainer.errors import UserError
 from trainer.files import atomic, sha256, write_json
@@ -62,8 +63,11 @@ def sidecar_path(beton: Path) -> Path:
     return beton.with_suffix(".beton.json")
 
 
-def read_beton(path: Path) -> Arrays:
+def read_beton(path: Path) -> Samples:
     """All samples of a .beton of raw RGB images or uint8 arrays and integer labels.
+
+    The pixels stay in the file, mapped: it may be replaced in the meantime (by `beton`, which
+    renames), but not written to.
 
     Raises UserError when the file is missing, truncated, changed since it was written (by its
     sidecar's size and SHA-256) or of another kind.
@@ -72,7 +76,7 @@ def read_beton(path: Path) -> Arrays:
         raise UserError(f"{path}: no such file; make it with `prepare` and `beton`")
     _check_sidecar(path)
     try:
-        return _parse(np.memmap(path, np.uint8, mode="r"))
+        return _parse(_mapped(path))
     except (ValueError, IndexError, OverflowError) as error:
         raise UserError(
             f"{path}: not a whole .beton ({error}); delete it and run `beton`"
@@ -86,7 +90,7 @@ def _write_beton(settings: BetonSettings, split: str) -> dict[str, Any]:
     sidecar_path(path).unlink(missing_ok=True)
     with atomic(path) as temporary:
         _write_with_ffcv(temporary, arrays, settings.num_workers)
-        written = _parse(np.memmap(temporary, np.uint8, mode="r"))
+        written = _parse(_mapped(temporary)).arrays()
         if not np.array_equal(written.labels, arrays.labels):
             raise UserError(f"{path}: labels differ from {source} after writing; check the disk")
         if not np.array_equal(written.images, arrays.images):
@@ -169,7 +173,12 @@ def _check_sidecar(path: Path) -> None:
         raise UserError(f"{path}: content changed since it was written; run `beton` again")
 
 
-def _parse(raw: NDArray[np.uint8]) -> Arrays:
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    # "c", not "r": what torch makes of it must be writable, and no write would reach the file.
+    return np.memmap(path, np.uint8, mode="c")
+
+
+def _parse(raw: NDArray[np.uint8]) -> Samples:
     header = _records(raw, 0, HEADER, 1)[0]
     if header["version"] != VERSION or header["num_fields"] != 2:
         raise ValueError(f"format version {header['version']}, {header['num_fields']} fields")
@@ -184,15 +193,23 @@ def _parse(raw: NDArray[np.uint8]) -> Arrays:
         int(header["num_samples"]),
     )
     images = metadata["image"]
-    shape = _image_shape(kind, fields[0], images)
-    pixels = _gather(raw, images["pointer"].astype(np.int64), int(np.prod(shape)))
-    return Arrays(pixels.reshape(-1, *shape), metadata["label"].astype(np.int64))
+    samples = Samples(
+        content=raw,
+        starts=images["pointer"].astype(np.int64),
+        shape=_image_shape(kind, fields[0], images),
+        labels=metadata["label"].astype(np.int64),
+    )
+    first, last = int(samples.starts.min()), int(samples.starts.max())
+    if first < 0 or last + samples.image_bytes > len(raw):
+        raise ValueError(f"ends at byte {len(raw)}, samples lie beyond it")
+    return samples
 
 
-def _image_shape(kind: int, field: Any, images: NDArray[Any]) -> tuple[int, ...]:
+def _image_shape(kind: int, field: Any, images: NDArray[Any]) -> tuple[int, int, int]:
     if kind == ND_ARRAY:
         sizes = field["arguments"][: 32 * 8].view("<u8")
-        return tuple(int(size) for size in sizes[sizes > 0])
+        height, width, channels = (int(size) for size in sizes[sizes > 0])
+        return height, width, channels
     if len(np.unique(images[["mode", "width", "height"]])) != 1 or images["mode"][0] != RAW_MODE:
         raise ValueError("images are compressed or of several sizes")
     return int(images["height"][0]), int(images["width"][0]), 3
@@ -203,16 +220,3 @@ def _records(raw: NDArray[np.uint8], start: int, dtype: np.dtype[Any], count: in
     if stop > len(raw):
         raise ValueError(f"ends at byte {len(raw)}, expected at least {stop}")
     return raw[start:stop].view(dtype)
-
-
-def _gather(raw: NDArray[np.uint8], pointers: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """``size`` bytes from each pointer, (N, size); samples that lie back to back in one copy."""
-    if len(pointers) and (pointers.min() < 0 or pointers.max() + size > len(raw)):
-        raise ValueError(f"ends at byte {len(raw)}, samples lie beyond it")
-    starts = np.flatnonzero(np.diff(pointers, prepend=-size - 1) != size)
-    pixels = np.empty((len(pointers), size), np.uint8)
-    for start, stop in zip(starts, [*starts[1:], len(pointers)], strict=True):
-        first = pointers[start]
-        block = raw[first : first + size * (stop - start)]
-        pixels[start:stop] = block.reshape(-1, size)
-    return pixels

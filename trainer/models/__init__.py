@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,15 +24,12 @@ class ModelSpec:
 
     ``factory`` is ``module:function`` below this package, called with the data set's
     ``DatasetSpec``, ``arguments`` and, where ``groupnorm``, the number of groups. ``dataset`` is
-    the one that it is made for. ``image_size`` is in pixels; None: it must be tried. ``execution``
-    is the faster way to run several clients in one process: one pass for small networks, where the
-    cost of a call outweighs its arithmetic, else one client after the other. ``stochastic`` models
-    draw random numbers in training (dropout, stochastic depth).
+    the one that it is made for. ``image_size`` is in pixels; None: it must be tried.
+    ``stochastic`` models draw random numbers in training (dropout, stochastic depth).
     """
 
     factory: str
     dataset: str
-    execution: Literal["vectorized", "serial"]
     arguments: dict[str, Any] = field(default_factory=dict)
     batchnorm: bool = False
     groupnorm: bool = False
@@ -41,14 +38,13 @@ class ModelSpec:
 
 
 def _small(factory: str, **options: Any) -> ModelSpec:
-    return ModelSpec(factory=factory, dataset="digits", execution="vectorized", **options)
+    return ModelSpec(factory=factory, dataset="digits", **options)
 
 
 def _cifar(factory: str, depth: int, **options: Any) -> ModelSpec:
     return ModelSpec(
         factory=factory,
         dataset="cifar10",
-        execution="serial",
         arguments={"depth": depth},
         image_size=32,
         **options,

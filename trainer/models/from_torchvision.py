@@ -39,7 +39,6 @@ def spec(name: str) -> ModelSpec:
     return ModelSpec(
         factory="from_torchvision:torchvision_model",
         dataset="imagenet",
-        execution="serial",
         arguments={"name": name},
         batchnorm=any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules),
         stochastic=any(_draws(m) for m in modules),

@@ -17,6 +17,7 @@ from workflow.experiments import (
     load_experiments,
     start_points,
 )
+from workflow.machine import threads_per_process, visible_gpus
 
 try:
     CONFIG = load_config(config)
@@ -24,6 +25,19 @@ try:
     EXPERIMENTS_FILE = ROOT / "experiments" / f"{SCALE}.yaml"
     EXPERIMENTS = load_experiments(EXPERIMENTS_FILE)
     PROCESSES = CONFIG.processes or EXPERIMENTS.execution.processes
+    DEVICE = CONFIG.device or EXPERIMENTS.execution.device
+    # `--resources gpu=N` says how many GPUs there are to share; without it, all of this machine. A
+    # cluster's scheduler knows its own. What the pool lets start together, the leases keep apart.
+    GPUS = workflow.global_resources.get("gpu").value
+    if GPUS is None and DEVICE != "cpu" and workflow.local_exec:
+        GPUS = visible_gpus() or None
+        if GPUS is not None:
+            workflow.register_resource("gpu", GPUS)
+    if DEVICE != "cpu" and GPUS is not None and PROCESSES > GPUS:
+        raise UserError(
+            f"config.yaml: {PROCESSES} processes need a GPU each and {GPUS} can be used; "
+            "lower processes or set device to cpu"
+        )
     FIGURE_RUNS = {name: expand(experiment) for name, experiment in EXPERIMENTS.experiments.items()}
     RUNS = {run.id: run for runs in FIGURE_RUNS.values() for run in runs}
     START_POINTS = {run.id: run for run in start_points(list(RUNS.values()))}
@@ -44,7 +58,6 @@ shell.prefix(
 )
 
 RESULTS = f"results/{SCALE}"
-THREADS = CONFIG.threads or EXPERIMENTS.execution.threads
 # A run that several figures share belongs to the first of them.
 WANDB_GROUPS = {
     run.id: f"{SCALE}/{name}"
@@ -78,6 +91,13 @@ def run_inputs(wildcards):
         # Its SHA-256 is a parameter: a file that is only newer repeats nothing.
         return betons(run) | {"start": ancient(str(run.start.path))}
     return betons(run)
+
+
+def threads_of(runs):
+    """Threads of a job that is one of ``runs`` runs which may be at once."""
+    asked = CONFIG.threads or EXPERIMENTS.execution.threads
+    gpus = None if DEVICE == "cpu" else GPUS
+    return PROCESSES * threads_per_process(workflow.cores, PROCESSES, runs, gpus, asked)
 
 
 def start_option(wildcards, input):

@@ -1,5 +1,5 @@
 # One torchrun job per configuration and seed. Parameters hold what decides a run's numbers; how it
-# is executed (threads, resources) is none of them, so that changing it repeats nothing; nor is where
+# is executed (device, threads, resources) is none of them, so that changing it repeats nothing; nor is where
 # it is copied to, which is therefore given as a resource.
 
 
@@ -14,9 +14,13 @@ rule start_point:
         f"{RESULTS}/logs/{{run}}.log",
     conda:
         "../../envs/train.yaml"
-    threads: PROCESSES * THREADS
+    threads: lambda wildcards: threads_of(len(START_POINTS))
     resources:
         processes=PROCESSES,
+        gpu=0 if DEVICE == "cpu" else PROCESSES,
+        device=DEVICE,
+        # Rounded down: together the processes have the job's cores, no more.
+        threads_per_process=lambda wildcards, threads: max(1, threads // PROCESSES),
         wandb=WANDB,
         wandb_group=lambda wildcards: WANDB_GROUPS[wildcards.run],
     params:
@@ -25,11 +29,11 @@ rule start_point:
         folder=subpath(output.metrics, parent=True),
         progress=f"{RESULTS}/checkpoints/{{run}}",
     shell:
-        "export OMP_NUM_THREADS=$(( ({threads} - 1) / {resources.processes} + 1 ));"
+        "export OMP_NUM_THREADS={resources.threads_per_process};"
         " torchrun --standalone --nproc-per-node {resources.processes}"
         " -m trainer train {params.options}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q}"
-        " --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
+        " --device {resources.device} --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
         " > {log:q} 2>&1 || say_why {log:q}"
 
 
@@ -44,9 +48,13 @@ rule train:
         f"{RESULTS}/logs/{{run}}.log",
     conda:
         "../../envs/train.yaml"
-    threads: PROCESSES * THREADS
+    threads: lambda wildcards: threads_of(len(RUNS))
     resources:
         processes=PROCESSES,
+        gpu=0 if DEVICE == "cpu" else PROCESSES,
+        device=DEVICE,
+        # Rounded down: together the processes have the job's cores, no more.
+        threads_per_process=lambda wildcards, threads: max(1, threads // PROCESSES),
         wandb=WANDB,
         wandb_group=lambda wildcards: WANDB_GROUPS[wildcards.run],
     params:
@@ -56,9 +64,9 @@ rule train:
         folder=subpath(output.metrics, parent=True),
         progress=f"{RESULTS}/checkpoints/{{run}}",
     shell:
-        "export OMP_NUM_THREADS=$(( ({threads} - 1) / {resources.processes} + 1 ));"
+        "export OMP_NUM_THREADS={resources.threads_per_process};"
         " torchrun --standalone --nproc-per-node {resources.processes}"
         " -m trainer train {params.options} {params.start}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q}"
-        " --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
+        " --device {resources.device} --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
         " > {log:q} 2>&1 || say_why {log:q}"

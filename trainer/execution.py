@@ -1,0 +1,149 @@
+"""Which way to execute the clients of a process is fastest here: found by trying.
+
+The choice is kept in ``log_pth``, so that the same run started again repeats it: the ways add
+numbers up in different orders, so that their results differ in the last bits.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.clients import ClientBank, Plan
+from trainer.config import RunSettings
+from trainer.data.memory import Batch
+from trainer.files import write_json
+from trainer.models import model_spec
+from trainer.processes import World
+from trainer.schedule import Round, Schedule
+
+EXECUTION_FILE = "execution.json"
+# Activations of one pass on a CPU. Beyond its caches larger passes gain nothing: one client of a
+# ResNet exceeds this, all clients of a small network do not.
+CPU_PASS_BYTES = 256 * 2**20
+TRIAL_SECONDS = 0.1  # for each plan, in turns with the others
+FEWEST_TRIALS = 3
+
+MakeBank = Callable[[int, Plan], ClientBank]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plans:
+    """The plan for rounds with H = 1, and for the others."""
+
+    one_step: Plan
+    several_steps: Plan
+
+    def of(self, round: Round) -> Plan:
+        return self.one_step if round.local_steps == 1 else self.several_steps
+
+    def __str__(self) -> str:
+        if self.one_step == self.several_steps:
+            return str(self.one_step)
+        return f"{self.several_steps}; H = 1: {self.one_step}"
+
+
+def find_plans(
+    settings: RunSettings, schedule: Schedule, batch: Batch, make_bank: MakeBank, world: World
+) -> Plans:
+    """The fastest plans for a run whose steps are like ``batch``; the same on all processes.
+
+    ``make_bank`` gives a bank of so many clients to try a plan with.
+    """
+    kinds = {round.local_steps == 1 for round in schedule.rounds()}
+    # With momentum of their own the clients are not equal after averaging. But where every H is 1,
+    # the mean of their parameters depends on the mean of their momentum alone.
+    own_momentum = settings.momentum > 0 and settings.momentum_averaging == "keep"
+    fusible = not model_spec(settings.model).stochastic and (kinds == {True} or not own_momentum)
+    found = {
+        one_step: _fastest(
+            _candidates(settings, batch, make_bank, fused=one_step and fusible),
+            batch,
+            make_bank,
+            world,
+        )
+        for one_step in kinds
+    }
+    either = next(iter(found.values()))
+    plans = Plans(one_step=found.get(True, either), several_steps=found.get(False, either))
+    return plans if fusible else Plans(one_step=either, several_steps=either)
+
+
+def keep_plans(plans: Plans, settings: RunSettings, world: World) -> None:
+    """For a later start of the same run: ``kept_plans``."""
+    content = {"run": _identity(settings, world), **asdict(plans)}
+    write_json(settings.log_pth / EXECUTION_FILE, content)
+
+
+def kept_plans(settings: RunSettings, world: World) -> Plans | None:
+    """What an earlier start of this very run chose, as the main process finds it."""
+    return world.from_main(_read(settings.log_pth / EXECUTION_FILE, _identity(settings, world)))
+
+
+def _read(path: Path, identity: dict[str, Any]) -> Plans | None:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):  # none or a damaged one: it is found anew
+        return None
+    if content.get("run") != identity:
+        return None
+    return Plans(
+        one_step=Plan(**content["one_step"]), several_steps=Plan(**content["several_steps"])
+    )
+
+
+def _identity(settings: RunSettings, world: World) -> dict[str, Any]:
+    return {
+        "settings": settings.science(),
+        "clients": settings.clients,
+        "compile": settings.compile,
+        "processes": world.size,
+        "device": world.device.type,
+    }
+
+
+def _candidates(
+    settings: RunSettings, batch: Batch, make_bank: MakeBank, *, fused: bool
+) -> list[Plan]:
+    """The plans that are possible, or of these the one that ``clients`` asks for."""
+    serial = Plan("serial")
+    size = make_bank(1, serial).activation_bytes(batch)
+    fit = min(max(1, _pass_bytes(batch.images.device) // size), len(batch.images))
+    if settings.clients != "auto":
+        return [serial if settings.clients == "serial" else Plan(settings.clients, fit)]
+    if fused:
+        return [Plan("fused", size) for size in sorted({1, fit})]
+    one_by_one = model_spec(settings.model).stochastic or settings.precision == "bf16"
+    return [serial] if fit == 1 or one_by_one else [serial, Plan("vectorized", fit)]
+
+
+def _pass_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return CPU_PASS_BYTES
+
+
+def _fastest(plans: list[Plan], batch: Batch, make_bank: MakeBank, world: World) -> Plan:
+    """By the least time of some steps of as many clients as the largest pass has."""
+    if len(plans) == 1:
+        return plans[0]
+    clients = max(plan.clients_per_pass for plan in plans)
+    part = batch.of_clients(slice(clients))
+    banks = [make_bank(clients, plan) for plan in plans]
+    times: list[list[float]] = [[] for _ in plans]
+    end = time.monotonic() + TRIAL_SECONDS * len(plans)
+    while len(times[0]) <= FEWEST_TRIALS or time.monotonic() < end:
+        for bank, taken in zip(banks, times, strict=True):
+            start = time.perf_counter()
+            bank.step(part, lr=0.0)
+            world.synchronise()
+            taken.append(time.perf_counter() - start)
+    # The first includes what is done once. Processes agree on the sum of what each found.
+    least = torch.tensor([min(taken[1:]) for taken in times], device=world.device)
+    return plans[int(world.sum_(least).argmin())]
