@@ -1,0 +1,75 @@
+"""One averaging of 2 processes against a bare all-reduce of the same bytes.
+
+With one client per process the averaging is the all-reduce and a division. Several clients cost
+reading and writing each of their models once more, which no all-reduce does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from bench.measure import Record, Spread, Target, interleaved, ratios
+from bench.under_torchrun import slowest, under_torchrun
+from trainer.assembly import make_bank
+from trainer.averaging import Averaging
+from trainer.clients import Plan
+from trainer.config import RunSettings
+from trainer.processes import World
+
+PROCESSES, CLIENTS = 2, (1, 4)
+MODELS = ("mlp", "resnet56", "vgg16")
+CALLS_BYTES = 2**27  # so many are averaged in one measurement, but at least 5 times and at most 500
+BARE = "bare all-reduce"
+
+
+def run(repetitions: int) -> Iterator[Record]:
+    for model in MODELS:
+        found = under_torchrun(measure, PROCESSES, model=model, repetitions=repetitions)
+        values, size = found["milliseconds"], found["bytes"]
+        for clients in CLIENTS:
+            name = variant(clients)
+            yield Record(
+                benchmark=f"averaging: {model}, {size:,} bytes, {clients} client(s) per process",
+                unit="ms",
+                variants={each: Spread.of(values[each]) for each in (name, BARE)},
+                figure_is=f"averaging ÷ {BARE}",
+                figure=ratios(values, name, BARE),
+                target=Target(bound=1.15, at_most=True) if clients == 1 else None,
+                settings={"processes": PROCESSES, "bytes": size, "clients": clients},
+            )
+
+
+def measure(world: World, model: str, repetitions: int) -> dict[str, Any]:
+    """Milliseconds of one call of each variant, in turns."""
+    settings = RunSettings(model=model)
+
+    def averaging(clients: int) -> Averaging:
+        return Averaging(make_bank(settings, clients, Plan("serial"), world.device), world)
+
+    averagings = {variant(clients): averaging(clients) for clients in CLIENTS}
+    size = averagings[variant(1)].bytes
+    calls = min(500, max(5, CALLS_BYTES // size))
+    buffer = torch.zeros(size // 4, device=world.device)
+    actions: dict[str, Callable[[], object]] = {**averagings, BARE: lambda: world.sum_(buffer)}
+    milliseconds = {name: slowest(world, each_of(calls, act)) for name, act in actions.items()}
+    return {"milliseconds": interleaved(milliseconds, repetitions), "bytes": size}
+
+
+def variant(clients: int) -> str:
+    return f"averaging, {clients} client(s) per process"
+
+
+def each_of(calls: int, action: Callable[[], object]) -> Callable[[], float]:
+    """Milliseconds of one of so many calls in a row."""
+
+    def measured() -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            action()
+        return 1e3 * (time.perf_counter() - start) / calls
+
+    return measured

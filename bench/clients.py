@@ -1,0 +1,151 @@
+"""Small networks: images per second of Local SGD against the plain reference, in one process.
+
+Each variant trains whole rounds with their averaging, on as many threads as there are cores. The
+reference loads its images by torchvision's transforms; "without input" it is given batches that
+lie ready, as no training can have them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from bench.digits import prepare_digits
+from bench.input import random_set
+from bench.measure import Record, Target, interleaved, ratios, spreads
+from bench.plain import Transformed, plain_seconds, plain_steps
+from bench.rounds import Rounds, benchmark_settings
+from trainer.data.prepare import read_prepared
+from trainer.data.specs import DATASETS
+from trainer.models import build
+from trainer.processes import World
+
+WORLD = World(0, 1, torch.device("cpu"))
+SECONDS = 0.4  # about, of one measurement
+TRAINER, REFERENCE, WITHOUT_INPUT = "trainer", "reference", "reference without input"
+SERIAL = "trainer, one after the other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    name: str
+    model: str
+    clients: int
+    batch_size: int
+    dataset: str = "digits"
+    local_steps: int = 8
+    against: str = REFERENCE
+    target: float | None = None
+
+
+CASES = (
+    Case(name="small network", model="cnn", clients=16, batch_size=8, target=4.0),
+    Case(name="64-128-128-10 network", model="mlp", clients=32, batch_size=4, target=4.0),
+    Case(
+        name="small network, H = 1",
+        model="cnn",
+        clients=16,
+        batch_size=8,
+        local_steps=1,
+        against=WITHOUT_INPUT,
+        target=4.0,
+    ),
+    Case(
+        name="64-128-128-10 network, H = 1",
+        model="mlp",
+        clients=32,
+        batch_size=4,
+        local_steps=1,
+        against=WITHOUT_INPUT,
+    ),
+    Case(
+        name="small network, CIFAR-10's shape",
+        model="cnn",
+        clients=16,
+        batch_size=8,
+        dataset="cifar10",
+    ),
+    Case(name="ResNet-20", model="resnet20", clients=4, batch_size=32, dataset="cifar10"),
+)
+
+
+def run(repetitions: int) -> Iterator[Record]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {name: Path(temporary) / name for name in DATASETS}
+        prepare_digits(folders["digits"])
+        random_set(folders["cifar10"])
+        for case in CASES:
+            yield record(case, folders[case.dataset], repetitions)
+
+
+def record(case: Case, folder: Path, repetitions: int) -> Record:
+    speeds, plan = variants(case, folder)
+    values = interleaved(speeds, repetitions)
+    return Record(
+        benchmark=f"clients: {case.name}",
+        unit="images/s",
+        variants=spreads(values),
+        figure_is=f"{TRAINER} ÷ {case.against}",
+        figure=ratios(values, TRAINER, case.against),
+        target=Target(bound=case.target) if case.target else None,
+        settings={
+            "model": case.model,
+            "K": case.clients,
+            "B_loc": case.batch_size,
+            "H": case.local_steps,
+            "data": case.dataset,
+            "executed": plan,
+            "threads": torch.get_num_threads(),
+        },
+    )
+
+
+def variants(case: Case, folder: Path) -> tuple[dict[str, Callable[[], float]], str]:
+    """What to measure, each in images per second, and how the trainer executes the clients."""
+    settings = benchmark_settings(
+        case.dataset,
+        folder,
+        model=case.model,
+        k=case.clients,
+        batch_size=case.batch_size,
+        local_steps=case.local_steps,
+    )
+    trainer = Rounds(settings, WORLD)
+    serial = Rounds(settings.model_copy(update={"clients": "serial"}), WORLD)
+    arrays, _ = read_prepared(folder / "train.npz")
+    data = Transformed(DATASETS[case.dataset], arrays)
+    with_input = plain_steps(data, case.clients, case.batch_size)
+    ready = itertools.cycle(list(islice(with_input, 8)))
+    model = build(case.model, DATASETS[case.dataset], seed=0)
+
+    def plain(steps: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> Callable[[int], float]:
+        return lambda rounds: plain_seconds(
+            model,
+            steps,
+            rounds=rounds,
+            local_steps=case.local_steps,
+            clients=case.clients,
+            weight_decay=settings.wd,
+        )
+
+    images = case.clients * case.batch_size * case.local_steps
+    seconds = {
+        TRAINER: trainer.seconds,
+        SERIAL: serial.seconds,
+        REFERENCE: plain(with_input),
+        WITHOUT_INPUT: plain(ready),
+    }
+    return {name: per_second(images, some) for name, some in seconds.items()}, str(trainer.plan)
+
+
+def per_second(images: int, seconds: Callable[[int], float]) -> Callable[[], float]:
+    """Images per second in as many rounds of so many ``images`` as take about ``SECONDS``."""
+    seconds(1)
+    rounds = max(1, round(SECONDS / seconds(1)))
+    return lambda: rounds * images / seconds(rounds)

@@ -1,0 +1,227 @@
+"""Wall time per 1,000 steps over a 100 Mbit/s link, for H = 1, 8, 64, 512, against a simple model.
+
+Two machines are two network namespaces. The trainer runs the laptop figure's network with K = 16
+clients, one process at each end. The model is compute + bytes / bandwidth, its parts measured
+apart: compute by the same two processes at the same time, each alone with its own 8 clients
+(averaging in memory, no network); bytes as metrics.jsonl counts them, which are also those that
+gloo sends from each end to the other (two processes' ring: half a model in the reduce-scatter, half
+in the all-gather); bandwidth by one long TCP stream over the same link. Latency and one process's
+waiting for the other are no part of the model; what one bare all-reduce takes longer than
+bytes / bandwidth is reported beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from bench.bare_link import BareLink
+from bench.communication_plot import draw
+from bench.digits import digits_options, prepare_digits
+from bench.measure import Record, Spread, Target
+from bench.namespaces import ADDRESSES, INTERFACE, Link, NoLinkError, link
+
+LOCAL_STEPS = (1, 8, 64, 512)
+STEPS = 1024  # of each H: whole rounds of all of them
+MBITS = 100
+CLIENTS, BATCH_SIZE = 16, 8
+PORTS = {"trainer": 29500, "bare link": 29550}
+EVALUATED = re.compile(r"Evaluation\(step=(\d+)")
+TARGET_PERCENT = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """By H, seconds per 1,000 steps, measured and without network; bytes sent in that time."""
+
+    measured: Mapping[int, float]
+    compute: Mapping[int, float]
+    bytes: Mapping[int, float]
+    model_bytes: int
+    bare: BareLink
+
+    def transfer(self, local_steps: int) -> float:
+        return self.bytes[local_steps] / self.bare.bytes_per_second
+
+    def model(self, local_steps: int) -> float:
+        return self.compute[local_steps] + self.transfer(local_steps)
+
+    def deviation(self, local_steps: int) -> float:
+        """Of the measured time from the model, signed, in percent of the model."""
+        return 100 * (self.measured[local_steps] / self.model(local_steps) - 1)
+
+
+def run(repetitions: int) -> Iterator[Record]:
+    try:
+        with link(MBITS) as two, tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            prepare_digits(folder / "digits")
+            done = [repetition(two, folder) for _ in range(repetitions)]
+    except NoLinkError as reason:
+        print(f"skipped: {reason}", file=sys.stderr)
+        return
+    print(f"drawn: {draw(done, LOCAL_STEPS)}")
+    yield record(done)
+    yield latency(done)
+
+
+def record(done: Sequence[Repetition]) -> Record:
+    variants = {}
+    for h in LOCAL_STEPS:
+        variants[f"H = {h}, measured"] = Spread.of([r.measured[h] for r in done])
+        variants[f"H = {h}, compute"] = Spread.of([r.compute[h] for r in done])
+        variants[f"H = {h}, bytes / bandwidth"] = Spread.of([r.transfer(h) for r in done])
+    deviations = {h: [r.deviation(h) for r in done] for h in LOCAL_STEPS}
+    return Record(
+        benchmark="communication",
+        unit="s per 1,000 steps",
+        variants=variants,
+        figure_is="largest deviation from compute + bytes / bandwidth over H, in %",
+        figure=Spread.of([max(abs(r.deviation(h)) for h in LOCAL_STEPS) for r in done]),
+        target=Target(bound=TARGET_PERCENT, at_most=True),
+        settings={
+            "link": f"veth, tbf {MBITS} Mbit/s each way",
+            "trainer": "digits mlp, K = 16, B_loc = 8, 2 processes, OMP_NUM_THREADS=1",
+            "steps": STEPS,
+            "bytes_per_second": asdict(Spread.of([r.bare.bytes_per_second for r in done])),
+            "bytes_per_1000_steps": {str(h): done[0].bytes[h] for h in LOCAL_STEPS},
+            "deviation_percent": {str(h): asdict(Spread.of(deviations[h])) for h in LOCAL_STEPS},
+        },
+    )
+
+
+def latency(done: Sequence[Repetition]) -> Record:
+    """What one all-reduce of a model costs without a trainer, beside its bytes / bandwidth."""
+    size = done[0].model_bytes
+    transfer = [1e3 * size / r.bare.bytes_per_second for r in done]
+    bare = [1e3 * r.bare.all_reduce for r in done]
+    return Record(
+        benchmark="communication/bare all-reduce",
+        unit="ms",
+        variants={"bytes / bandwidth": Spread.of(transfer), "all-reduce": Spread.of(bare)},
+        figure_is="ms beyond bytes / bandwidth",
+        figure=Spread.of([b - t for b, t in zip(bare, transfer, strict=True)]),
+        settings={"bytes": size, "link": f"veth, tbf {MBITS} Mbit/s each way"},
+    )
+
+
+def repetition(two: Link, folder: Path) -> Repetition:
+    """Each part once, one right after the other."""
+    measured = stretches(two, folder, together=True)
+    rows = (folder / "end0" / "metrics.jsonl").read_text().splitlines()
+    sent = [json.loads(row)["bytes_sent"] for row in rows]
+    of_h = dict(zip(LOCAL_STEPS, (b - a for a, b in pairwise(sent)), strict=True))
+    size = of_h[1] // STEPS
+    return Repetition(
+        measured=measured,
+        compute=stretches(two, folder, together=False),
+        bytes={h: 1000 / STEPS * n for h, n in of_h.items()},
+        model_bytes=size,
+        bare=bare_link(two, size),
+    )
+
+
+def stretches(two: Link, folder: Path, *, together: bool) -> dict[int, float]:
+    """Seconds per 1,000 steps of each H, in one run at both ends or in a run of its own at each.
+
+    A phase of ``STEPS`` steps with one averaging goes first, so that nothing is new to the clock,
+    which reads when each phase's last evaluation arrives on the main process's stderr.
+    """
+    clients = CLIENTS if together else CLIENTS // 2
+    phases = [
+        {"epochs": 1, "local_steps": h, "eval_freq": STEPS // h} for h in (STEPS, *LOCAL_STEPS)
+    ]
+    options: dict[str, Any] = {
+        "data-pth": folder / "digits",
+        "batch-size": BATCH_SIZE,
+        "total-batch-size": clients * BATCH_SIZE,
+        "replacement": 1,
+        "steps-per-epoch": STEPS,
+        "start-lr": 0.1 / clients,
+        "schedule": json.dumps(phases),
+        "debug": 1,
+    }
+    with ExitStack() as running:
+        processes = [
+            running.enter_context(
+                two.started(
+                    end,
+                    [
+                        *launcher(end if together else None),
+                        *("-m", "trainer", "train"),
+                        *digits_options(**options, **{"log-pth": folder / f"end{end}"}),
+                    ],
+                    {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": INTERFACE},
+                )
+            )
+            for end in (0, 1)
+        ]
+        arrivals = evaluations(processes[0])
+        finish(processes)
+    seconds = [b - a for a, b in pairwise(arrivals)]
+    return {h: 1000 / STEPS * s for h, s in zip(LOCAL_STEPS, seconds, strict=True)}
+
+
+def launcher(rank: int | None) -> list[object]:
+    """torchrun for one process of two, or for a run of one process."""
+    where: list[object] = ["--standalone"]
+    if rank is not None:
+        where = ["--nnodes", 2, "--node-rank", rank, "--master-addr", ADDRESSES[0]]
+        where += ["--master-port", PORTS["trainer"]]
+    return [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", 1]
+
+
+def evaluations(process: subprocess.Popen[str]) -> list[float]:
+    """When each evaluation was printed."""
+    assert process.stdout is not None
+    arrivals, said = [], []
+    for line in process.stdout:
+        said.append(line)
+        if EVALUATED.search(line):
+            arrivals.append(time.perf_counter())
+    if len(arrivals) != 1 + len(LOCAL_STEPS):
+        raise RuntimeError("the run at end 0 failed:\n" + "".join(said))
+    return arrivals
+
+
+def bare_link(two: Link, size: int) -> BareLink:
+    """The link without a trainer, for all-reduces of ``size`` bytes."""
+    with ExitStack() as running:
+        processes = [
+            running.enter_context(
+                two.started(
+                    end,
+                    [sys.executable, "-m", "bench.bare_link", ADDRESSES[0], size],
+                    {
+                        "RANK": str(end),
+                        "WORLD_SIZE": "2",
+                        "MASTER_ADDR": ADDRESSES[0],
+                        "MASTER_PORT": str(PORTS["bare link"]),
+                        "OMP_NUM_THREADS": "1",
+                        "GLOO_SOCKET_IFNAME": INTERFACE,
+                    },
+                )
+            )
+            for end in (0, 1)
+        ]
+        said, _ = finish(processes)
+    return BareLink(**json.loads(said.splitlines()[-1]))
+
+
+def finish(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
+    """What they said, once all have ended. Raises RuntimeError where one failed."""
+    said = [process.communicate()[0] for process in processes]
+    for process, words in zip(processes, said, strict=True):
+        if process.returncode:
+            raise RuntimeError(f"{process.args!r} failed:\n{words}")
+    return said

@@ -1,0 +1,58 @@
+"""The picture of the communication benchmark: measured bars beside the model's two parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from bench.measure import PLOTS
+from trainer.files import atomic
+
+if TYPE_CHECKING:
+    from bench.communication import Repetition
+
+WIDTH = 0.38
+COMPUTE, TRANSFER, MEASURED = "0.75", "0.45", "#21918c"  # the last is in viridis, as figures are
+
+
+def draw(done: Sequence[Repetition], local_steps: Sequence[int]) -> Path:
+    """Medians of the repetitions as bars, their range as lines."""
+    figure = Figure(figsize=(5.5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    compute = [median(r.compute[h] for r in done) for h in local_steps]
+    transfer = [median(r.transfer(h) for r in done) for h in local_steps]
+    measured = [median(r.measured[h] for r in done) for h in local_steps]
+    low = [m - min(r.measured[h] for r in done) for m, h in zip(measured, local_steps, strict=True)]
+    high = [
+        max(r.measured[h] for r in done) - m for m, h in zip(measured, local_steps, strict=True)
+    ]
+    left = [i - WIDTH / 2 for i in range(len(local_steps))]
+    right = [i + WIDTH / 2 for i in range(len(local_steps))]
+    axes.bar(left, compute, WIDTH, color=COMPUTE, label="compute")
+    axes.bar(left, transfer, WIDTH, bottom=compute, color=TRANSFER, label="bytes / bandwidth")
+    axes.bar(right, measured, WIDTH, color=MEASURED, label="measured")
+    axes.errorbar(right, measured, [low, high], fmt="none", color="black", capsize=3)
+    for i, h in enumerate(local_steps):
+        deviation = median(r.deviation(h) for r in done)
+        axes.annotate(
+            f"{deviation:+.0f} %",
+            (right[i], measured[i] + high[i]),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+        )
+    axes.set_xticks(range(len(local_steps)), [f"H = {h}" for h in local_steps])
+    axes.set_ylabel("s per 1,000 steps")
+    axes.margins(y=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
+    axes.set_title(f"Local SGD over 100 Mbit/s, median of {len(done)}", fontsize="medium")
+    path = PLOTS / "communication.png"
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=200)
+    return path

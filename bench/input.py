@@ -1,0 +1,166 @@
+"""Images per second of augmented input, and its share of a training step.
+
+On random images of CIFAR-10's shape, written by the trainer's own .beton writer. One thread each.
+PyTorch's `DataLoader` and FFCV's `Loader` give batches of one client (FFCV was no faster with
+one batch for all).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from bench.measure import Record, Target, interleaved, ratios, spreads
+from bench.plain import Transformed
+from trainer.assembly import load_data, make_sampler
+from trainer.config import RunSettings
+from trainer.data.beton import write_betons
+from trainer.data.prepare import read_prepared
+from trainer.data.settings import BetonSettings
+from trainer.data.specs import DATASETS
+from trainer.engine import Run
+from trainer.processes import World
+
+CIFAR10 = DATASETS["cifar10"]
+CPU = torch.device("cpu")
+CLIENTS, BATCH_SIZE, STEPS = 8, 128, 10
+TOTAL = CLIENTS * BATCH_SIZE
+EPOCHS = 3  # of one measurement of a loader; the slow one is measured for one
+
+
+def run(repetitions: int) -> Iterator[Record]:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = RunSettings(
+            dataset="cifar10",
+            data_pth=random_set(Path(folder)),
+            model="resnet56",
+            batch_size=BATCH_SIZE,
+            total_batch_size=TOTAL,
+            clients="serial",
+            log_pth=Path(folder),
+        )
+        yield from throughput(settings, repetitions)
+        yield share_of_step(settings, repetitions)
+
+
+def random_set(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(0)
+    for split, n in (("train", TOTAL * STEPS), ("test", 10)):
+        np.savez(
+            folder / f"{split}.npz",
+            images=draw.integers(0, 256, (n, 32, 32, 3), np.uint8),
+            labels=draw.integers(0, 10, n),
+            classes=list(CIFAR10.classes),
+        )
+    write_betons(BetonSettings(data_pth=folder))
+    return folder
+
+
+def throughput(settings: RunSettings, repetitions: int) -> Iterator[Record]:
+    training, _ = load_data(settings, CPU)
+    sampler = make_sampler(settings, len(training))
+    batches = training.batches(sampler, range(CLIENTS), 0, 0)
+    arrays, _ = read_prepared(settings.data_pth / "train.npz")
+    plain = DataLoader(Transformed(CIFAR10, arrays), BATCH_SIZE, shuffle=True)
+    ffcv = ffcv_loader(settings.data_pth / "train.beton")
+    variants: dict[str, Callable[[], float]] = {
+        "trainer": lambda: images_per_second(
+            batch.images.flatten(0, 1) for batch in islice(batches, EPOCHS * STEPS)
+        ),
+        "torchvision": lambda: images_per_second(images for images, _ in plain),
+        "FFCV": lambda: images_per_second(images for _ in range(EPOCHS) for images, _ in ffcv),
+    }
+    values = interleaved(variants, repetitions)
+    about = {"images": len(training), "K": CLIENTS, "batch": BATCH_SIZE, "threads": 1}
+    for other, bound in (("torchvision", 10.0), ("FFCV", 1.0)):
+        yield Record(
+            benchmark=f"input: crop, flip and normalisation, against {other}",
+            unit="images/s",
+            variants={name: s for name, s in spreads(values).items() if name in ("trainer", other)},
+            figure_is=f"trainer ÷ {other}",
+            figure=ratios(values, "trainer", other),
+            target=Target(bound=bound),
+            settings=about,
+        )
+
+
+def share_of_step(settings: RunSettings, repetitions: int) -> Record:
+    whole = Run(settings, World(0, 1, CPU))
+    batches = whole.training.batches(whole.sampler, whole.clients, 0, 0)
+
+    def step() -> None:
+        whole.bank.step(next(batches), 0.1)
+
+    values = interleaved(
+        {
+            "input alone": lambda: seconds(lambda: next(batches)),
+            "step with its input": lambda: seconds(step),
+        },
+        repetitions,
+    )
+    return Record(
+        benchmark="input: share of a training step",
+        unit="s",
+        variants=spreads(values),
+        figure_is="input ÷ step",
+        figure=ratios(values, "input alone", "step with its input"),
+        target=Target(bound=0.02, at_most=True),
+        settings={"model": settings.model, "K": CLIENTS, "batch": BATCH_SIZE, "threads": 1},
+    )
+
+
+def ffcv_loader(beton: Path) -> Iterable[Any]:
+    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import (
+        NormalizeImage,
+        RandomHorizontalFlip,
+        RandomTranslate,
+        ToTensor,
+        ToTorchImage,
+    )
+
+    mean, std = (255 * np.array(values) for values in (CIFAR10.mean, CIFAR10.std))
+    image = [
+        SimpleRGBImageDecoder(),
+        RandomHorizontalFlip(),
+        RandomTranslate(padding=CIFAR10.padding),
+        NormalizeImage(mean, std, np.float32),  # converts as well
+        ToTensor(),
+        ToTorchImage(),
+    ]
+    loader: Iterable[Any] = Loader(
+        str(beton),
+        batch_size=BATCH_SIZE,
+        num_workers=1,
+        os_cache=True,
+        order=OrderOption.RANDOM,
+        drop_last=True,
+        pipelines={"image": image, "label": [IntDecoder(), ToTensor()]},
+    )
+    return loader
+
+
+def images_per_second(batches: Iterable[Tensor]) -> float:
+    start, count = time.perf_counter(), 0
+    for images in batches:
+        assert images.shape[1:] == (3, 32, 32) and images.dtype == torch.float32
+        count += len(images)
+    return count / (time.perf_counter() - start)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start

@@ -1,0 +1,123 @@
+"""Fair timings: variants take turns, so that what else the machine does hits all of them alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer.metrics import provenance
+
+RESULTS = Path("results")
+RECORDS = RESULTS / "bench.jsonl"
+PLOTS = RESULTS / "bench"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some repetitions, their lowest and highest."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values), len(values))
+
+    def __str__(self) -> str:
+        return f"{self.median:,.4g} [{self.low:,.4g}, {self.high:,.4g}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a figure must reach: at least or at most ``bound``."""
+
+    bound: float
+    at_most: bool = False
+
+    def met(self, value: float) -> bool:
+        return value <= self.bound if self.at_most else value >= self.bound
+
+    def __str__(self) -> str:
+        return f"{'≤' if self.at_most else '≥'} {self.bound:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One line of ``results/bench.jsonl``.
+
+    ``variants``: what was measured of each, in ``unit``. ``figure``: the number that ``target`` is
+    about, described by ``figure_is``; where it is a ratio, of the same repetition's values.
+    ``settings``: what else one must know to repeat it.
+    """
+
+    benchmark: str
+    unit: str
+    variants: Mapping[str, Spread]
+    figure_is: str
+    figure: Spread
+    target: Target | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def interleaved(
+    variants: Mapping[str, Callable[[], float]], repetitions: int
+) -> dict[str, list[float]]:
+    """``repetitions`` values of each variant, after one of each that does not count."""
+    values: dict[str, list[float]] = {name: [] for name in variants}
+    for measure in variants.values():
+        measure()
+    for _ in range(repetitions):
+        for name, measure in variants.items():
+            values[name].append(measure())
+    return values
+
+
+def ratios(values: Mapping[str, Sequence[float]], a: str, b: str) -> Spread:
+    """a ÷ b, repetition by repetition."""
+    return Spread.of([x / y for x, y in zip(values[a], values[b], strict=True)])
+
+
+def spreads(values: Mapping[str, Sequence[float]]) -> dict[str, Spread]:
+    return {name: Spread.of(some) for name, some in values.items()}
+
+
+def write(records: Sequence[Record]) -> None:
+    """Prints the records as a table and appends each to ``results/bench.jsonl``."""
+    where = provenance(0.0, 1, "cpu", "")
+    about = {key: where[key] for key in ("git_commit", "git_dirty", "versions", "machine")}
+    RECORDS.parent.mkdir(parents=True, exist_ok=True)
+    with RECORDS.open("a") as file:
+        for record in records:
+            line = {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                **asdict(record),
+                "met": record.target.met(record.figure.median) if record.target else None,
+                "load": os.getloadavg()[0],
+                **about,
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    for record in records:
+        print(table(record), flush=True)
+
+
+def table(record: Record) -> str:
+    """The record for a person: median [lowest, highest] of each variant, the figure, its target."""
+    width = max(map(len, [*record.variants, record.figure_is]))
+    lines = [f"{record.benchmark} ({platform.processor() or platform.machine()})"]
+    lines += [f"  {name:<{width}}  {s} {record.unit}" for name, s in record.variants.items()]
+    verdict = ""
+    if record.target:
+        verdict = f", must be {record.target}: " + (
+            "reached" if record.target.met(record.figure.median) else "MISSED"
+        )
+    lines.append(f"  {record.figure_is:<{width}}  {record.figure}{verdict}")
+    return "\n".join(lines)

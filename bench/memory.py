@@ -1,0 +1,115 @@
+"""Peak memory of one process that trains ResNet-56 with K = 32 clients.
+
+The whole command is measured, start to end. The bound is the parameters of 32 clients, the
+activations of one (as its backward pass needs them) and 300 MB; what ``import torch`` alone takes
+is told apart, since with CUDA's libraries it exceeds the 300 MB.
+``python -m bench.memory ARGUMENTS`` is the trainer, which says its peak at the end.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from bench.input import random_set
+from bench.measure import Record, Spread, Target
+from bench.rounds import benchmark_settings
+from trainer.assembly import load_data, make_bank, make_sampler
+from trainer.clients import Plan
+from trainer.config import RunSettings
+
+CLIENTS, BATCH_SIZE, STEPS = 32, 128, 2
+MB = 1e6
+PEAK = "peak of the process"
+PRINT_PEAK = "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"  # in KiB
+
+
+def run(repetitions: int) -> Iterator[Record]:
+    """A run's peak hardly varies: three are enough."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        random_set(folder)
+        settings = benchmark_settings(
+            "cifar10",
+            folder,
+            model="resnet56",
+            k=CLIENTS,
+            batch_size=BATCH_SIZE,
+            local_steps=STEPS,
+        )
+        parts = expected(settings)
+        peaks = [peak(settings) for _ in range(min(3, repetitions))]
+        imports = [
+            1024 * int(said([sys.executable, "-c", f"import torch; {PRINT_PEAK}"])) / MB
+            for _ in peaks
+        ]
+    known = sum(parts.values())
+    variants = {PEAK: Spread.of(peaks), "import torch": Spread.of(imports)}
+    variants |= {part: Spread.of([value]) for part, value in parts.items()}
+    beyond = [peak - known for peak in peaks]
+    without = [more - torch for more, torch in zip(beyond, imports, strict=True)]
+    for name, figure in (("import torch included", beyond), ("import torch apart", without)):
+        yield Record(
+            benchmark=f"memory: ResNet-56, K = 32, B_loc = 128, 1 process, {name}",
+            unit="MB",
+            variants=variants,
+            figure_is="beyond parameters and activations, MB",
+            figure=Spread.of(figure),
+            target=Target(bound=300.0, at_most=True),
+            settings={"H": STEPS, "steps": STEPS, "momentum": 0, "processes": 1},
+        )
+
+
+def expected(settings: RunSettings) -> dict[str, float]:
+    """What the clients need, in MB."""
+    device = torch.device("cpu")
+    training, _ = load_data(settings, device)
+    batch = next(training.batches(make_sampler(settings, len(training)), range(1), 0, 0))
+    bank = make_bank(settings, 1, Plan("serial"), device)
+    return {
+        "parameters of 32 clients": CLIENTS * 4 * bank.parameters.size / MB,
+        "activations of one": bank.activation_bytes(batch) / MB,
+    }
+
+
+def peak(settings: RunSettings) -> float:
+    options = {
+        "dataset": settings.dataset,
+        "data-pth": settings.data_pth,
+        "model": settings.model,
+        "batch-size": settings.batch_size,
+        "total-batch-size": settings.total_batch_size,
+        "step1": STEPS,
+        "replacement": 1,
+        "steps-per-epoch": STEPS,
+        "epochs": 1,
+        "bn-batches": 2,
+        "log-pth": settings.log_pth / "run",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "bench.memory", "train", *words]
+    return 1024 * int(said(command)) / MB
+
+
+def said(command: Sequence[str]) -> str:
+    """The last line on its stdout."""
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()[-1]
+
+
+def main() -> int:
+    """The trainer's command line, then its highest resident size in KiB."""
+    from trainer.__main__ import main as trainer
+
+    failed = trainer()
+    exec(PRINT_PEAK)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
