@@ -7,7 +7,8 @@ apart: compute by the same two processes at the same time, each alone with its o
 gloo sends from each end to the other (two processes' ring: half a model in the reduce-scatter, half
 in the all-gather); bandwidth by one long TCP stream over the same link. Latency and one process's
 waiting for the other are no part of the model; what one bare all-reduce takes longer than
-bytes / bandwidth is reported beside it.
+bytes / bandwidth is reported beside it, and how far the measured time is from that of the same run
+over a link without limit, where the processes wait for one another as well, + bytes / bandwidth.
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ TARGET_PERCENT = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class Repetition:
-    """By H, seconds per 1,000 steps, measured and without network; bytes sent in that time."""
+    """By H, seconds per 1,000 steps: measured, each process alone without network, and both over a
+    link without limit; bytes sent in that time."""
 
     measured: Mapping[int, float]
     compute: Mapping[int, float]
+    unlimited: Mapping[int, float]
     bytes: Mapping[int, float]
     model_bytes: int
     bare: BareLink
@@ -63,15 +66,20 @@ class Repetition:
 
 def run(repetitions: int) -> Iterator[Record]:
     try:
-        with link(MBITS) as two, tempfile.TemporaryDirectory() as temporary:
+        with (
+            link(MBITS) as two,
+            link(None) as unlimited,
+            tempfile.TemporaryDirectory() as temporary,
+        ):
             folder = Path(temporary)
             prepare_digits(folder / "digits")
-            done = [repetition(two, folder) for _ in range(repetitions)]
+            done = [repetition(two, unlimited, folder) for _ in range(repetitions)]
     except NoLinkError as reason:
         print(f"skipped: {reason}", file=sys.stderr)
         return
     print(f"drawn: {draw(done, LOCAL_STEPS)}")
     yield record(done)
+    yield waiting(done)
     yield latency(done)
 
 
@@ -100,6 +108,27 @@ def record(done: Sequence[Repetition]) -> Record:
     )
 
 
+def waiting(done: Sequence[Repetition]) -> Record:
+    """How much of the deviation is there without the limit, too."""
+    variants = {}
+    for h in LOCAL_STEPS:
+        variants[f"H = {h}, measured"] = Spread.of([r.measured[h] for r in done])
+        variants[f"H = {h}, without limit"] = Spread.of([r.unlimited[h] for r in done])
+    deviations = [
+        [r.measured[h] / (r.unlimited[h] + r.transfer(h)) for r in done] for h in LOCAL_STEPS
+    ]
+    return Record(
+        benchmark="communication/against a link without limit",
+        unit="s per 1,000 steps",
+        variants=variants,
+        figure_is="largest deviation from time without limit + bytes / bandwidth over H, in %",
+        figure=Spread.of(
+            [100 * max(abs(d - 1) for d in each) for each in zip(*deviations, strict=True)]
+        ),
+        settings={"link": "veth", "steps": STEPS},
+    )
+
+
 def latency(done: Sequence[Repetition]) -> Record:
     """What one all-reduce of a model costs without a trainer, beside its bytes / bandwidth."""
     size = done[0].model_bytes
@@ -115,7 +144,7 @@ def latency(done: Sequence[Repetition]) -> Record:
     )
 
 
-def repetition(two: Link, folder: Path) -> Repetition:
+def repetition(two: Link, unlimited: Link, folder: Path) -> Repetition:
     """Each part once, one right after the other."""
     measured = stretches(two, folder, together=True)
     rows = (folder / "end0" / "metrics.jsonl").read_text().splitlines()
@@ -125,6 +154,7 @@ def repetition(two: Link, folder: Path) -> Repetition:
     return Repetition(
         measured=measured,
         compute=stretches(two, folder, together=False),
+        unlimited=stretches(unlimited, folder, together=True),
         bytes={h: 1000 / STEPS * n for h, n in of_h.items()},
         model_bytes=size,
         bare=bare_link(two, size),

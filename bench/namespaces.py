@@ -29,7 +29,6 @@ class Link:
     """Its two ends are 0 and 1, with ``ADDRESSES`` on ``INTERFACE``."""
 
     namespaces: tuple[str, str]
-    mbits: int
 
     @contextmanager
     def started(
@@ -53,8 +52,10 @@ class Link:
 
 
 @contextmanager
-def link(mbits: int) -> Iterator[Link]:
+def link(mbits: int | None) -> Iterator[Link]:
     """A link of ``mbits`` Mbit/s each way, removed at the end, also after Ctrl-C or SIGTERM.
+
+    None: as fast as the kernel copies.
 
     Raises NoLinkError without root, ``ip`` or ``tc``, or where the kernel refuses.
     """
@@ -63,7 +64,8 @@ def link(mbits: int) -> Iterator[Link]:
     for tool in ("ip", "tc"):
         if shutil.which(tool) is None:
             raise NoLinkError(f"there is no `{tool}`; install iproute2")
-    names = (f"bench-{os.getpid()}-0", f"bench-{os.getpid()}-1")
+    about = f"bench-{os.getpid()}-{mbits or 'unlimited'}"
+    names = (f"{about}-0", f"{about}-1")
     with _sigterm_is_an_exception(), ExitStack() as made:
         try:
             for name in names:
@@ -75,12 +77,13 @@ def link(mbits: int) -> Iterator[Link]:
                 _run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", INTERFACE)
                 for interface in ("lo", INTERFACE):
                     _run("ip", "-n", name, "link", "set", interface, "up")
-                limit = ("rate", f"{mbits}mbit", "burst", BURST_BYTES, "latency", "100ms")
-                _run("tc", "-n", name, "qdisc", "add", "dev", INTERFACE, "root", "tbf", *limit)
+                if mbits is not None:
+                    limit = ("rate", f"{mbits}mbit", "burst", BURST_BYTES, "latency", "100ms")
+                    _run("tc", "-n", name, "qdisc", "add", "dev", INTERFACE, "root", "tbf", *limit)
         except subprocess.CalledProcessError as error:
             reason = error.stderr.strip().splitlines() or ["no reason given"]
             raise NoLinkError(f"`{' '.join(error.cmd)}` failed: {reason[-1]}") from None
-        yield Link(names, mbits)
+        yield Link(names)
 
 
 def _run(*command: object) -> None:

@@ -181,11 +181,14 @@ def test_measuring_activations_keeps_none_of_them() -> None:
     seen = []
     tanh = nn.Tanh()  # saves its own result, which a hook that returns it would tie into a cycle
     tanh.register_forward_hook(lambda layer, inputs, output: seen.append(weakref.ref(output)))
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), tanh).double()
+    # Dropped at once: what stands in its place must be counted all the same.
+    middle = nn.Sequential(nn.Linear(10, 10), nn.SiLU(), nn.Linear(10, 10), nn.SiLU())
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), tanh, middle).double()
     images, labels = batches()[0]
     needed = ClientBank(model, K, SGD(), SERIAL).activation_bytes(batch(images, labels))
-    # The results of tanh and of log-softmax, and the loss's total weight, of one client
-    assert needed == (2 * B_LOC * 10 + 1) * 8
+    # Of one client: tanh's result, what both SiLUs and the second layer are given, log-softmax's
+    # result, the loss's total weight
+    assert needed == (5 * B_LOC * 10 + 1) * 8
     assert [reference() for reference in seen] == [None]
 
 

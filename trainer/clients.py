@@ -119,17 +119,18 @@ class ClientBank:
         """What one client's forward pass keeps in memory for its backward pass."""
         given = [batch.images, batch.labels, self.parameters.memory]
         here_already = {tensor.untyped_storage().data_ptr() for tensor in given}
-        kept: dict[int, int] = {}
+        kept: dict[int, torch.UntypedStorage] = {}
 
-        def note(tensor: Tensor) -> None:  # and keep nothing: no backward pass will follow
+        def note(tensor: Tensor) -> None:
+            # The storage alone is kept, lest its address is used anew. The tensor would tie its own
+            # graph into a cycle that is never freed.
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in here_already:
-                kept[storage.data_ptr()] = storage.nbytes()
+                kept[storage.data_ptr()] = storage
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing):
-            losses = self._losses(self._pass(slice(0, 1), 0), batch)
-        del losses
-        return sum(kept.values())
+            self._losses(self._pass(slice(0, 1), 0), batch)
+        return sum(storage.nbytes() for storage in kept.values())
 
     def _start(
         self, plan: Plan, parameters: dict[str, Tensor], momentum: dict[str, Tensor]
