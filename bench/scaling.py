@@ -52,6 +52,7 @@ class Sweep:
     x: Callable[[Point], float]
 
 
+LOCAL_STEPS = {"mlp": 8, "cnn": 8, "resnet20": 2}
 B = {"mlp": 512, "cnn": 512, "resnet20": 128}
 OVER_K = (REFERENCE, SERIAL, TRAINER, ONE_STEP)
 DATA = {"mlp": "digits", "cnn": "digits", "resnet20": "cifar10"}
@@ -73,7 +74,7 @@ SWEEPS = (
                     dataset=DATA[model],
                     clients=k,
                     batch_size=B[model] // k,
-                    local_steps=2 if model == "resnet20" else 8,
+                    local_steps=LOCAL_STEPS[model],
                     variants=OVER_K,
                 )
                 for k in (1, 2, 4, 8, 16, 32, 64)
@@ -92,7 +93,7 @@ SWEEPS = (
                     dataset=DATA[model],
                     clients=16,
                     batch_size=8,
-                    local_steps=8,
+                    local_steps=LOCAL_STEPS[model],
                     processes=n,
                 )
                 for n in (1, 2, 4)
