@@ -38,7 +38,15 @@ EPOCHS = 3  # of one measurement of a loader; the slow one is measured for one
 
 
 def run(repetitions: int) -> Iterator[Record]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        yield from measured(repetitions)
+    finally:
+        torch.set_num_threads(before)  # other benchmarks follow in this process
+
+
+def measured(repetitions: int) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as folder:
         settings = RunSettings(
             dataset="cifar10",
