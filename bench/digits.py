@@ -16,5 +16,5 @@ def prepare_digits(folder: Path) -> None:
 
 def digits_options(**options: Any) -> list[str]:
     """Of ``python -m trainer train``, for the laptop scale's data set and model."""
-    chosen = {"dataset": "digits", "model": "mlp"} | options
+    chosen = {"dataset": "digits", "model": "mlp", "device": "cpu"} | options
     return [word for name, value in chosen.items() for word in (f"--{name}", str(value))]

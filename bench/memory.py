@@ -3,7 +3,6 @@
 The whole command is measured, start to end. The bound is the parameters of 32 clients, the
 activations of one (as its backward pass needs them) and 300 MB; what ``import torch`` alone takes
 is told apart, since with CUDA's libraries it exceeds the 300 MB.
-``python -m bench.memory ARGUMENTS`` is the trainer, which says its peak at the end.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ CLIENTS, BATCH_SIZE, STEPS = 32, 128, 2
 MB = 1e6
 PEAK = "peak of the process"
 PRINT_PEAK = "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"  # in KiB
+TRAINER = f"from trainer.__main__ import main; failed = main(); {PRINT_PEAK}; exit(failed)"
 
 
 def run(repetitions: int) -> Iterator[Record]:
@@ -89,27 +89,14 @@ def peak(settings: RunSettings) -> float:
         "steps-per-epoch": STEPS,
         "epochs": 1,
         "bn-batches": 2,
+        "device": "cpu",
         "log-pth": settings.log_pth / "run",
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "bench.memory", "train", *words]
-    return 1024 * int(said(command)) / MB
+    return 1024 * int(said([sys.executable, "-c", TRAINER, "train", *words])) / MB
 
 
 def said(command: Sequence[str]) -> str:
     """The last line on its stdout."""
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return done.stdout.splitlines()[-1]
-
-
-def main() -> int:
-    """The trainer's command line, then its highest resident size in KiB."""
-    from trainer.__main__ import main as trainer
-
-    failed = trainer()
-    exec(PRINT_PEAK)
-    return failed
-
-
-if __name__ == "__main__":
-    sys.exit(main())

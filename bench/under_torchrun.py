@@ -63,7 +63,7 @@ def slowest(world: World, measure: Callable[[], float]) -> Callable[[], float]:
 def main() -> None:
     name, arguments, out = sys.argv[1:]
     module, function = name.split(":")
-    with join_world(RunSettings()) as world:
+    with join_world(RunSettings(device="cpu")) as world:
         returned = getattr(import_module(module), function)(world, **json.loads(arguments))
         if world.is_main:
             Path(out).write_text(json.dumps(returned))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.reference import local_sgd
-from trainer.averaging import Averaging
+from trainer.averaging import Averaging, MomentumPolicy
 from trainer.clients import ClientBank, Plan
 from trainer.data.memory import Batch
 from trainer.data.specs import DATASETS
@@ -128,13 +128,20 @@ def test_one_replica_equals_a_loop_over_plain_copies(name: str, optimizer: SGD, 
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
 
 
-def test_a_bank_goes_on_by_another_plan() -> None:
+@pytest.mark.parametrize(("momentum", "policy"), [(0.0, "keep"), (0.9, "average"), (0.9, "reset")])
+def test_a_bank_goes_on_by_another_plan(momentum: float, policy: MomentumPolicy) -> None:
     """From H = 1 to H = 3 and back, as post-local SGD does at the switch."""
     expected = local_sgd(
-        build("cnn_bn", DIGITS, seed=5).double(), batches(), [1, 1, 3, 1, 1, 1], K, lr
+        build("cnn_bn", DIGITS, seed=5).double(),
+        batches(),
+        [1, 1, 3, 1, 1, 1],
+        K,
+        lr,
+        momentum=momentum,
+        momentum_averaging=policy,
     )
-    bank = ClientBank(build("cnn_bn", DIGITS, seed=5).double(), K, SGD(), SERIAL)
-    average = Averaging(bank, WORLD)
+    bank = ClientBank(build("cnn_bn", DIGITS, seed=5).double(), K, SGD(momentum=momentum), SERIAL)
+    average = Averaging(bank, WORLD, policy)
     for step, (images, labels) in enumerate(batches()):
         if step not in (3, 4):
             bank.execute(REPLICAS[1] if step == 2 else FUSED[1])
@@ -190,6 +197,13 @@ def test_measuring_activations_keeps_none_of_them() -> None:
     # result, the loss's total weight
     assert needed == (5 * B_LOC * 10 + 1) * 8
     assert [reference() for reference in seen] == [None]
+
+
+def test_a_dropped_bank_is_freed_at_once() -> None:
+    bank = ClientBank(build("cnn_bn", DIGITS, seed=2), K, SGD(momentum=0.9), SERIAL)
+    memory = weakref.ref(bank.parameters.memory)
+    del bank
+    assert memory() is None
 
 
 def test_group_weight_spares_norm_layers_and_biases_only() -> None:

@@ -57,6 +57,10 @@ def test_the_same_run_started_again_repeats_the_choice(digits: Path, tmp_path: P
         again = trainer(*words)
         assert f"executed {way}, 2 a pass" in again.stderr
         assert_same_metrics(first, metrics(tmp_path))
+    for damaged in ("[]", "{", json.dumps({"run": kept["run"]})):
+        file.write_text(damaged)
+        anew = trainer(*words)
+        assert anew.returncode == 0 and "2 a pass" not in anew.stderr
     other = trainer(*words, "--seed", 1)  # another run: it is found anew
     assert other.returncode == 0 and "2 a pass" not in other.stderr
 

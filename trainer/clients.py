@@ -75,11 +75,16 @@ class ClientBank:
     ) -> None:
         self.num_clients = num_clients
         self._stochastic = stochastic
-        self._autocast = autocast
-        self._model = model.train()
-        self._in_batch = for_several_clients(model)
-        self._logits = torch.compile(self._forward) if compiled else self._forward
-        self._logits_of_many = vmap(self._forward)
+        self._in_batch = for_several_clients(model.train())
+
+        def logits(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+            with torch.autocast(images.device.type, autocast, enabled=autocast is not None):
+                result: Tensor = functional_call(model, parameters, (images,))
+            return result
+
+        # Functions that know the model and not the bank, which is thus freed when it is dropped.
+        self._logits = torch.compile(logits) if compiled else logits
+        self._logits_of_many = vmap(logits)
         if compiled:
             self._logits_of_many = torch.compile(self._logits_of_many)
         parameters = {name: p.detach() for name, p in model.named_parameters()}
@@ -174,8 +179,3 @@ class ClientBank:
             self._in_batch.count = 1
         losses = F.cross_entropy(logits.to(images.dtype), labels.flatten(), reduction="none")
         return losses.view_as(labels).mean(1)
-
-    def _forward(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, self._autocast, enabled=self._autocast is not None):
-            logits: Tensor = functional_call(self._model, parameters, (images,))
-        return logits

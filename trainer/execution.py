@@ -7,6 +7,7 @@ numbers up in different orders, so that their results differ in the last bits.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -61,9 +62,10 @@ def find_plans(
     # the mean of their parameters depends on the mean of their momentum alone.
     own_momentum = settings.momentum > 0 and settings.momentum_averaging == "keep"
     fusible = not model_spec(settings.model).stochastic and (kinds == {True} or not own_momentum)
+    fit = world.least(_clients_that_fit(batch, make_bank))
     found = {
         one_step: _fastest(
-            _candidates(settings, batch, make_bank, fused=one_step and fusible),
+            _candidates(settings, fit, fused=one_step and fusible),
             batch,
             make_bank,
             world,
@@ -83,19 +85,22 @@ def keep_plans(plans: Plans, settings: RunSettings, world: World) -> None:
 
 def kept_plans(settings: RunSettings, world: World) -> Plans | None:
     """What an earlier start of this very run chose, as the main process finds it."""
-    return world.from_main(_read(settings.log_pth / EXECUTION_FILE, _identity(settings, world)))
+    plans = None
+    if world.is_main:
+        plans = _read(settings.log_pth / EXECUTION_FILE, _identity(settings, world))
+    return world.from_main(plans)
 
 
 def _read(path: Path, identity: dict[str, Any]) -> Plans | None:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):  # none or a damaged one: it is found anew
+        if content["run"] != identity:
+            return None
+        return Plans(
+            one_step=Plan(**content["one_step"]), several_steps=Plan(**content["several_steps"])
+        )
+    except (OSError, ValueError, TypeError, KeyError):  # none or a damaged one: it is found anew
         return None
-    if content.get("run") != identity:
-        return None
-    return Plans(
-        one_step=Plan(**content["one_step"]), several_steps=Plan(**content["several_steps"])
-    )
 
 
 def _identity(settings: RunSettings, world: World) -> dict[str, Any]:
@@ -108,13 +113,15 @@ def _identity(settings: RunSettings, world: World) -> dict[str, Any]:
     }
 
 
-def _candidates(
-    settings: RunSettings, batch: Batch, make_bank: MakeBank, *, fused: bool
-) -> list[Plan]:
+def _clients_that_fit(batch: Batch, make_bank: MakeBank) -> int:
+    """In one pass on this process."""
+    size = make_bank(1, Plan("serial")).activation_bytes(batch)
+    return min(max(1, _pass_bytes(batch.images.device) // size), len(batch.images))
+
+
+def _candidates(settings: RunSettings, fit: int, *, fused: bool) -> list[Plan]:
     """The plans that are possible, or of these the one that ``clients`` asks for."""
     serial = Plan("serial")
-    size = make_bank(1, serial).activation_bytes(batch)
-    fit = min(max(1, _pass_bytes(batch.images.device) // size), len(batch.images))
     if settings.clients != "auto":
         return [serial if settings.clients == "serial" else Plan(settings.clients, fit)]
     if fused:
@@ -140,10 +147,18 @@ def _fastest(plans: list[Plan], batch: Batch, make_bank: MakeBank, world: World)
     end = time.monotonic() + TRIAL_SECONDS * len(plans)
     while len(times[0]) <= FEWEST_TRIALS or time.monotonic() < end:
         for bank, taken in zip(banks, times, strict=True):
-            start = time.perf_counter()
-            bank.step(part, lr=0.0)
-            world.synchronise()
-            taken.append(time.perf_counter() - start)
+            taken.append(math.inf if math.inf in taken else _seconds(bank, part, world))
     # The first includes what is done once. Processes agree on the sum of what each found.
     least = torch.tensor([min(taken[1:]) for taken in times], device=world.device)
     return plans[int(world.sum_(least).argmin())]
+
+
+def _seconds(bank: ClientBank, batch: Batch, world: World) -> float:
+    """Of one step; infinite where the device's memory is too small for it."""
+    start = time.perf_counter()
+    try:
+        bank.step(batch, lr=0.0)
+    except torch.OutOfMemoryError:
+        return math.inf
+    world.synchronise()
+    return time.perf_counter() - start

@@ -43,6 +43,13 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def least(self, value: int) -> int:
+        """The least of all processes' ``value``."""
+        found = torch.tensor(value, device=self.device)
+        if self.size > 1:
+            dist.all_reduce(found, dist.ReduceOp.MIN)
+        return int(found)
+
     def from_main(self, value: T) -> T:
         """The main process's ``value``, on every process."""
         values = [value]
