@@ -81,29 +81,31 @@ def run(repetitions: int) -> Iterator[Record]:
         prepare_digits(folders["digits"])
         random_set(folders["cifar10"])
         for case in CASES:
-            yield record(case, folders[case.dataset], repetitions)
+            yield from records(case, folders[case.dataset], repetitions)
 
 
-def record(case: Case, folder: Path, repetitions: int) -> Record:
+def records(case: Case, folder: Path, repetitions: int) -> Iterator[Record]:
+    """Against the reference with its input and without, from the same repetitions."""
     speeds, plan = variants(case, folder)
     values = interleaved(speeds, repetitions)
-    return Record(
-        benchmark=f"clients: {case.name}",
-        unit="images/s",
-        variants=spreads(values),
-        figure_is=f"{TRAINER} ÷ {case.against}",
-        figure=ratios(values, TRAINER, case.against),
-        target=Target(bound=case.target) if case.target else None,
-        settings={
-            "model": case.model,
-            "K": case.clients,
-            "B_loc": case.batch_size,
-            "H": case.local_steps,
-            "data": case.dataset,
-            "executed": plan,
-            "threads": torch.get_num_threads(),
-        },
-    )
+    for other in (REFERENCE, WITHOUT_INPUT):
+        yield Record(
+            benchmark=f"clients: {case.name}, {other}",
+            unit="images/s",
+            variants=spreads(values),
+            figure_is=f"{TRAINER} ÷ {other}",
+            figure=ratios(values, TRAINER, other),
+            target=Target(bound=case.target) if case.target and other == case.against else None,
+            settings={
+                "model": case.model,
+                "K": case.clients,
+                "B_loc": case.batch_size,
+                "H": case.local_steps,
+                "data": case.dataset,
+                "executed": plan,
+                "threads": torch.get_num_threads(),
+            },
+        )
 
 
 def variants(case: Case, folder: Path) -> tuple[dict[str, Callable[[], float]], str]:
