@@ -1,6 +1,6 @@
 """Small networks: images per second of Local SGD against the plain reference, in one process.
 
-Each variant trains whole rounds with their averaging, on as many threads as torch takes by itself. The
+Each variant trains whole rounds with their averaging, on as many threads as there are cores. The
 reference loads its images by torchvision's transforms; "without input" it is given batches that
 lie ready, as no training can have them.
 """

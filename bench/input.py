@@ -71,7 +71,9 @@ def random_set(folder: Path) -> Path:
             labels=draw.integers(0, 10, n),
             classes=list(CIFAR10.classes),
         )
+    threads = torch.get_num_threads()
     write_betons(BetonSettings(data_pth=folder))
+    torch.set_num_threads(threads)  # importing ffcv sets them to 1
     return folder
 
 
