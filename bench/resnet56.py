@@ -27,6 +27,7 @@ from trainer.processes import World
 MODEL, CLIENTS, BATCH_SIZE, PROCESSES, LOCAL_STEPS = "resnet56", 8, 128, 2, 2
 IMAGES = CLIENTS * BATCH_SIZE * LOCAL_STEPS
 REFERENCE, FLOAT32, BFLOAT16 = "reference, float32", "trainer, float32", "trainer, bf16"
+COMPILED = "trainer, float32, compiled"
 CONVOLUTIONS = "convolutions alone"
 
 
@@ -44,7 +45,7 @@ def run(repetitions: int) -> Iterator[Record]:
         "threads": found["threads"],
         "executed": found["executed"],
     }
-    for name, bound in ((FLOAT32, 1.4), (BFLOAT16, 2.0)):
+    for name, bound in ((FLOAT32, 1.4), (BFLOAT16, 2.0), (COMPILED, 1.4)):
         yield Record(
             benchmark=f"ResNet-56: {name}",
             unit="images/s",
@@ -90,6 +91,7 @@ def measure(world: World, folder: str, repetitions: int) -> dict[str, Any]:
     )
     float32 = Rounds(settings, world)
     bfloat16 = Rounds(settings.model_copy(update={"precision": "bf16"}), world)
+    compiled = Rounds(settings.model_copy(update={"compile": True}), world)
     model = build(MODEL, DATASETS["cifar10"], seed=0)
     arrays, _ = read_prepared(Path(folder) / "train.npz")
     own = len(world.own_clients(CLIENTS))
@@ -108,6 +110,7 @@ def measure(world: World, folder: str, repetitions: int) -> dict[str, Any]:
         ),
         FLOAT32: lambda: float32.seconds(1),
         BFLOAT16: lambda: bfloat16.seconds(1),
+        COMPILED: lambda: compiled.seconds(1),
         CONVOLUTIONS: convolutions.seconds,
     }
     return {
@@ -116,6 +119,10 @@ def measure(world: World, folder: str, repetitions: int) -> dict[str, Any]:
         ),
         "step_flops": step_flops(model, images[0], labels[0]),
         "convolution_flops": convolutions.flops,
-        "executed": {FLOAT32: str(float32.plan), BFLOAT16: str(bfloat16.plan)},
+        "executed": {
+            FLOAT32: str(float32.plan),
+            BFLOAT16: str(bfloat16.plan),
+            COMPILED: str(compiled.plan),
+        },
         "threads": torch.get_num_threads(),
     }

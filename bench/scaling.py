@@ -14,10 +14,10 @@ from pathlib import Path
 
 from bench.digits import prepare_digits
 from bench.input import random_set
-from bench.measure import Record, Spread, Target, interleaved, ratios, spreads
+from bench.measure import Record, Spread, interleaved, ratios, spreads
 from bench.plain import Transformed, plain_seconds, plain_steps
 from bench.rounds import Rounds, benchmark_settings
-from bench.scaling_plot import Curve, draw
+from bench.scaling_plot import ONE_STEP, REFERENCE, SERIAL, TRAINER, Curve, draw
 from bench.under_torchrun import slowest, under_torchrun
 from trainer.data.prepare import read_prepared
 from trainer.data.specs import DATASETS
@@ -25,8 +25,6 @@ from trainer.models import build
 from trainer.processes import World
 
 SECONDS = 0.3  # about, of one measurement
-REFERENCE, SERIAL, TRAINER = "reference", "trainer, one after the other", "trainer, as it chooses"
-ONE_STEP = "trainer, H = 1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +42,13 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Panels of points; ``x`` gives a point's place in its panel."""
+    """Panels of points; ``x`` gives a point's place in its panel. ``joined``: by lines."""
 
     name: str
     xlabel: str
     panels: Mapping[str, Sequence[Point]]
     x: Callable[[Point], float]
+    joined: bool = True
 
 
 LOCAL_STEPS = {"mlp": 8, "cnn": 8, "resnet20": 2}
@@ -112,6 +111,7 @@ SWEEPS = (
             ]
         },
         x=lambda point: parameters(point.model, point.dataset),
+        joined=False,  # models of several kinds
     ),
 )  # fmt: skip
 
@@ -140,7 +140,7 @@ def record(sweep: Sweep, folder: Path, repetitions: int) -> Record:
                 measured[f"{label}: {variant}"] = spread
                 curves.setdefault(variant, []).append((x, spread))
         panels[panel] = [Curve(name, points) for name, points in curves.items()]
-    print(f"drawn: {draw(sweep.name, sweep.xlabel, panels)}")
+    print(f"drawn: {draw(sweep.name, sweep.xlabel, panels, sweep.joined)}")
     worst = min(against, key=lambda label: against[label].median)
     return Record(
         benchmark=f"scaling: {sweep.name}",
@@ -148,7 +148,6 @@ def record(sweep: Sweep, folder: Path, repetitions: int) -> Record:
         variants=measured,
         figure_is=f"least trainer ÷ reference: {worst}",
         figure=against[worst],
-        target=Target(bound=1.0),
         settings={
             "reference": "without its input",
             "ratios": {label: ratio.median for label, ratio in against.items()},

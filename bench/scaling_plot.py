@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.measure import PLOTS, Spread
 from trainer.files import atomic
 
-STYLES = (("0.45", "o", "--"), ("#414487", "s", ":"), ("#21918c", "D", "-"), ("#7ad151", "^", "-"))
+REFERENCE, SERIAL, TRAINER = "reference", "trainer, one after the other", "trainer, as it chooses"
+ONE_STEP = "trainer, H = 1"
+STYLES = {
+    REFERENCE: ("0.45", "o", "--"),
+    SERIAL: ("#414487", "s", ":"),
+    TRAINER: ("#21918c", "D", "-"),
+    ONE_STEP: ("#7ad151", "^", "-"),
+}
 
 
 @dataclass(frozen=True)
@@ -21,12 +28,13 @@ class Curve:
     points: Sequence[tuple[float, Spread]]
 
 
-def draw(name: str, xlabel: str, panels: Mapping[str, Sequence[Curve]]) -> Path:
-    """Medians as lines, the repetitions' range as bars; both axes logarithmic."""
+def draw(name: str, xlabel: str, panels: Mapping[str, Sequence[Curve]], joined: bool) -> Path:
+    """Medians, ``joined`` by lines, the repetitions' range as bars; both axes logarithmic."""
     figure = Figure(figsize=(1.2 + 3.0 * max(len(panels), 1.6), 3.6), layout="constrained")
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (panel, curves) in zip(all_axes, panels.items(), strict=True):
-        for curve, (color, marker, line) in zip(curves, STYLES, strict=False):
+        for curve in curves:
+            color, marker, line = STYLES[curve.name]
             xs = [x for x, _ in curve.points]
             medians = [spread.median for _, spread in curve.points]
             low = [spread.median - spread.low for _, spread in curve.points]
@@ -37,7 +45,7 @@ def draw(name: str, xlabel: str, panels: Mapping[str, Sequence[Curve]]) -> Path:
                 [low, high],
                 color=color,
                 marker=marker,
-                linestyle=line,
+                linestyle=line if joined else "none",
                 markersize=4,
                 capsize=2,
                 label=curve.name,
@@ -45,9 +53,12 @@ def draw(name: str, xlabel: str, panels: Mapping[str, Sequence[Curve]]) -> Path:
         ticks = sorted({x for curve in curves for x, _ in curve.points})
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.set_xticks(ticks, [short(tick) for tick in ticks])
+        axes.set_xticks(ticks, [short(tick) for tick in ticks], rotation=0 if joined else 45)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: short(value)))
+        axes.tick_params(axis="y", which="minor", labelsize="small")
         axes.set_title(panel, fontsize="medium")
         axes.set_xlabel(xlabel)
         axes.spines[["top", "right"]].set_visible(False)
