@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests import workflows
+from tests.commands import BIN, ROOT, command
 from tests.option_runs import Trained
 from trainer.data.specs import DATASETS
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-BIN = Path(sys.executable).parent
 
 torch.set_num_threads(1)
 
@@ -37,14 +37,6 @@ def unpacked(archive: Path, folder: Path) -> Path:
     folder.mkdir()
     subprocess.run(["tar", "-xf", archive, "-C", folder], check=True)
     return folder
-
-
-def command(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Runs a command of the environment under test with one thread per process."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
-    return subprocess.run(
-        [str(a) for a in arguments], cwd=cwd, env=environment, capture_output=True, text=True
-    )
 
 
 def trainer(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -113,6 +105,38 @@ def trained(digits: Path, tmp_path: Path) -> Callable[..., Trained]:
         return Trained(digits, tmp_path / str(len(list(tmp_path.iterdir()))), **changes)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project (its path with a space and an accent) with a tiny experiment."""
+    folder = workflows.copy_project(tmp_path_factory.mktemp("a projét") / "copy")
+    (folder / "experiments" / "laptop.yaml").write_text(workflows.TINY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(project: Path, digits: Path) -> Path:
+    """The project after `snakemake fig1a`, with everything made by its own rules."""
+    done = workflows.snakemake(project, "fig1a")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+@pytest.fixture
+def edited(finished: Path) -> Iterator[Path]:
+    """The finished project, whose settings are put back after the test."""
+    files = [finished / "config.yaml", finished / "experiments" / "laptop.yaml"]
+    before = [file.read_text() for file in files]
+    yield finished
+    for file, text in zip(files, before, strict=True):
+        file.write_text(text)
+
+
+@pytest.fixture
+def own(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project, for tests that make other results."""
+    return shutil.copytree(finished, tmp_path / "own")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trainer.errors import UserError
-from workflow.analysis.fig1 import fig1, fig1_curves
+from workflow.analysis.compare import compare
+from workflow.analysis.drawing import draw
+from workflow.analysis.figures import FIGURES
+from workflow.analysis.panels import missing_runs, panel_numbers
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
 from workflow.analysis.style import line_style
-from workflow.analysis.tables import build_table
+from workflow.analysis.tables import build_table, read_table, write_csv
 from workflow.experiments import Experiment, Plot, expand, start_points
 
 
@@ -50,50 +53,108 @@ def test_a_seed_that_counts_twice_is_a_bug() -> None:
         over_seeds(table, ["h"], "value")
 
 
-def table() -> pd.DataFrame:
+def table(**changes: object) -> pd.DataFrame:
     """Three seeds; H = 8 gains 1, 2 and 3 points over SGD at epoch 20, nothing at 10."""
     rows = [
         {
+            "experiment": "fig1a",
             "role": "phase 2",
+            "run": f"H{h}-s{seed}",
             "seed": seed,
+            "num_clients": 16,
+            "peak_lr": 0.1,
             "first_local_steps": h,
             "first_epoch": 10,
             "epoch": epoch,
+            "step": 4.0 * (epoch - 10),
+            "bytes_sent": 1e6 * (epoch - 10) / h,
             "test_accuracy": 0.5 + 0.1 * seed + 0.01 * seed * (h > 1) * (epoch == 20),
+            "hessian_trace": 3.0 / h,
         }
         for seed in (1, 2, 3)
         for h in (1, 8)
         for epoch in (10, 20)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(**changes)
+
+
+GAIN = "gain over SGD\nof the same seed (points)"
+PANEL = FIGURES["fig1a"].panels[0]
+
+
+def drawn(name: str, tables: dict[str, pd.DataFrame], out: Path) -> pd.DataFrame:
+    draw(name, tables, dict.fromkeys(tables, "title"), Plot(), out)
+    return pd.read_csv(out.with_name(out.name + ".csv"))
 
 
 def test_the_gain_is_paired_by_seed() -> None:
-    curves = fig1_curves(table()).set_index(["quantity", "first_local_steps", "epoch"])
-    gain = curves.loc[("gain over SGD (points)", 8, 20)]
+    numbers = panel_numbers(table(), PANEL).set_index(["quantity", "first_local_steps", "x"])
+    gain = numbers.loc[(GAIN, 8, 20)]
     wanted = stats.ttest_1samp([1.0, 2.0, 3.0], 0).confidence_interval(0.95)
     assert gain[["mean", "low", "high"]].tolist() == pytest.approx([2.0, wanted.low, wanted.high])
-    assert curves.loc[("gain over SGD (points)", 8, 10), "mean"] == pytest.approx(0, abs=1e-9)
-    accuracy = curves.loc[("test accuracy (%)", 1, 10), "mean"]
-    assert accuracy == pytest.approx(70)
-    assert (curves["n"] == 3).all()
+    assert numbers.loc[(GAIN, 8, 10), "mean"] == pytest.approx(0, abs=1e-9)
+    assert numbers.loc[("test accuracy (%)", 1, 10), "mean"] == pytest.approx(70)
+    assert (numbers["n"] == 3).all()
 
 
-def test_a_figure_without_sgd_is_refused(tmp_path: Path) -> None:
+def test_against_h_only_the_last_evaluation_counts() -> None:
+    numbers = panel_numbers(table(), FIGURES["fig2e"].panels[0]).set_index(["quantity", "x"])
+    assert numbers.loc[("test accuracy (%)", 1), "mean"] == pytest.approx(70)
+    assert numbers.loc[("test accuracy (%)", 8), "mean"] == pytest.approx(72)
+    assert numbers.loc[(GAIN, 8), "mean"] == pytest.approx(2)
+
+
+def test_against_k_the_smallest_is_the_control() -> None:
+    small = table(num_clients=4, run="K4-" + table()["run"])
+    large = table(test_accuracy=table()["test_accuracy"] + 0.03)
+    both = pd.concat([small, large], ignore_index=True)[lambda rows: rows["first_local_steps"] == 8]
+    numbers = panel_numbers(both, FIGURES["fig3a"].panels[0]).set_index(["quantity", "x"])
+    assert numbers.loc[("gain over smallest K\nof the same seed (points)", 16), "mean"] == (
+        pytest.approx(3)
+    )
+
+
+def test_communication_is_in_megabytes_after_the_first_averaging() -> None:
+    numbers = panel_numbers(table(), FIGURES["communication"].panels[0])
+    assert numbers[["first_local_steps", "x"]].to_numpy().tolist() == [[1, 10.0], [8, 10 / 8]]
+
+
+def test_a_figure_without_sgd_has_accuracies_and_no_gains() -> None:
     only_local = table()[lambda t: t["first_local_steps"] > 1]
-    with pytest.raises(UserError, match="step1 1"):
-        fig1(only_local, "", Plot(), tmp_path / "fig")
+    assert set(panel_numbers(only_local, PANEL)["quantity"]) == {"test accuracy (%)"}
 
 
-def test_evaluations_that_sgd_lacks_are_named(tmp_path: Path) -> None:
+def test_evaluations_that_sgd_lacks_are_named() -> None:
     gaps = table()[lambda t: (t["first_local_steps"] > 1) | (t["epoch"] == 20)]
     with pytest.raises(UserError, match="eval_freq1"):
-        fig1(gaps, "", Plot(), tmp_path / "fig")
+        panel_numbers(gaps, PANEL)
 
 
-def test_equal_tables_give_equal_figures(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        fig1(table(), "title", Plot(), tmp_path / name)
+def test_no_finished_run_is_an_error_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    rows = table()
+    gone = (rows["seed"] == 2) & (rows["first_local_steps"] == 8)
+    rows.loc[gone, ["step", "epoch", "test_accuracy"]] = np.nan
+    rows = rows[~(gone & rows.duplicated("run"))]
+    assert missing_runs(rows) == "missing: 1 of 6 runs (fig1a H = 8 η = 0.1 K = 16: seed 2)"
+    numbers = drawn("fig1a", {"fig1a": rows}, tmp_path / "fig1a")
+    assert set(numbers.loc[numbers["quantity"] == GAIN, "n"]) == {2}
+    with pytest.raises(UserError, match="no run is finished"):
+        panel_numbers(rows.assign(step=np.nan), PANEL)
+
+
+def test_panels_that_the_scale_lacks_are_left_out(tmp_path: Path) -> None:
+    both = {name: table(experiment=name) for name in ("fig2a", "fig2e")}
+    assert set(drawn("fig2", both, tmp_path / "fig2")["experiment"]) == {"fig2a", "fig2e"}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_equal_tables_give_equal_figures(name: str, tmp_path: Path) -> None:
+    several = pd.concat(
+        [table(), table(num_clients=4, run="K4-" + table()["run"])], ignore_index=True
+    )
+    tables = {each: several.assign(experiment=each) for each in FIGURES[name].experiments}
+    for out in ("a", "b"):
+        drawn(name, tables, tmp_path / out)
     for ending in (".png", ".pdf", ".csv"):
         assert (tmp_path / f"a{ending}").read_bytes() == (tmp_path / f"b{ending}").read_bytes()
 
@@ -115,6 +176,11 @@ def test_missing_or_damaged_metrics_are_named(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 1}) + "\n")
     assert build_table("fig1a", runs, tmp_path)["step"].tolist() == [1, 1]
+    assert build_table("fig1a", runs, tmp_path, only_finished=True)["step"].tolist() == [1, 1]
+    (folder / "metrics.jsonl").unlink()
+    partly = build_table("fig1a", runs, tmp_path, only_finished=True)
+    assert partly["step"].isna().tolist() == [False, True]
+    assert partly["run"].tolist() == [start_points(runs)[0].id, runs[0].id]
     (folder / "metrics.jsonl").write_text('{"step": 1}\n{"ste')
     with pytest.raises(UserError, match="damaged"):
         build_table("fig1a", runs, tmp_path)
@@ -131,3 +197,30 @@ def test_run_ids_tell_contents_apart_and_start_points_ripple() -> None:
     assert ids().isdisjoint(ids(phase1={"epochs": 1, "wd": 0.1}))
     assert ids() < ids(seeds=[1, 2, 3])
     assert ids().isdisjoint(ids(runs=[{"step1": 3}]))
+
+
+def test_tables_come_back_as_they_were(tmp_path: Path) -> None:
+    rows = table(test_accuracy=np.random.default_rng(0).random(12))
+    write_csv(rows, tmp_path / "fig1a.csv")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "fig1a.csv"), rows, check_exact=True)
+    with pytest.raises(UserError, match="missing or damaged"):
+        read_table(tmp_path / "fig1b.csv")
+
+
+def compared(tmp_path: Path, here: pd.DataFrame) -> pd.DataFrame:
+    write_csv(table(), tmp_path / "there" / "fig1a.csv")
+    compare({"fig1a": here}, tmp_path / "there", tmp_path / "compare.csv")
+    return pd.read_csv(tmp_path / "compare.csv")
+
+
+def test_compare_names_means_that_differ(tmp_path: Path) -> None:
+    assert compared(tmp_path, table())["within"].all()
+    a_little = table(test_accuracy=table()["test_accuracy"] + 0.003)
+    assert compared(tmp_path, a_little)["within"].all()
+    other = table(test_accuracy=table()["test_accuracy"] + 0.01 * (table()["seed"] == 1) * 2)
+    with pytest.raises(UserError, match=r"fig1a phase 2 H = 1 .*test_accuracy 0\.7067, there 0\.7"):
+        compared(tmp_path, other)
+    with pytest.raises(UserError, match=r"fig1b\.csv: missing"):
+        compare({"fig1b": table()}, tmp_path / "there", tmp_path / "compare.csv")
+    with pytest.raises(UserError, match="2 of 4 means differ"):
+        compared(tmp_path, table()[lambda rows: rows["first_local_steps"] == 1])

@@ -9,7 +9,7 @@ import torch
 from bench.measure import Record, Spread, Target, interleaved, ratios
 from bench.report import report
 from bench.roofline import Convolutions, step_flops
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from trainer.data.specs import DATASETS
 from trainer.models import build
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import command, one_line, trainer
+from tests.commands import command
+from tests.conftest import one_line, trainer
 from trainer.data.beton import read_beton, sidecar_path, write_betons
 from trainer.data.memory import MemorySet
 from trainer.data.prepare import read_prepared

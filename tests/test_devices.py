@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, ROOT
+from tests.commands import BIN, ROOT
 from trainer.devices import leased, visible_gpus
 from trainer.errors import UserError
 

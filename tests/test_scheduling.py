@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import BIN
+from tests.commands import BIN
 from tests.test_workflow import TINY, copy_project, edit
 from workflow.machine import threads_per_process, visible_gpus
 

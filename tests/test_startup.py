@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.conftest import command
+from tests.commands import command
 
 HEAVY = {"ffcv", "wandb", "scipy", "sklearn", "torchvision", "pandas", "matplotlib"}
 SCRIPT = """

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import BIN, metrics, one_line, torchrun, trainer
+from tests.commands import BIN
+from tests.conftest import metrics, one_line, torchrun, trainer
 from tests.wandb_server import Server
 from trainer.config import RunSettings
 

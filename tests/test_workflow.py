@@ -3,127 +3,120 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 
-import jsonschema
-import pandas as pd
 import pytest
-import yaml
 
-from tests.conftest import BIN, ROOT, command
-from workflow.experiments import expand, load_experiments, schemas, start_points
+from tests.workflows import copy_project, edit, planned, refused, snakemake
+from workflow.analysis.tables import read_table
+from workflow.experiments import expand, load_experiments, start_points
 
-TINY = """
-execution: {processes: 1, threads: 1}
-experiments:
-  fig1a:
-    title: tiny
-    seeds: [1, 2]
-    settings: {dataset: digits, model: mlp, batch_size: 8, total_batch_size: 32, train_subset: 100}
-    phase1: {epochs: 2}
-    phase2: {epochs: 4, eval_on_start: true}
-    runs:
-      - {step1: 1, eval_freq1: 6}
-      - {step1: 6}
-"""
 SCALES = ("laptop", "workstation", "paper")
-PIECES = ("Snakefile", "config.yaml", "experiments", "workflow", "trainer", "envs", "profiles")
 
 
-def snakemake(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return command(BIN / "snakemake", *arguments, cwd=folder)
+ALL = {"figure": 3, "simulation": 1, "judge": 1, "runs": 1}
 
 
-def planned(folder: Path, *arguments: object) -> Counter[str]:
-    """Jobs per rule that a dry run lists; targets themselves are left out."""
-    done = snakemake(folder, "--dry-run", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    jobs = re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE)
-    return Counter(job for job in jobs if job not in ("all", "figures", "fig1a"))
-
-
-def copy_project(folder: Path) -> Path:
-    folder.mkdir()
-    for piece in PIECES:
-        source = ROOT / piece
-        copy = shutil.copytree if source.is_dir() else shutil.copyfile
-        copy(source, folder / piece)
-    return folder
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project (its path with a space and an accent) with a tiny experiment."""
-    folder = copy_project(tmp_path_factory.mktemp("a projét") / "copy")
-    (folder / "experiments" / "laptop.yaml").write_text(TINY)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(project: Path, digits: Path) -> Path:
-    """The project after `snakemake fig1a`, with everything made by its own rules."""
-    done = snakemake(project, "fig1a")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return project
-
-
-@pytest.fixture
-def edited(finished: Path):
-    """The finished project, whose settings are put back after the test."""
-    files = [finished / "config.yaml", finished / "experiments" / "laptop.yaml"]
-    before = [file.read_text() for file in files]
-    yield finished
-    for file, text in zip(files, before, strict=True):
-        file.write_text(text)
-
-
-@pytest.mark.parametrize("target", ["fig1a", "figures", "all", ""])
-def test_every_target_plans_the_whole_chain(project: Path, tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "after"),
+    [
+        ("fig1a", {"figure": 1}),
+        ("communication", {"figure": 1}),
+        ("figures", {"figure": 3, "simulation": 1}),
+        ("claims", {"simulation": 1, "judge": 1}),
+        ("compare", {"compare": 1}),
+        ("all", ALL),
+        ("", ALL),
+    ],
+)
+def test_every_target_plans_the_whole_chain(
+    project: Path, tmp_path: Path, target: str, after: dict[str, int]
+) -> None:
     made = shutil.ignore_patterns("results", "resources", ".snakemake")
     fresh = shutil.copytree(project, tmp_path / "fresh", ignore=made)
     jobs = planned(fresh, *([target] if target else []))
-    assert jobs == Counter(prepare=1, beton=1, start_point=2, train=4, table=1, figure=1)
+    assert jobs == Counter(prepare=1, beton=1, start_point=2, train=4, table=1, **after)
+
+
+def test_theory_needs_no_run(project: Path) -> None:
+    assert planned(project, "theory") == Counter(simulation=1, figure=1)
+
+
+def test_a_figure_that_the_scale_has_no_experiment_for_says_so(edited: Path) -> None:
+    assert refused(edited, "fig7") == (
+        "error: fig7 needs fig7a, fig7b, which experiments/laptop.yaml lacks; add them there"
+    )
+    assert planned(edited, "fig1a") == Counter()
+
+
+def test_runs_that_figures_share_are_trained_once(edited: Path) -> None:
+    file = edited / "experiments" / "laptop.yaml"
+    whole = file.read_text()
+    panel = whole[whole.index("  fig1a:") :].replace("fig1a", "fig2e")
+    file.write_text(f"{whole}{panel}      - {{step1: 3, eval_freq1: 2}}\n")
+    file.write_text(file.read_text() + "    judged_h: 3\n")
+    assert planned(edited, "fig1a", "fig2e") == Counter(train=2, table=2, figure=2)
+
+
+def test_figures_of_what_is_finished_say_what_is_missing(own: Path) -> None:
+    """Without training what is missing, and whole again once it is there."""
+    runs = expand(load_experiments(own / "experiments/laptop.yaml").experiments["fig1a"])
+    metrics = own / "results/laptop/runs" / runs[-1].id / "metrics.jsonl"
+    kept = metrics.rename(own / "kept.jsonl")
+    only = ("fig1a", "--config", "only_finished=true")
+    assert planned(own, *only) == Counter(table=1, figure=1)
+    done = snakemake(own, *only)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = read_table(own / "results/laptop/tables/fig1a.csv")
+    assert table.loc[table["step"].isna(), "run"].tolist() == [runs[-1].id]
+    kept.rename(metrics)
+    assert planned(own, "fig1a") == Counter(table=1, figure=1)
+
+
+def test_figures_are_redrawn_from_tables_alone(own: Path) -> None:
+    shutil.copytree(own / "results/laptop/tables", own / "shipped")
+    drawn = (own / "results/laptop/figures/fig1a.csv").read_bytes()
+    shutil.rmtree(own / "results/laptop")
+    shutil.rmtree(own / "resources")
+    done = snakemake(own, "fig1a", "communication", "--config", "tables=shipped")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (own / "results/laptop-from-tables/figures/fig1a.csv").read_bytes() == drawn
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_scale_has_a_plan(tmp_path: Path, scale: str) -> None:
     folder = copy_project(tmp_path / "fresh")
-    experiment = load_experiments(folder / "experiments" / f"{scale}.yaml").experiments["fig1a"]
-    if experiment.checkpoint is not None:
-        path = folder / experiment.checkpoint.path
-        path.parent.mkdir(parents=True)
-        path.touch()
-    jobs = planned(folder, "fig1a", "--config", f"scale={scale}")
+    experiments = load_experiments(folder / "experiments" / f"{scale}.yaml").experiments
+    runs = []
+    for experiment in experiments.values():
+        if experiment.checkpoint is not None:
+            path = folder / experiment.checkpoint.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        runs += expand(experiment)
+    jobs = planned(folder, "all", "--config", f"scale={scale}")
     assert "download" not in jobs
-    runs = expand(experiment)
-    assert jobs["train"] == len(runs) == len({run.id for run in runs})
+    assert jobs["table"] == len(experiments)
+    assert jobs["train"] == len({run.id for run in runs})
     assert jobs["start_point"] == len(start_points(runs))
 
 
-def test_a_missing_published_checkpoint_is_downloaded_or_the_fix_is_named(tmp_path: Path) -> None:
+def test_a_missing_published_checkpoint_is_downloaded_or_the_fix_is_named(edited: Path) -> None:
     """Without a network, as here: the proxy leads nowhere."""
-    folder = copy_project(tmp_path / "fresh")
-    options = ["--config", "scale=workstation", "--"]
-    assert planned(folder, *options, "fig1a")["download"] == 1
-    path = "resources/checkpoints/phase1_common.pt"
+    path = "resources/checkpoints/published.pt"
+    start = f"path: {path}, url: https://example.org/start.pt, sha256: {'0' * 64}, epoch: 2"
+    edit(edited / "experiments/laptop.yaml", "phase1: {epochs: 2}", f"checkpoint: {{{start}}}")
+    assert planned(edited, "fig1a")["download"] == 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("https_proxy", "http://127.0.0.1:9")
-        done = snakemake(folder, *options, path)
+        done = snakemake(edited, path)
     assert done.returncode != 0
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "cannot be downloaded" in line
     assert f"put it at {path}" in line
-    assert not (folder / path).exists()
+    assert not (edited / path).exists()
 
 
 def test_the_results_are_where_the_readme_says(finished: Path) -> None:
@@ -131,14 +124,12 @@ def test_the_results_are_where_the_readme_says(finished: Path) -> None:
     assert {p.name for p in figures.iterdir()} == {"fig1a.png", "fig1a.pdf", "fig1a.csv"}
     assert (figures / "fig1a.png").read_bytes().startswith(b"\x89PNG")
     assert (figures / "fig1a.pdf").read_bytes().startswith(b"%PDF")
-    table = pd.read_parquet(finished / "results" / "laptop" / "tables" / "fig1a.parquet")
+    table = read_table(finished / "results" / "laptop" / "tables" / "fig1a.csv")
     assert table.groupby("role")["run"].nunique().to_dict() == {"phase 1": 2, "phase 2": 4}
-    again = pd.read_csv(finished / "results" / "laptop" / "tables" / "fig1a.csv")
-    pd.testing.assert_frame_equal(table, again, check_dtype=False, rtol=1e-12)
 
 
 def test_runs_of_a_seed_share_their_start_point(finished: Path) -> None:
-    table = pd.read_parquet(finished / "results" / "laptop" / "tables" / "fig1a.parquet")
+    table = read_table(finished / "results" / "laptop" / "tables" / "fig1a.csv")
     first = table[(table["role"] == "phase 2") & (table["step"] == 0)]
     assert (first.groupby("seed")["start"].nunique() == 1).all()
     assert (first.groupby("seed")["test_loss"].nunique() == 1).all()
@@ -176,12 +167,6 @@ def test_a_changed_execution_repeats_nothing(edited: Path) -> None:
     edit(edited / "config.yaml", "threads: null", "threads: 2")
     edit(edited / "config.yaml", "device: null", "device: cpu")
     assert planned(edited, "fig1a") == Counter()
-
-
-@pytest.fixture
-def own(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished project, for tests that make other results."""
-    return shutil.copytree(finished, tmp_path / "own")
 
 
 def test_a_newer_copy_of_a_published_checkpoint_repeats_nothing(own: Path) -> None:
@@ -235,50 +220,6 @@ def test_comments_and_order_repeat_nothing(edited: Path) -> None:
     assert jobs["train"] == jobs["start_point"] == 0
 
 
-def refused(folder: Path, *arguments: object) -> str:
-    done = snakemake(folder, "--dry-run", "fig1a", *arguments)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    return line
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "expected"),
-    [
-        ("config.yaml", "processes:", "procesess:", ["procesess", "did you mean processes"]),
-        ("config.yaml", "scale: laptop", "scale: desk", ["'desk'", "laptop, paper, workstation"]),
-        ("config.yaml", "processes: null", "processes: 3", ["3 processes", "K = 4"]),
-        ("config.yaml", "threads: null", "threads: 0", ["threads", "greater than"]),
-        ("config.yaml", "device: null", "device: gpu", ["device", "'cuda'", "'gpu'"]),
-        ("config.yaml", "  width: 5.5", "  widht: 5.5", ["plot.widht"]),
-        ("config.yaml", "wandb: null", "wandb: ofline", ["wandb", "'offline'", "'ofline'"]),
-        ("experiments/laptop.yaml", "step1: 6", "stp1: 6", ["fig1a.runs[1]", "did you mean step1"]),
-        ("experiments/laptop.yaml", "model: mlp", "model: mpl", ["fig1a", "'mpl'", "mlp"]),
-        ("experiments/laptop.yaml", "dataset: digits", "dataset: mnist", ["'mnist'", "digits"]),
-        ("experiments/laptop.yaml", "batch_size: 8", "batch_size: 7", ["not a multiple"]),
-        ("experiments/laptop.yaml", "seeds: [1, 2]", "seeds: [1, 1]", ["a seed twice"]),
-        ("experiments/laptop.yaml", "epochs: 2", "seed: 2", ["fig1a.phase1", "seed is not for"]),
-        ("config.yaml", "viridis_r", "virids", ["plot", "colormap 'virids'"]),
-        ("config.yaml", "sgd_color: black", "sgd_color: blak", ["plot", "sgd_color 'blak'"]),
-        ("experiments/laptop.yaml", "{step1: 6}", "{step1: 1, eval_freq1: 6}", ["same run"]),
-        ("experiments/laptop.yaml", "{step1: 6}", "{step1: 1, wd: 0}", ["the same H"]),
-        ("experiments/laptop.yaml", "{step1: 1, eval_freq1: 6}", "{step1: 3}", ["step1 1 (SGD)"]),
-        ("experiments/laptop.yaml", "{step1: 6}", "{h_rule: qsr, alpha: 1}", ["one H per run"]),
-        ("experiments/laptop.yaml", "fig1a:", "fig9z:", ["fig9z"]),
-        ("experiments/laptop.yaml", "title: tiny", "titel: tiny", ["fig1a.titel", "mean title?"]),
-    ],
-)
-def test_bad_settings_are_named_before_any_job(
-    edited: Path, file: str, old: str, new: str, expected: list[str]
-) -> None:
-    edit(edited / file, old, new)
-    message = refused(edited)
-    assert file in message or "processes: 3" in new
-    for part in expected:
-        assert part in message
-
-
 def test_a_failing_job_shows_its_reason_and_leaves_no_result(edited: Path) -> None:
     edit(edited / "experiments" / "laptop.yaml", "{step1: 6}", "{step1: 6, start_lr: 1.0e+9}")
     done = snakemake(edited, "fig1a")
@@ -290,48 +231,3 @@ def test_a_failing_job_shows_its_reason_and_leaves_no_result(edited: Path) -> No
     failed = {run.id for run in expand(load_experiments(
         edited / "experiments" / "laptop.yaml").experiments["fig1a"])[2:]}  # fmt: skip
     assert not failed & {p.parent.name for p in runs.glob("*/metrics.jsonl")}
-
-
-def test_the_schemas_are_those_of_the_models() -> None:
-    for name, schema in schemas().items():
-        text = (ROOT / "workflow" / "schemas" / name).read_text()
-        assert yaml.safe_load(text) == schema, "run `make schemas`"
-
-
-def test_the_shipped_files_fit_the_schemas_and_the_schemas_are_closed() -> None:
-    closed = schemas()
-    files = {"config.yaml": "config.schema.yaml"} | {
-        f"experiments/{scale}.yaml": "experiments.schema.yaml" for scale in SCALES
-    }
-    for file, schema in files.items():
-        content = yaml.safe_load((ROOT / file).read_text())
-        jsonschema.validate(content, closed[schema])
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(content | {"unknown": 1}, closed[schema])
-    content = yaml.safe_load((ROOT / "experiments/laptop.yaml").read_text())
-    content["experiments"]["fig1a"]["phase2"]["stp1"] = 3
-    with pytest.raises(jsonschema.ValidationError, match="stp1"):
-        jsonschema.validate(content, closed["experiments.schema.yaml"])
-
-
-def test_pilot_seeds_are_never_judged(edited: Path) -> None:
-    edit(edited / "experiments" / "laptop.yaml", "seeds: [1, 2]",
-         "seeds: [1, 2]\n    pilot_seeds: [2]")  # fmt: skip
-    assert "seeds and pilot_seeds share [2]" in refused(edited)
-
-
-@pytest.mark.parametrize("name", ["data", "train", "analysis"])
-def test_conda_pins_equal_the_lock(name: str) -> None:
-    lock = dict(
-        line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines()
-        if "==" in line
-    )  # fmt: skip
-    names = {"pytorch": "torch"}
-    content = yaml.safe_load((ROOT / "envs" / f"{name}.yaml").read_text())
-    conda = [d for d in content["dependencies"] if isinstance(d, str)]
-    pip = [p for d in content["dependencies"] if isinstance(d, dict) for p in d["pip"]]
-    flat = conda + [p.replace("==", "=") for p in pip]
-    pinned = dict(d.split("=") for d in flat if "=" in d)
-    pinned.pop("python")
-    assert pinned
-    assert pinned == {package: lock[names.get(package, package)] for package in pinned}

@@ -81,6 +81,14 @@ class Config(Settings):
         description="copy of each run on Weights & Biases: online, offline or disabled; "
         "null: as the scale suggests",
     )
+    only_finished: bool = Field(
+        False, description="figures and claims of the runs that are finished; trains nothing"
+    )
+    tables: Path | None = Field(
+        None,
+        description="folder of a scale's tables to draw and judge instead of runs; "
+        "null: those of the runs",
+    )
     plot: Plot = Field(default_factory=Plot, description="how figures look")
 
 
@@ -109,6 +117,11 @@ class Execution(Settings):
 
 
 Overrides = dict[str, Any]
+# Of Figures 1 and 3 the paper's panels, of 2 and 7 each panel by itself
+ExperimentName = Literal[
+    "fig1a", "fig1b", "fig2a", "fig2b", "fig2c", "fig2d", "fig2e", "fig2f",
+    "fig3a", "fig7a", "fig7b",
+]  # fmt: skip
 
 
 class Experiment(Settings):
@@ -128,6 +141,12 @@ class Experiment(Settings):
     checkpoint: Checkpoint | None = Field(None, description="a published start point")
     phase2: Overrides = Field(default={}, description="further settings of the figure's runs")
     runs: list[Overrides] = Field(description="what differs between the runs", min_length=1)
+    judged_h: int | None = Field(
+        None,
+        description="H that claims compare with H = 1, chosen on the pilot seeds; "
+        "null: the only one above 1",
+        gt=1,
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -144,7 +163,7 @@ class Experiments(Settings):
     """experiments/<scale>.yaml"""
 
     execution: Execution = Field(default_factory=Execution, description="what a run needs")
-    experiments: dict[Literal["fig1a"], Experiment] = Field(description="by figure")
+    experiments: dict[ExperimentName, Experiment] = Field(description="by figure")
 
 
 @dataclass(frozen=True)
@@ -197,7 +216,8 @@ def load_experiments(path: Path) -> Experiments:
         runs = expand(experiment, where=f"{file}{name}: ")
         if len({run.id for run in runs}) < len(runs):
             raise UserError(f"{file}{name}.runs: two entries are the same run; remove one")
-        _check_compares_h(runs, f"{file}{name}.runs: ")
+        _check_compares(name, runs, f"{file}{name}.runs: ")
+        judged_h(experiment, f"{file}{name}")
     return loaded
 
 
@@ -216,16 +236,38 @@ def start_points(runs: list[Run]) -> list[Run]:
     return list(found.values())
 
 
-def _check_compares_h(runs: list[Run], where: str) -> None:
-    """Figure 1 tells its runs apart by H alone and compares them with H = 1."""
+def judged_h(experiment: Experiment, where: str = "") -> int:
+    """H > 1 that the claims compare with H = 1."""
+    found = {run.settings.phases[0].local_steps for run in expand(experiment)} - {1}
+    if experiment.judged_h is None and len(found) == 1:
+        return found.pop()
+    if experiment.judged_h not in found:
+        raise UserError(
+            f"{where}.judged_h: {experiment.judged_h} is none of the H > 1 of its runs; "
+            f"choose one of {', '.join(map(str, sorted(found)))}"
+        )
+    return experiment.judged_h
+
+
+def _check_compares(name: str, runs: list[Run], where: str) -> None:
+    """Figures tell runs apart by H, η and K, and compare H > 1 with H = 1, or a K with another."""
     if any(run.settings.h_rule != "constant" or len(run.settings.phases) > 1 for run in runs):
         raise UserError(f"{where}the figure needs one H per run; leave h_rule and decays out")
-    local_steps = [run.settings.phases[0].local_steps for run in runs]
-    per_seed = Counter((run.settings.seed, h) for run, h in zip(runs, local_steps, strict=True))
-    if max(per_seed.values()) > 1:
-        raise UserError(f"{where}two entries have the same H; the figure tells runs apart by H")
+    kinds = Counter(
+        (s.seed, s.phases[0].local_steps, s.peak_lr, s.num_clients)
+        for s in (run.settings for run in runs)
+    )
+    if max(kinds.values()) > 1:
+        raise UserError(f"{where}two entries have the same H, η and K, which tell runs apart")
+    local_steps = {h for _, h, _, _ in kinds}
+    if name == "fig3a":
+        if len({k for _, _, _, k in kinds}) == 1:
+            raise UserError(f"{where}the figure compares numbers of clients; add another K")
+        return
     if 1 not in local_steps or max(local_steps) == 1:
         raise UserError(f"{where}the figure compares step1 1 (SGD) with step1 > 1; add them")
+    if name in ("fig2b", "fig2c") and len({lr for _, _, lr, _ in kinds}) == 1:
+        raise UserError(f"{where}the figure compares learning rates; add another start_lr")
 
 
 def _starts(experiment: Experiment, where: str) -> dict[int, Run | Checkpoint | None]:

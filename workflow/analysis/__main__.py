@@ -1,44 +1,127 @@
-"""Tables and figures: ``python -m workflow.analysis {table,fig1a}``."""
+"""Tables, figures, claims: ``python -m workflow.analysis {table,theory,figure,claims,…}``.
+
+Each command imports what it needs: many short jobs of a workflow call it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from trainer.errors import UserError
-from workflow.analysis.fig1 import fig1
-from workflow.analysis.tables import build_table, write_table
-from workflow.experiments import Plot, expand, load_experiments
+from workflow.analysis.figures import FIGURES, THEORY
+from workflow.analysis.tables import build_table, read_table, write_csv
+from workflow.experiments import Plot, expand, judged_h, load_experiments
 
-FIGURES = {"fig1a": fig1}
+
+def table(given: argparse.Namespace) -> None:
+    """Metrics of an experiment's runs to one tidy table."""
+    runs = expand(load_experiments(given.experiments).experiments[given.experiment])
+    built = build_table(given.experiment, runs, given.results, only_finished=given.only_finished)
+    write_csv(built, given.out)
+
+
+def theory(given: argparse.Namespace) -> None:
+    """Simulate SGD and Local SGD on models whose drift is known."""
+    from workflow.analysis.theory import simulate_all
+
+    write_csv(simulate_all(given.processes), given.out)
+
+
+def figure(given: argparse.Namespace) -> None:
+    """Draw a figure from its tables."""
+    from workflow.analysis.drawing import draw
+
+    if given.figure == THEORY:
+        from workflow.analysis.theory import theory_figure
+
+        theory_figure(_tables(given)[THEORY], given.plot, given.out)
+        return
+    experiments = load_experiments(given.experiments)
+    titles: dict[str, str] = {name: e.title for name, e in experiments.experiments.items()}
+    draw(given.figure, _tables(given), titles, given.plot, given.out)
+
+
+def claims(given: argparse.Namespace) -> None:
+    """Judge every claim of the paper."""
+    from workflow.analysis.claims import judge, write_claims
+
+    experiments = load_experiments(given.experiments)
+    h: dict[str, int] = {
+        name: judged_h(experiment) for name, experiment in experiments.experiments.items()
+    }
+    tables = _tables(given)
+    write_claims(judge(tables, h, tables.get(THEORY)), given.out)
+
+
+def runs(given: argparse.Namespace) -> None:
+    """What was run: settings, times, machine and versions of every run, as a table and a page."""
+    from workflow.analysis.runs import build_runs, write_runs_page
+
+    built = build_runs(load_experiments(given.experiments), given.results)
+    write_csv(built, given.out.with_name(given.out.name + ".csv"))
+    write_runs_page(built, given.out.with_name(given.out.name + ".html"))
+
+
+def compared(given: argparse.Namespace) -> None:
+    """Hold a scale's tables against those of another machine."""
+    from workflow.analysis.compare import compare
+
+    compare(_tables(given), given.reference, given.out)
+
+
+def readme(given: argparse.Namespace) -> None:
+    """Write the table of claims into README.md."""
+    from workflow.analysis.readme import update_readme
+
+    update_readme(Path("README.md"), given.reference)
+
+
+def _tables(given: argparse.Namespace) -> dict[str, pd.DataFrame]:
+    """By experiment."""
+    return {path.stem: read_table(path) for path in given.tables}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflow.analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    table = commands.add_parser("table", help="metrics of a figure's runs to one tidy table")
-    table.add_argument("--experiments", type=Path, required=True, help="experiments/<scale>.yaml")
-    table.add_argument("--experiment", required=True, help="the figure's name in it")
-    table.add_argument("--results", type=Path, required=True, help="results/<scale>")
-    table.add_argument("--out", type=Path, required=True, help="file name without its ending")
-    for name in FIGURES:
-        figure = commands.add_parser(name, help=f"draw {name} from its table")
-        figure.add_argument("--table", type=Path, required=True, help="the .parquet")
-        figure.add_argument("--out", type=Path, required=True, help="file name without its ending")
-        figure.add_argument("--title", default="")
-        figure.add_argument("--plot", type=Plot.model_validate_json, default=Plot(), help="JSON")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        return added
+
+    def add(parsers: Sequence[argparse.ArgumentParser], option: str, help: str) -> None:
+        for one in parsers:
+            one.add_argument(option, type=Path, required=True, help=help)
+
+    of_table, of_theory = command("table", table), command("theory", theory)
+    of_figure, of_claims = command("figure", figure), command("claims", claims)
+    of_runs, of_compare = command("runs", runs), command("compare", compared)
+    of_readme = command("readme", readme)
+    from_experiments = [of_table, of_figure, of_claims, of_runs]
+    add(from_experiments, "--experiments", "experiments/<scale>.yaml")
+    add([of_table, of_runs], "--results", "results/<scale>")
+    for one in (of_figure, of_claims, of_compare):
+        one.add_argument(
+            "--tables", type=Path, nargs="+", required=True, help="of the experiments: <name>.csv"
+        )
+    add([of_compare], "--reference", "folder of the tables to compare with")
+    add([of_readme], "--reference", "results/reference/<scale>")
+    add([of_table, of_theory, of_claims, of_compare], "--out", "the file to write")
+    add([of_figure, of_runs], "--out", "the files to write, without their endings")
+    of_table.add_argument("--experiment", required=True, help="its name in the file")
+    of_table.add_argument("--only-finished", action="store_true", help="leave out missing runs")
+    of_theory.add_argument("--processes", type=int, default=1, help="default: %(default)s")
+    of_figure.add_argument("figure", choices=[*FIGURES, THEORY])
+    of_figure.add_argument("--plot", type=Plot.model_validate_json, default=Plot(), help="JSON")
     given = parser.parse_args(arguments)
     try:
-        if given.command == "table":
-            runs = expand(load_experiments(given.experiments).experiments[given.experiment])
-            write_table(build_table(given.experiment, runs, given.results), given.out)
-        else:
-            draw = FIGURES[given.command]
-            draw(pd.read_parquet(given.table), given.title, given.plot, given.out)
+        given.run(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,11 +1,60 @@
-"""Means over seeds with their uncertainty."""
+"""Means over seeds with their uncertainty, and tests of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import DescrStatsW
 
 CONFIDENCE = 0.95
+ALPHA = 1 - CONFIDENCE
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Test:
+    """Student's t-test of a mean against zero, two-sided, with its 95 % interval.
+
+    ``smallest_detectable``: the mean that so many values of this spread find with 80 % power.
+    """
+
+    n: int
+    mean: float
+    low: float
+    high: float
+    p: float
+    smallest_detectable: float
+
+
+def t_test(values: ArrayLike) -> Test:
+    """Of independent ``values``, two at least. Values without any spread have p = 0 (or 1 at 0)."""
+    described = DescrStatsW(values)
+    n, mean, spread = int(described.nobs), float(described.mean), float(described.std_ddof(1))
+    if spread == 0:
+        return Test(n, mean, mean, mean, 0.0 if mean else 1.0, 0.0)
+    low, high = described.tconfint_mean(ALPHA)
+    _, p, _ = described.ttest_mean(0.0)
+    size = TTestPower().solve_power(nobs=n, alpha=ALPHA, power=POWER)
+    return Test(n, mean, float(low), float(high), float(p), float(size) * spread)
+
+
+def equivalence(values: ArrayLike, low: float, high: float) -> float:
+    """p of the mean lying outside (``low``, ``high``): two one-sided t-tests (Schuirmann 1987)."""
+    p, _, _ = DescrStatsW(values).ttost_mean(low, high)
+    return float(p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrected for their number (Holm 1979), in the same order."""
+    if not p_values:
+        return []
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
 def mean_interval(values: pd.Series[float]) -> pd.Series[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -31,3 +32,8 @@ def save(figure: Figure, out: Path) -> None:
         figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None})
     with atomic(out.with_name(out.name + ".pdf")) as temporary:
         figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
+
+
+def wrapped(text: str, width: int) -> str:
+    """``text`` in lines of at most ``width`` characters; its own line breaks stay."""
+    return "\n".join(textwrap.fill(line, width) for line in text.splitlines())

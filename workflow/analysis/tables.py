@@ -15,21 +15,31 @@ from trainer.metrics import Evaluation
 from workflow.experiments import Run, start_points
 
 
-def build_table(name: str, runs: list[Run], results: Path) -> pd.DataFrame:
+def build_table(
+    name: str, runs: list[Run], results: Path, *, only_finished: bool = False
+) -> pd.DataFrame:
     """One row per evaluation of ``runs`` and of their phase-1 runs (column ``role``).
 
-    Raises UserError for metrics that are missing or not whole.
+    ``only_finished``: a run without metrics gets one row without an evaluation, so that figures
+    and claims can say what they lack. Raises UserError for metrics that are missing or not whole.
     """
     parts = [("start_points", run) for run in start_points(runs)] + [("runs", run) for run in runs]
-    rows = [
-        {**_settings(name, role, run), **evaluation}
-        for role, run in parts
-        for evaluation in read_metrics(results / role / run.id / "metrics.jsonl")
-    ]
-    table = pd.DataFrame(rows)
-    # A column of nulls alone would have no type.
-    numbers = [f.name for f in fields(Evaluation) if f.name in table and table[f.name].hasnans]
-    return table.astype(dict.fromkeys(numbers, float))
+    rows: list[dict[str, Any]] = []
+    for role, run in parts:
+        path = results / role / run.id / "metrics.jsonl"
+        absent = only_finished and not path.exists()
+        evaluations: list[dict[str, Any]] = [{}] if absent else read_metrics(path)
+        rows += [{**_settings(name, role, run), **evaluation} for evaluation in evaluations]
+    columns = [*_settings(name, "runs", runs[0]), *(f.name for f in fields(Evaluation))]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table as it was written, to the last bit. Raises UserError when it is damaged."""
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); remove it, run again") from None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -38,13 +48,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: missing or damaged ({error}); run the training again") from None
-
-
-def write_table(table: pd.DataFrame, out: Path) -> None:
-    """``table`` as ``out``.csv (read by people) and ``out``.parquet (typed)."""
-    write_csv(table, out.with_name(out.name + ".csv"))
-    with atomic(out.with_name(out.name + ".parquet")) as temporary:
-        table.to_parquet(temporary, index=False)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -1,4 +1,5 @@
 # What the rules share: the checked settings, the runs by id, and functions of wildcards.
+import os
 import re
 import shlex
 import sys
@@ -8,6 +9,7 @@ sys.path.insert(0, workflow.current_basedir.join("../..").get_path_or_uri(secret
 from trainer.checks import check_processes
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
+from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION
 from workflow.experiments import (
     ROOT,
     Checkpoint,
@@ -57,7 +59,12 @@ shell.prefix(
     ' echo "error: unexpected, $1 ends with: $(tail -n 1 "$1")" >&2; return 1; }}; '
 )
 
-RESULTS = f"results/{SCALE}"
+# Given tables are drawn and judged beside what was trained here, not over it.
+RESULTS = f"results/{SCALE}" if CONFIG.tables is None else f"results/{SCALE}-from-tables"
+TABLES = f"{RESULTS}/tables" if CONFIG.tables is None else str(CONFIG.tables)
+# Figures that this scale has an experiment for
+HERE = [name for name, figure in FIGURES.items() if set(figure.experiments) & set(FIGURE_RUNS)]
+HERE.append(THEORY)
 # A run that several figures share belongs to the first of them.
 WANDB_GROUPS = {
     run.id: f"{SCALE}/{name}"
@@ -70,6 +77,7 @@ WANDB = CONFIG.wandb or EXPERIMENTS.execution.wandb
 wildcard_constraints:
     dataset="|".join(DATASETS),
     experiment="|".join(FIGURE_RUNS),
+    figure="|".join([*FIGURES, THEORY]),
     run=r"[\w.-]+",
     checkpoint="|".join(map(re.escape, CHECKPOINTS)) or "none",
 
@@ -105,7 +113,41 @@ def start_option(wildcards, input):
 
 
 def metrics_of(wildcards):
-    runs = FIGURE_RUNS[wildcards.experiment]
-    return [f"{RESULTS}/start_points/{run.id}/metrics.jsonl" for run in start_points(runs)] + [
-        f"{RESULTS}/runs/{run.id}/metrics.jsonl" for run in runs
-    ]
+    return metrics_files(FIGURE_RUNS[wildcards.experiment])
+
+
+def all_metrics(wildcards):
+    return metrics_files(list(RUNS.values()))
+
+
+def metrics_files(runs):
+    files = [f"{RESULTS}/start_points/{run.id}/metrics.jsonl" for run in start_points(runs)]
+    files += [f"{RESULTS}/runs/{run.id}/metrics.jsonl" for run in runs]
+    return [file for file in files if os.path.exists(file)] if CONFIG.only_finished else files
+
+
+def experiments_of(figure):
+    return [name for name in FIGURES[figure].experiments if name in FIGURE_RUNS]
+
+
+def tables_of(wildcards):
+    names = [THEORY] if wildcards.figure == THEORY else experiments_of(wildcards.figure)
+    return [f"{TABLES}/{name}.csv" for name in names]
+
+
+def caption_of(wildcards):
+    return THEORY_CAPTION if wildcards.figure == THEORY else FIGURES[wildcards.figure].caption
+
+
+def figure_files(figure):
+    """The files of a figure; asked for where the scale has none of its experiments, an error."""
+    if figure in HERE:
+        return multiext(f"{RESULTS}/figures/{figure}", ".png", ".pdf", ".csv")
+
+    def refused(wildcards):
+        needs = ", ".join(FIGURES[figure].experiments)
+        sys.exit(
+            f"error: {figure} needs {needs}, which experiments/{SCALE}.yaml lacks; add them there"
+        )
+
+    return refused

@@ -1,4 +1,4 @@
-# Metrics of runs to one tidy table per figure, and to the figure.
+# Metrics of runs to one tidy table per experiment, and to figures.
 
 
 rule table:
@@ -6,44 +6,71 @@ rule table:
         experiments=f"experiments/{SCALE}.yaml",
         metrics=metrics_of,
     output:
-        csv=f"{RESULTS}/tables/{{experiment}}.csv",
-        parquet=f"{RESULTS}/tables/{{experiment}}.parquet",
+        f"{RESULTS}/tables/{{experiment}}.csv",
     log:
         f"{RESULTS}/logs/table-{{experiment}}.log",
     conda:
         "../../envs/analysis.yaml"
     params:
-        results=subpath(output.csv, ancestor=2),
-        out=subpath(output.csv, strip_suffix=".csv"),
+        results=subpath(output[0], ancestor=2),
+        missing="--only-finished" if CONFIG.only_finished else "",
     shell:
         "python -m workflow.analysis table --experiments {input.experiments:q}"
-        " --experiment {wildcards.experiment} --results {params.results:q} --out {params.out:q}"
-        " > {log:q} 2>&1 || say_why {log:q}"
+        " --experiment {wildcards.experiment} --results {params.results:q} {params.missing}"
+        " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
+
+
+rule simulation:
+    # Needs no run: the theory on models whose drift is known.
+    output:
+        f"{RESULTS}/tables/theory.csv",
+    log:
+        f"{RESULTS}/logs/simulation.log",
+    conda:
+        "../../envs/analysis.yaml"
+    threads: workflow.cores
+    shell:
+        "python -m workflow.analysis theory --processes {threads} --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
 rule figure:
     input:
-        f"{RESULTS}/tables/{{experiment}}.parquet",
+        tables=tables_of,
+        experiments=f"experiments/{SCALE}.yaml",
     output:
-        multiext(f"{RESULTS}/figures/{{experiment}}", ".png", ".pdf", ".csv"),
+        report(
+            f"{RESULTS}/figures/{{figure}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+        multiext(f"{RESULTS}/figures/{{figure}}", ".pdf", ".csv"),
     log:
-        f"{RESULTS}/logs/figure-{{experiment}}.log",
+        f"{RESULTS}/logs/figure-{{figure}}.log",
     conda:
         "../../envs/analysis.yaml"
     params:
-        title=lambda wildcards: EXPERIMENTS.experiments[wildcards.experiment].title,
         plot=CONFIG.plot.model_dump_json(),
         out=subpath(output[0], strip_suffix=".png"),
+        caption=caption_of,
     shell:
-        "python -m workflow.analysis {wildcards.experiment} --table {input:q} --out {params.out:q}"
-        " --title {params.title:q} --plot {params.plot:q} > {log:q} 2>&1 || say_why {log:q}"
+        "python -m workflow.analysis figure {wildcards.figure} --tables {input.tables:q}"
+        " --experiments {input.experiments:q} --plot {params.plot:q} --out {params.out:q}"
+        " > {log:q} 2>&1 || say_why {log:q}"
 
 
-rule fig1a:
-    input:
-        multiext(f"{RESULTS}/figures/fig1a", ".png", ".pdf", ".csv"),
+for _figure in [*FIGURES, THEORY]:
+
+    rule:
+        name:
+            _figure
+        input:
+            figure_files(_figure),
+        localrule: True
 
 
 rule figures:
     input:
-        rules.fig1a.input,
+        [file for figure in HERE for file in figure_files(figure)],
+    # All that the scale has experiments for.
+    localrule: True

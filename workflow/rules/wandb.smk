@@ -2,9 +2,10 @@
 
 
 rule wandb_sync:
-    # Of finished runs that were offline; trains nothing.
     log:
         f"{RESULTS}/logs/wandb_sync.log",
+    # Of finished runs that were offline; trains nothing.
+    localrule: True
     conda:
         "../../envs/train.yaml"
     params:

@@ -1,0 +1,96 @@
+"""config.yaml and the experiments: what is refused and how, schemas, pins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.commands import ROOT
+from tests.workflows import edit, refused
+from workflow.experiments import schemas
+
+SCALES = ("laptop", "workstation", "paper")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("config.yaml", "processes:", "procesess:", ["procesess", "did you mean processes"]),
+        ("config.yaml", "scale: laptop", "scale: desk", ["'desk'", "laptop, paper, workstation"]),
+        ("config.yaml", "processes: null", "processes: 3", ["3 processes", "K = 4"]),
+        ("config.yaml", "threads: null", "threads: 0", ["threads", "greater than"]),
+        ("config.yaml", "device: null", "device: gpu", ["device", "'cuda'", "'gpu'"]),
+        ("config.yaml", "  width: 5.5", "  widht: 5.5", ["plot.widht"]),
+        ("config.yaml", "wandb: null", "wandb: ofline", ["wandb", "'offline'", "'ofline'"]),
+        ("experiments/laptop.yaml", "step1: 6", "stp1: 6", ["fig1a.runs[1]", "did you mean step1"]),
+        ("experiments/laptop.yaml", "model: mlp", "model: mpl", ["fig1a", "'mpl'", "mlp"]),
+        ("experiments/laptop.yaml", "dataset: digits", "dataset: mnist", ["'mnist'", "digits"]),
+        ("experiments/laptop.yaml", "batch_size: 8", "batch_size: 7", ["not a multiple"]),
+        ("experiments/laptop.yaml", "seeds: [1, 2]", "seeds: [1, 1]", ["a seed twice"]),
+        ("experiments/laptop.yaml", "epochs: 2", "seed: 2", ["fig1a.phase1", "seed is not for"]),
+        ("config.yaml", "viridis_r", "virids", ["plot", "colormap 'virids'"]),
+        ("config.yaml", "sgd_color: black", "sgd_color: blak", ["plot", "sgd_color 'blak'"]),
+        ("experiments/laptop.yaml", "{step1: 6}", "{step1: 1, eval_freq1: 6}", ["same run"]),
+        ("experiments/laptop.yaml", "{step1: 6}", "{step1: 1, wd: 0}", ["the same H, η and K"]),
+        ("experiments/laptop.yaml", "{step1: 1, eval_freq1: 6}", "{step1: 3}", ["step1 1 (SGD)"]),
+        ("experiments/laptop.yaml", "{step1: 6}", "{h_rule: qsr, alpha: 1}", ["one H per run"]),
+        ("experiments/laptop.yaml", "fig1a:", "fig9z:", ["fig9z"]),
+        ("experiments/laptop.yaml", "title: tiny", "titel: tiny", ["fig1a.titel", "mean title?"]),
+    ],
+)
+def test_bad_settings_are_named_before_any_job(
+    edited: Path, file: str, old: str, new: str, expected: list[str]
+) -> None:
+    edit(edited / file, old, new)
+    message = refused(edited)
+    assert file in message or "processes: 3" in new
+    for part in expected:
+        assert part in message
+
+
+def test_the_schemas_are_those_of_the_models() -> None:
+    for name, schema in schemas().items():
+        text = (ROOT / "workflow" / "schemas" / name).read_text()
+        assert yaml.safe_load(text) == schema, "run `make schemas`"
+
+
+def test_the_shipped_files_fit_the_schemas_and_the_schemas_are_closed() -> None:
+    closed = schemas()
+    files = {"config.yaml": "config.schema.yaml"} | {
+        f"experiments/{scale}.yaml": "experiments.schema.yaml" for scale in SCALES
+    }
+    for file, schema in files.items():
+        content = yaml.safe_load((ROOT / file).read_text())
+        jsonschema.validate(content, closed[schema])
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(content | {"unknown": 1}, closed[schema])
+    content = yaml.safe_load((ROOT / "experiments/laptop.yaml").read_text())
+    content["experiments"]["fig1a"]["phase2"]["stp1"] = 3
+    with pytest.raises(jsonschema.ValidationError, match="stp1"):
+        jsonschema.validate(content, closed["experiments.schema.yaml"])
+
+
+def test_pilot_seeds_are_never_judged(edited: Path) -> None:
+    edit(edited / "experiments" / "laptop.yaml", "seeds: [1, 2]",
+         "seeds: [1, 2]\n    pilot_seeds: [2]")  # fmt: skip
+    assert "seeds and pilot_seeds share [2]" in refused(edited)
+
+
+@pytest.mark.parametrize("name", ["data", "train", "analysis"])
+def test_conda_pins_equal_the_lock(name: str) -> None:
+    lock = dict(
+        line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines()
+        if "==" in line
+    )  # fmt: skip
+    names = {"pytorch": "torch"}
+    content = yaml.safe_load((ROOT / "envs" / f"{name}.yaml").read_text())
+    conda = [d for d in content["dependencies"] if isinstance(d, str)]
+    pip = [p for d in content["dependencies"] if isinstance(d, dict) for p in d["pip"]]
+    flat = conda + [p.replace("==", "=") for p in pip]
+    pinned = dict(d.split("=") for d in flat if "=" in d)
+    pinned.pop("python")
+    assert pinned
+    assert pinned == {package: lock[names.get(package, package)] for package in pinned}

@@ -1,0 +1,192 @@
+"""Draws a figure of ``figures.py`` from its tables: panels side by side, rows above one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import SubFigure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from workflow.analysis.figures import FIGURES, Figure, Panel, Row
+from workflow.analysis.panels import missing_runs, panel_numbers, row_label
+from workflow.analysis.style import line_style, save, wrapped
+from workflow.analysis.tables import write_csv
+from workflow.experiments import Plot
+
+PHASE1_COLOR = "0.55"
+XLABELS = {
+    "epoch": "epoch",
+    "step": "steps",
+    "first_local_steps": "H, local steps",
+    "num_clients": "K, clients",
+    "megabytes": "MB sent by one client",
+}
+
+
+def draw(
+    name: str, tables: Mapping[str, pd.DataFrame], titles: Mapping[str, str], plot: Plot, out: Path
+) -> None:
+    """Draw figure ``name`` to ``out``.png and .pdf, and what was drawn to ``out``.csv.
+
+    ``tables`` and ``titles`` are by experiment. Raises UserError when there is nothing to draw.
+    """
+    figure = FIGURES[name]
+    panels = [panel for panel in figure.panels if panel.experiment in tables]
+    numbers = [panel_numbers(tables[panel.experiment], panel) for panel in panels]
+    write_csv(pd.concat(numbers), out.with_name(out.name + ".csv"))
+    columns = min(figure.columns, len(panels))
+    lines = -(-len(panels) // columns)
+    rows = max(len(panel.rows) for panel in panels)
+    width = plot.width if columns == 1 else 3.9 * columns
+    height = plot.height * (0.35 + 0.65 * rows / 2)
+    canvas = Canvas(figsize=(width, height * lines if lines > 1 else height), layout="constrained")
+    subfigures = canvas.subfigures(lines, columns, squeeze=False).flat
+    drawn: dict[str, Artist] = {}
+    for subfigure, panel, part in zip(subfigures, panels, numbers, strict=False):
+        drawn |= draw_panel(subfigure, panel, part, tables[panel.experiment], plot)
+        letter = f"({panel.experiment[-1]}) " if len(figure.panels) > 1 else ""
+        subfigure.suptitle(wrapped(letter + titles[panel.experiment], 48), fontsize="medium")
+    if figure.title:
+        canvas.suptitle(figure.title, fontsize="large")
+    canvas.legend(
+        list(drawn.values()),
+        list(drawn.keys()),
+        loc="outside lower center",
+        ncols=3 if columns == 1 else 6,
+        fontsize="small",
+        title=wrapped(note(figure, numbers, tables), 40 * max(columns, 2)),
+        title_fontsize="small",
+        frameon=False,
+    )
+    save(canvas, out)
+
+
+def note(figure: Figure, numbers: list[pd.DataFrame], tables: Mapping[str, pd.DataFrame]) -> str:
+    """How many seeds there are and what is missing: the line below the figure."""
+    n = pd.concat(numbers)["n"]
+    seeds = f"n = {n.max()}" if n.nunique() == 1 else f"n = {n.min()} to {n.max()}"
+    said = f"mean and 95 % interval over seeds, {seeds}" if n.max() > 1 else "one seed, no interval"
+    missing = [missing_runs(tables[name]) for name in figure.experiments if name in tables]
+    lacking = ", ".join(name for name in figure.experiments if name not in tables)
+    absent = f"this scale has no {lacking}" if lacking else ""
+    return "\n".join(filter(None, [said, *missing, absent]))
+
+
+def draw_panel(
+    place: SubFigure, panel: Panel, numbers: pd.DataFrame, table: pd.DataFrame, plot: Plot
+) -> dict[str, Artist]:
+    """All rows of ``panel``; returns the legend's handles by name."""
+    heights = [3 if not row.paired else 2 for row in panel.rows]
+    all_axes = place.subplots(
+        len(panel.rows), 1, sharex=True, height_ratios=heights, squeeze=False
+    )[:, 0]
+    handles: dict[str, Artist] = {}
+    for axes, row in zip(all_axes, panel.rows, strict=True):
+        part = numbers[numbers["quantity"] == row_label(panel, row)]
+        handles |= draw_row(axes, panel, row, part, table, plot)
+    x_axis(all_axes[-1], panel, numbers)
+    return handles
+
+
+def draw_row(
+    axes: Axes, panel: Panel, row: Row, numbers: pd.DataFrame, table: pd.DataFrame, plot: Plot
+) -> dict[str, Artist]:
+    after = numbers[numbers["role"] == "phase 2"]
+    handles: dict[str, Artist] = {}
+    if row.paired:
+        axes.axhline(0, color=plot.sgd_color, linewidth=0.8)
+    elif panel.x == "epoch":
+        handles |= draw_phase1(axes, numbers[numbers["role"] == "phase 1"], table)
+    handles |= draw_curves(axes, panel, after, plot)
+    axes.set_ylabel(row_label(panel, row), fontsize="small")
+    axes.spines[["top", "right"]].set_visible(False)
+    if after.empty:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
+    elif row.quantity.log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.tick_params(axis="y", which="minor", labelsize="x-small")
+    elif not row.paired:
+        # What follows the switch is shown in full; phase 1 starts far below it, as a run does
+        # that starts from random initialisation.
+        shown = after[after["x"] > after["x"].min()] if from_scratch(table) else after
+        shown = shown if len(shown) else after
+        low, high = shown[["mean", "low"]].min().min(), shown[["mean", "high"]].max().max()
+        margin = max(high - low, 0.1)
+        axes.set_ylim(low - 0.3 * margin, high + 0.1 * margin)
+    return handles
+
+
+def from_scratch(table: pd.DataFrame) -> bool:
+    return bool((table["role"] == "phase 2").all())
+
+
+def draw_phase1(axes: Axes, before: pd.DataFrame, table: pd.DataFrame) -> dict[str, Artist]:
+    if from_scratch(table):
+        return {}
+    switch = int(table.loc[table["role"] == "phase 2", "first_epoch"].min())
+    axes.axvline(switch, color="0.7", linewidth=0.8, linestyle=":")
+    axes.text(switch, 0.02, " switch", transform=axes.get_xaxis_transform(), color="0.4")
+    before = before[before["x"] <= switch]
+    return {"phase 1, H = 1": curve(axes, before, {"color": PHASE1_COLOR})} if len(before) else {}
+
+
+def draw_curves(axes: Axes, panel: Panel, numbers: pd.DataFrame, plot: Plot) -> dict[str, Artist]:
+    """One curve per H and η (per η where H is the axis), in the order of H."""
+    several = numbers["peak_lr"].nunique() > 1
+    ranks = sorted(h for h in numbers["first_local_steps"].unique() if h > 1)
+    rates = sorted(numbers["peak_lr"].unique())
+    handles: dict[str, Artist] = {}
+    if panel.x == "first_local_steps":
+        for rate, part in numbers.groupby("peak_lr"):
+            style = {"color": plot.sgd_color, "marker": "o", "linewidth": 1.2}
+            handles["over H" + (f", η = {rate:g}" if several else "")] = points(axes, part, style)
+        return handles
+    for h, rate in numbers[["first_local_steps", "peak_lr"]].drop_duplicates().to_numpy():
+        part = numbers[(numbers["first_local_steps"] == h) & (numbers["peak_lr"] == rate)]
+        style = line_style(int(h), ranks.index(h) if h > 1 else 0, plot)
+        if rates.index(rate):
+            style |= {"marker": "o", "markersize": 4, "markerfacecolor": "white"}
+        name = "SGD, H = 1" if h == 1 else f"Local SGD, H = {h:.0f}"
+        handle = (points if panel.x == "num_clients" else curve)(axes, part, style)
+        handles[name + (f", η = {rate:g}" if several else "")] = handle
+    return handles
+
+
+def curve(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
+    [line] = axes.plot(numbers["x"], numbers["mean"], **style)  # type: ignore[arg-type]
+    band = {"color": style["color"], "alpha": 0.12, "linewidth": 0}
+    axes.fill_between(numbers["x"], numbers["low"], numbers["high"], **band)  # type: ignore[arg-type]
+    return line
+
+
+def points(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
+    bars = [numbers["mean"] - numbers["low"], numbers["high"] - numbers["mean"]]
+    whole: Any = axes.errorbar(
+        numbers["x"],
+        numbers["mean"],
+        bars,
+        capsize=3,
+        **({"marker": "o"} | style),  # type: ignore[arg-type]
+    )
+    handle: Artist = whole
+    return handle
+
+
+def x_axis(axes: Axes, panel: Panel, numbers: pd.DataFrame) -> None:
+    axes.set_xlabel(XLABELS[panel.x])
+    if panel.x in ("first_local_steps", "num_clients"):
+        axes.set_xscale("log", base=2)
+        ticks = sorted(int(x) for x in numbers["x"].unique())
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+    elif panel.x == "megabytes":
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

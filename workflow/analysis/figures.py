@@ -1,0 +1,133 @@
+"""Which experiments each figure is drawn from, and what it shows. Imports nothing heavy.
+
+``workflow/rules`` derives its targets from this list, ``drawing.py`` draws what it says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """A column of the tables, as figures show it."""
+
+    column: str
+    label: str
+    times: float = 1.0
+    log: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One axes of a panel: a quantity, or its difference from the control of the same seed."""
+
+    quantity: Quantity
+    paired: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Axes above one another that share ``x``: evaluations over it, or the last one of each run."""
+
+    experiment: str
+    x: Literal["epoch", "step", "first_local_steps", "num_clients", "megabytes"] = "epoch"
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """``caption``: what one sees, for the report; the numbers of seeds are added when drawn."""
+
+    panels: tuple[Panel, ...]
+    columns: int = 1
+    title: str = ""
+    caption: str
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(panel.experiment for panel in self.panels))
+
+
+ACCURACY = Quantity(column="test_accuracy", label="test accuracy (%)", times=100)
+TRACE = Quantity(column="hessian_trace", label="trace of the Hessian", log=True)
+ACCURACY_AND_GAIN = (Row(quantity=ACCURACY), Row(quantity=ACCURACY, paired=True))
+MEAN = "Lines are means over seeds, bands 95 % intervals. "
+GAIN = "Below: the difference from SGD (H = 1) of the same seed, which shares its start point. "
+
+FIG2 = {
+    "fig2a": "CIFAR-10 from random initialisation, small learning rate.",
+    "fig2b": "CIFAR-10 from the switch: a small and a large learning rate.",
+    "fig2c": "ImageNet from the switch: a small and a large learning rate.",
+    "fig2d": "ImageNet from random initialisation, large learning rate.",
+    "fig2e": "CIFAR-10 from the switch: accuracy at the end against H.",
+    "fig2f": "ImageNet from the switch: accuracy at the end against H.",
+}
+
+
+def _fig2_panel(name: str) -> Panel:
+    x: Literal["first_local_steps", "epoch"] = "first_local_steps" if name[-1] in "ef" else "epoch"
+    return Panel(experiment=name, x=x, rows=ACCURACY_AND_GAIN)
+
+
+FIGURES = {
+    "fig1a": Figure(
+        panels=(Panel(experiment="fig1a", rows=ACCURACY_AND_GAIN),),
+        caption="Figure 1(a): post-local SGD against SGD after the switch, CIFAR-10. "
+        + MEAN
+        + GAIN,
+    ),
+    "fig1b": Figure(
+        panels=(Panel(experiment="fig1b", rows=ACCURACY_AND_GAIN),),
+        caption="Figure 1(b): post-local SGD against SGD after the switch, ImageNet. "
+        + MEAN
+        + GAIN,
+    ),
+    "fig2": Figure(
+        panels=tuple(_fig2_panel(name) for name in FIG2),
+        columns=3,
+        title="Learning rate, training time and H",
+        caption="Figure 2: what the gain of Local SGD needs. " + MEAN + GAIN,
+    ),
+    **{
+        name: Figure(
+            panels=(_fig2_panel(name),),
+            caption=f"Figure 2({name[-1]}): {text} {MEAN}{GAIN}",
+        )
+        for name, text in FIG2.items()
+    },
+    "fig3a": Figure(
+        panels=(Panel(experiment="fig3a", x="num_clients", rows=ACCURACY_AND_GAIN),),
+        caption="Figure 3(a): accuracy at the end against the number of clients K at fixed B_loc, "
+        "η and H: more clients mean less diffusion. Points are means over seeds, bars 95 % "
+        "intervals. Below: the difference from the smallest K of the same seed.",
+    ),
+    "fig7": Figure(
+        panels=tuple(
+            Panel(
+                experiment=name,
+                x="step",
+                rows=(*ACCURACY_AND_GAIN, Row(quantity=TRACE)),
+            )
+            for name in ("fig7a", "fig7b")
+        ),
+        columns=2,
+        title="Label noise",
+        caption="Figure 7: label noise. Local SGD regularises faster: accuracy, its difference "
+        "from SGD of the same seed, and the sharpness (trace of the training loss's Hessian) that "
+        "the slow drift lowers. " + MEAN,
+    ),
+    "communication": Figure(
+        panels=(Panel(experiment="fig1a", x="megabytes", rows=(Row(quantity=ACCURACY),)),),
+        caption="Test accuracy against the bytes that one client has sent since the switch, runs "
+        "of Figure 1(a). " + MEAN,
+    ),
+}
+# Drawn from its own simulation, by ``theory.py``
+THEORY = "theory"
+THEORY_CAPTION = (
+    "Simulated Local SGD on two models whose minimisers form a curve, against the Slow SDE: the "
+    "drift's factor over SGD's as a function of ηH times the curvature, for several K, and the "
+    "diffusion, which does not depend on H. Bars are 95 % intervals."
+)

@@ -1,0 +1,99 @@
+"""Local SGD on two losses in the plane whose minimisers form a curve, many replicas at once.
+
+Every client draws one sample a step (B_loc = 1, so B = K); H = 1 is SGD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from workflow.analysis.slow_sde import Array, valley_drift, valley_end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Valley:
+    """L = ½(1 + x²)y²: minima at y = 0, of curvature λ = 1 + x². Noise of variance λ in y alone.
+
+    As label noise has it, Σ = ∇²L: nothing diffuses, x drifts to the flattest minimum x = 0.
+    """
+
+    lr: float = 0.02
+    start: float = 1.0
+    time: float = 1.0
+
+    def steps(self, local_steps: int) -> int:
+        """Whole rounds, of about ``time``."""
+        return max(1, round(self.time / self.lr**2 / local_steps)) * local_steps
+
+    def simulate(
+        self, num_clients: int, local_steps: int, replicas: int, draw: np.random.Generator
+    ) -> Array:
+        """x of each replica at the end, (replicas,). y starts stationary, as SGD has it."""
+        curvature = 1 + self.start**2
+        spread = np.sqrt(self.lr / (num_clients * (2 - self.lr * curvature)))
+        shape = (replicas, num_clients)
+        x = np.full(shape, self.start)
+        y = np.repeat(spread * draw.standard_normal((replicas, 1)), num_clients, axis=1)
+        for step in range(1, self.steps(local_steps) + 1):
+            curvatures = 1 + x**2
+            noise = np.sqrt(curvatures) * draw.standard_normal(shape)
+            x, y = x - self.lr * x * y**2, y - self.lr * (curvatures * y + noise)
+            if step % local_steps == 0:
+                x[:], y[:] = x.mean(1, keepdims=True), y.mean(1, keepdims=True)
+        end: Array = x[:, 0]
+        return end
+
+    def factor(self, end: float, num_clients: int, time: float) -> float:
+        """The drift from ``start`` to ``end`` over that of SGD in the limit η → 0."""
+        return float(np.log(self.start / end) * 2 * num_clients / time)
+
+    def predicted(self, kind: str, num_clients: int, local_steps: float, time: float) -> float:
+        drift = valley_drift(kind, self.lr, local_steps, num_clients)
+        return self.factor(valley_end(drift, self.start, time), num_clients, time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circle:
+    """L = ½λ(r − 1)²: minima on the unit circle. Noise in the tangent and normal directions.
+
+    Its covariance is constant in the frame of each point: normal and tangential variance 1,
+    ``mixed`` between them. The angle diffuses by the tangential part; the mixed part makes it
+    drift, by −``mixed``/B in slow time for SGD.
+    """
+
+    lr: float = 0.005
+    curvature: float = 1.0
+    mixed: float = 0.6
+    time: float = 0.25
+
+    def steps(self, local_steps: int) -> int:
+        """Whole rounds, of about ``time``."""
+        return max(1, round(self.time / self.lr**2 / local_steps)) * local_steps
+
+    def simulate(
+        self, num_clients: int, local_steps: int, replicas: int, draw: np.random.Generator
+    ) -> tuple[Array, Array]:
+        """The angle of each replica at the end, and a control of mean 0 for it, both (replicas,).
+
+        The control is the sum of the steps' tangential noise over the radius: nearly all of the
+        angle's variance, and none of its drift.
+        """
+        shape = (replicas, num_clients)
+        z = np.ones(shape, dtype=complex)
+        angle, control = np.zeros(replicas), np.zeros(replicas)
+        rest = np.sqrt(1 - self.mixed**2)
+        for step in range(1, self.steps(local_steps) + 1):
+            tangential = draw.standard_normal(shape)
+            normal = self.mixed * tangential + rest * draw.standard_normal(shape)
+            radius = np.abs(z)
+            inwards = self.lr * (self.curvature * (radius - 1) + normal)
+            control -= self.lr * (tangential / radius).mean(1)
+            z *= 1 - (inwards + 1j * self.lr * tangential) / radius
+            if step % local_steps == 0:
+                mean = z.mean(1)
+                # From here on the frame turns with the replica: angles stay small.
+                angle += np.angle(mean)
+                z[:] = np.abs(mean)[:, None]
+        return angle, control

@@ -1,0 +1,72 @@
+"""The Slow SDE's drift of Local SGD over SGD's (section 4 of https://arxiv.org/abs/2303.01215).
+
+λ_i, λ_j are eigenvalues of the Hessian on the manifold of minimisers. In the directions i and j the
+noise drives the drift of SGD with total batch size B, and 1 + (K − 1)ψ(ηH(λ_i + λ_j)) times that of
+Local SGD. Slow time advances by η² a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.integrate import solve_ivp
+
+Array = NDArray[np.float64]
+SERIES_BELOW = 1e-2  # of the argument: below, x − (1 − e⁻ˣ) loses digits
+
+
+def psi(x: ArrayLike) -> Array:
+    """ψ(x) = (e⁻ˣ − 1 + x) / x for x ≥ 0, with ψ(0) = 0; rises to 1."""
+    x = np.asarray(x, dtype=float)
+    series = x / 2 - x**2 / 6 + x**3 / 24 - x**4 / 120 + x**5 / 720
+    safe = np.where(x > SERIES_BELOW, x, 1.0)
+    return np.where(x > SERIES_BELOW, (np.expm1(-safe) + safe) / safe, series)
+
+
+def slow_sde_factor(argument: ArrayLike, num_clients: int) -> Array:
+    """1 + (K − 1)ψ(``argument``), the limit η → 0 at fixed ``argument`` = ηH(λ_i + λ_j)."""
+    return 1 + (num_clients - 1) * psi(argument)
+
+
+def exact_factor(
+    lr: float, local_steps: float, curvatures: tuple[ArrayLike, ArrayLike], num_clients: int
+) -> Array:
+    """The same at finite η, for ``curvatures`` (λ_i, λ_j) with λ_i + λ_j > 0; 1 at H = 1.
+
+    A client's deviations in i and j have covariance A[1 + (K − 1)(1 − ρᵗ)] at step t of a round
+    with ρ = (1 − ηλ_i)(1 − ηλ_j), A being SGD's; this is its mean over t < H, over A.
+    """
+    first, second = (1 - lr * np.asarray(curvature, dtype=float) for curvature in curvatures)
+    rho = first * second
+    remembered = (1 - rho**local_steps) / (local_steps * (1 - rho))
+    return np.asarray(1 + (num_clients - 1) * (1 - remembered))
+
+
+def valley_end(drift: Callable[[float], float], start: float, time: float) -> float:
+    """x after slow ``time``, from ``start``, where dx/dt = −x · ``drift``(1 + x²)."""
+    path = solve_ivp(
+        lambda _, x: -x * drift(1 + x[0] ** 2), (0, time), [start], rtol=1e-9, atol=1e-12
+    )
+    return float(path.y[0, -1])
+
+
+def valley_drift(
+    kind: str, lr: float, local_steps: float, num_clients: int
+) -> Callable[[float], float]:
+    """−(dx/dt)/x on the valley ½(1 + x²)y² with noise λ = 1 + x² in y, B_loc = 1, as of λ.
+
+    ``kind``: slow_sde, exact (finite η), sgd_limit (ηH → 0) or k_fold_limit (ηH → ∞).
+    """
+    k = num_clients
+    factors: dict[str, Callable[[float], float]] = {
+        "slow_sde": lambda curvature: float(slow_sde_factor(2 * lr * local_steps * curvature, k)),
+        "exact": lambda curvature: (
+            float(exact_factor(lr, local_steps, (curvature, curvature), k))
+            / (1 - lr * curvature / 2)
+        ),
+        "sgd_limit": lambda curvature: 1.0,
+        "k_fold_limit": lambda curvature: float(k),
+    }
+    return lambda curvature: factors[kind](curvature) / (2 * k)

@@ -1,0 +1,70 @@
+# The claims' verdicts, what was run, and the comparison with the reference results.
+
+
+rule judge:
+    input:
+        tables=[f"{TABLES}/{name}.csv" for name in [*EXPERIMENTS.experiments, THEORY]],
+        experiments=f"experiments/{SCALE}.yaml",
+    output:
+        csv=f"{RESULTS}/claims.csv",
+        page=report(
+            f"{RESULTS}/claims.html",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"table": "verdicts"},
+        ),
+    log:
+        f"{RESULTS}/logs/claims.log",
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python -m workflow.analysis claims --experiments {input.experiments:q}"
+        " --tables {input.tables:q} --out {output.csv:q} > {log:q} 2>&1 || say_why {log:q}"
+
+
+rule claims:
+    input:
+        rules.judge.output,
+    localrule: True
+
+
+rule runs:
+    # Settings, provenance and times. Reads what lies beside the metrics that it depends on.
+    input:
+        experiments=f"experiments/{SCALE}.yaml",
+        metrics=all_metrics,
+    output:
+        csv=f"{RESULTS}/runs.csv",
+        page=report(
+            f"{RESULTS}/runs.html",
+            caption="../report/runs.rst",
+            category="Runs",
+            labels={"table": "settings, provenance, times"},
+        ),
+    log:
+        f"{RESULTS}/logs/runs.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        results=subpath(output.csv, parent=True),
+        out=subpath(output.csv, strip_suffix=".csv"),
+    shell:
+        "python -m workflow.analysis runs --experiments {input.experiments:q}"
+        " --results {params.results:q} --out {params.out:q} > {log:q} 2>&1 || say_why {log:q}"
+
+
+rule compare:
+    # With the results that this repository holds; fails where a mean differs by more than it may.
+    input:
+        tables=[f"{TABLES}/{name}.csv" for name in EXPERIMENTS.experiments],
+    output:
+        f"{RESULTS}/compare.csv",
+    log:
+        f"{RESULTS}/logs/compare.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        reference=f"results/reference/{SCALE}/tables",
+    shell:
+        "python -m workflow.analysis compare --tables {input.tables:q}"
+        " --reference {params.reference:q} --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
