@@ -135,11 +135,14 @@ def test_no_finished_run_is_an_error_and_a_missing_one_is_named(tmp_path: Path) 
     gone = (rows["seed"] == 2) & (rows["first_local_steps"] == 8)
     rows.loc[gone, ["step", "epoch", "test_accuracy"]] = np.nan
     rows = rows[~(gone & rows.duplicated("run"))]
-    assert missing_runs(rows) == "missing: 1 of 6 runs (fig1a H = 8 η = 0.1 K = 16: seed 2)"
+    assert missing_runs(rows) == "missing: 1 of 6 runs of fig1a (seed 2: H = 8)"
     numbers = drawn("fig1a", {"fig1a": rows}, tmp_path / "fig1a")
     assert set(numbers.loc[numbers["quantity"] == GAIN, "n"]) == {2}
-    with pytest.raises(UserError, match="no run is finished"):
-        panel_numbers(rows.assign(step=np.nan), PANEL)
+    none = rows.assign(step=np.nan)
+    with pytest.raises(UserError, match="fig1a: no run of its experiments is finished"):
+        drawn("fig1a", {"fig1a": none}, tmp_path / "fig1a")
+    others = {"fig2a": none.assign(experiment="fig2a"), "fig2e": rows.assign(experiment="fig2e")}
+    assert set(drawn("fig2", others, tmp_path / "fig2")["experiment"]) == {"fig2e"}
 
 
 def test_panels_that_the_scale_lacks_are_left_out(tmp_path: Path) -> None:

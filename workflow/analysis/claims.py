@@ -10,83 +10,17 @@ else ``inconclusive``. The 95 % interval beside it is the test's own, not correc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from workflow.analysis import effects
+from workflow.analysis.judgement import VERDICTS, Claim, Judgement, with_verdicts
 from workflow.analysis.pages import write_page
-from workflow.analysis.panels import missing_runs
-from workflow.analysis.statistics import ALPHA, Test, holm, t_test
 from workflow.analysis.tables import write_csv
 from workflow.analysis.theory_claim import TheoryClaim
-
-SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
-NOT_JUDGED = "not judged"
-VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_JUDGED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """``effect``: of (table, judged H), one number per seed."""
-
-    name: str
-    says: str
-    experiment: str
-    effect: Callable[[pd.DataFrame, int], pd.Series[float]]
-    measure: str
-    unit: str = "points"
-
-    def judge(self, table: pd.DataFrame, h: int) -> Judgement:
-        finished = table[table["step"].notna()]
-        runs = f"{finished['run'].nunique()} of {table['run'].nunique()} of {self.experiment}"
-        blank = Judgement(
-            self.name, self.says, self.experiment, f"{self.measure}, H = {h}", self.unit, runs
-        )
-        try:
-            values = self.effect(table, h)
-        except KeyError:  # no run of this H, or none of SGD
-            values = pd.Series(dtype=float)
-        lacking = missing_runs(table)
-        if len(values) < 2:
-            reason = "at least two seeds with all their runs are needed"
-            return replace(blank, n=len(values), note="; ".join(filter(None, [reason, lacking])))
-        return blank.judged(t_test(values.to_numpy()), lacking)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One line of claims.csv. ``p_holm`` and ``verdict`` wait for the other claims."""
-
-    claim: str
-    says: str
-    target: str
-    measure: str
-    unit: str
-    runs: str
-    n: int = 0
-    effect: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    verdict: str = NOT_JUDGED
-    smallest_detectable: float | None = None
-    note: str = ""
-
-    def judged(self, test: Test, note: str = "") -> Judgement:
-        return replace(
-            self,
-            n=test.n,
-            effect=test.mean,
-            low=test.low,
-            high=test.high,
-            p=test.p,
-            smallest_detectable=test.smallest_detectable,
-            note=note,
-        )
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -240,23 +174,8 @@ def judge(
                     note=note,
                 )
             )
-    corrected = _with_verdicts(found)
+    corrected = with_verdicts(found)
     return pd.DataFrame([*map(asdict, corrected), THEORY.judge(theory)])
-
-
-def _with_verdicts(found: Sequence[Judgement]) -> list[Judgement]:
-    tested = [j.p for j in found if j.p is not None]
-    corrected = iter(holm(tested))
-    return [
-        judgement if judgement.p is None else _verdict(judgement, next(corrected))
-        for judgement in found
-    ]
-
-
-def _verdict(judgement: Judgement, p_holm: float) -> Judgement:
-    assert judgement.effect is not None
-    decided = SUPPORTED if judgement.effect > 0 else CONTRADICTED
-    return replace(judgement, p_holm=p_holm, verdict=decided if p_holm < ALPHA else INCONCLUSIVE)
 
 
 def write_claims(claims: pd.DataFrame, out: Path) -> None:
@@ -265,4 +184,29 @@ def write_claims(claims: pd.DataFrame, out: Path) -> None:
     said = Counter(claims["verdict"])
     counts = ", ".join(f"{said[verdict]} {verdict}" for verdict in VERDICTS if said[verdict])
     rule = (__doc__ or "").split("\n\n", 1)[1]
-    write_page("The paper's claims", f"{counts}.\n\n{rule}", {"": claims}, out.with_suffix(".html"))
+    text = f"{counts}.\n\n{rule}\n\n{THEORY.name}: {TheoryClaim.__doc__}".replace("``", "")
+    write_page("The paper's claims", text, {"": page_table(claims)}, out.with_suffix(".html"))
+
+
+def page_table(claims: pd.DataFrame) -> pd.DataFrame:
+    """For people: effect and interval in one column, numbers rounded."""
+    effect = [
+        f"{row['effect']:.3g} [{row['low']:.3g}, {row['high']:.3g}] {row['unit']}".strip()
+        if row["n"] > 1
+        else ""
+        for row in claims.to_dict("records")
+    ]
+    return pd.DataFrame(
+        {
+            "claim": claims["claim"],
+            "the paper says": claims["says"],
+            "measured": claims["measure"],
+            "effect [95 % interval]": effect,
+            "n": claims["n"],
+            "p, Holm": claims["p_holm"],
+            "verdict": claims["verdict"],
+            "smallest detectable": claims["smallest_detectable"],
+            "runs": claims["runs"],
+            "note": claims["note"],
+        }
+    )

@@ -11,8 +11,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.figure import SubFigure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from trainer.errors import UserError
 from workflow.analysis.figures import FIGURES, Figure, Panel, Row
 from workflow.analysis.panels import missing_runs, panel_numbers, row_label
 from workflow.analysis.style import line_style, save, wrapped
@@ -37,7 +38,9 @@ def draw(
     ``tables`` and ``titles`` are by experiment. Raises UserError when there is nothing to draw.
     """
     figure = FIGURES[name]
-    panels = [panel for panel in figure.panels if panel.experiment in tables]
+    panels = [panel for panel in figure.panels if has_runs(tables.get(panel.experiment))]
+    if not panels:
+        raise UserError(f"{name}: no run of its experiments is finished; train some first")
     numbers = [panel_numbers(tables[panel.experiment], panel) for panel in panels]
     write_csv(pd.concat(numbers), out.with_name(out.name + ".csv"))
     columns = min(figure.columns, len(panels))
@@ -51,7 +54,8 @@ def draw(
     for subfigure, panel, part in zip(subfigures, panels, numbers, strict=False):
         drawn |= draw_panel(subfigure, panel, part, tables[panel.experiment], plot)
         letter = f"({panel.experiment[-1]}) " if len(figure.panels) > 1 else ""
-        subfigure.suptitle(wrapped(letter + titles[panel.experiment], 48), fontsize="medium")
+        title = wrapped(letter + titles[panel.experiment], 48 if columns == 1 else 56)
+        subfigure.suptitle(title, fontsize="medium" if columns == 1 else "small")
     if figure.title:
         canvas.suptitle(figure.title, fontsize="large")
     canvas.legend(
@@ -110,9 +114,10 @@ def draw_row(
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
     elif row.quantity.log:
         axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.tick_params(axis="y", which="minor", labelsize="x-small")
+        axes.tick_params(axis="y", which="minor", labelsize="small")
     elif not row.paired:
         # What follows the switch is shown in full; phase 1 starts far below it, as a run does
         # that starts from random initialisation.
@@ -122,6 +127,10 @@ def draw_row(
         margin = max(high - low, 0.1)
         axes.set_ylim(low - 0.3 * margin, high + 0.1 * margin)
     return handles
+
+
+def has_runs(table: pd.DataFrame | None) -> bool:
+    return table is not None and bool((table["step"].notna() & (table["role"] == "phase 2")).any())
 
 
 def from_scratch(table: pd.DataFrame) -> bool:
@@ -145,9 +154,9 @@ def draw_curves(axes: Axes, panel: Panel, numbers: pd.DataFrame, plot: Plot) -> 
     rates = sorted(numbers["peak_lr"].unique())
     handles: dict[str, Artist] = {}
     if panel.x == "first_local_steps":
-        for rate, part in numbers.groupby("peak_lr"):
+        for _, part in numbers.groupby("peak_lr"):
             style = {"color": plot.sgd_color, "marker": "o", "linewidth": 1.2}
-            handles["over H" + (f", η = {rate:g}" if several else "")] = points(axes, part, style)
+            handles["over H"] = points(axes, part, style)
         return handles
     for h, rate in numbers[["first_local_steps", "peak_lr"]].drop_duplicates().to_numpy():
         part = numbers[(numbers["first_local_steps"] == h) & (numbers["peak_lr"] == rate)]
@@ -156,7 +165,8 @@ def draw_curves(axes: Axes, panel: Panel, numbers: pd.DataFrame, plot: Plot) -> 
             style |= {"marker": "o", "markersize": 4, "markerfacecolor": "white"}
         name = "SGD, H = 1" if h == 1 else f"Local SGD, H = {h:.0f}"
         handle = (points if panel.x == "num_clients" else curve)(axes, part, style)
-        handles[name + (f", η = {rate:g}" if several else "")] = handle
+        larger = ", larger η" if rates.index(rate) else ", smaller η" if several else ""
+        handles[name + larger] = handle
     return handles
 
 
@@ -185,7 +195,9 @@ def x_axis(axes: Axes, panel: Panel, numbers: pd.DataFrame) -> None:
     if panel.x in ("first_local_steps", "num_clients"):
         axes.set_xscale("log", base=2)
         ticks = sorted(int(x) for x in numbers["x"].unique())
-        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.set_xticks(
+            ticks, [str(tick) for tick in ticks], rotation=45 if max(ticks) > 999 else 0
+        )
         axes.xaxis.set_minor_locator(NullLocator())
     elif panel.x == "megabytes":
         axes.set_xscale("log")

@@ -11,19 +11,20 @@ import pandas as pd
 from trainer.files import atomic
 
 STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 78em; padding: 0 1em;
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em; padding: 0;
        color: #222; background: #fff }
 table { border-collapse: collapse; margin: 1em 0 }
 th, td { border-bottom: 1px solid #ddd; padding: .35em .7em; text-align: left; vertical-align: top }
 th { border-bottom: 2px solid #888 }
 td { font-variant-numeric: tabular-nums }
+p { max-width: 60em; white-space: normal }
 """
 
 
 def write_page(title: str, text: str, sections: Mapping[str, pd.DataFrame], path: Path) -> None:
     """``text``: paragraphs. ``sections``: a table under each heading."""
     parts = [
-        f"<h2>{html.escape(heading)}</h2>\n"
+        (f"<h2>{html.escape(heading)}</h2>\n" if heading else "")
         + table.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
         for heading, table in sections.items()
     ]

@@ -19,7 +19,7 @@ COLUMNS = ["experiment", "quantity", "role", *SETTINGS, "x", "n", "mean", "low",
 def panel_numbers(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     """Of all rows of the panel: ``COLUMNS``, one line per point. Missing runs are left out.
 
-    Raises UserError when there is nothing to draw or to compare with.
+    Raises UserError where runs that both exist were evaluated at different times.
     """
     rows = table[table["step"].notna()]
     rows = rows.assign(megabytes=rows["bytes_sent"] / 1e6)
@@ -27,8 +27,6 @@ def panel_numbers(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
         rows = at_the_end(rows[rows["role"] == "phase 2"])
     if panel.x == "megabytes":  # on a logarithmic axis, from the first averaging on
         rows = rows[(rows["role"] == "phase 2") & (rows["megabytes"] > 0)]
-    if rows[rows["role"] == "phase 2"].empty:
-        raise UserError(f"{panel.experiment}: no run is finished; train some first")
     parts = [numbers(rows, panel, row) for row in panel.rows]
     whole = pd.concat(parts).assign(experiment=panel.experiment, x=lambda t: t[panel.x])
     return whole.astype({"n": int})[COLUMNS]
@@ -89,9 +87,9 @@ def missing_runs(table: pd.DataFrame) -> str:
     missing = table[table["step"].isna()]
     if missing.empty:
         return ""
-    kinds = missing.groupby(["experiment", "role", *SETTINGS])["seed"]
-    parts = [
-        f"{experiment} H = {h} η = {lr:g} K = {k}: seed {', '.join(map(str, sorted(seeds)))}"
-        for (experiment, role, h, lr, k), seeds in kinds
-    ]
-    return f"missing: {len(missing)} of {table['run'].nunique()} runs ({'; '.join(parts)})"
+    runs, experiment = table["run"].nunique(), table["experiment"].iloc[0]
+    if len(missing) == runs:
+        return f"missing: all {runs} runs of {experiment}"
+    of_seed = missing.groupby("seed")["first_local_steps"].unique()
+    parts = [f"seed {seed}: H = {', '.join(map(str, sorted(h)))}" for seed, h in of_seed.items()]
+    return f"missing: {len(missing)} of {runs} runs of {experiment} ({'; '.join(parts)})"
