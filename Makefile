@@ -2,10 +2,33 @@
 SNAKEMAKE = .venv/bin/snakemake
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: figures fig1a test bench lint format lock schemas setup
+.PHONY: all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 theory communication claims compare \
+  report reference readme status plan doctor test bench lint format lock schemas setup
 
-figures fig1a: .venv/complete
+all figures fig1a fig1b fig2 fig3a fig7 theory communication claims compare: .venv/complete
 	$(SNAKEMAKE) $@
+
+# Figures, claims, settings and times in one HTML file that needs no network; of what `make all` made
+report: .venv/complete
+	$(SNAKEMAKE) all --report results/laptop/report.html
+
+# All figures and verdicts of the reference results, without training: results/laptop-from-tables/
+figures-from-tables: .venv/complete
+	$(SNAKEMAKE) figures claims --config tables=results/reference/laptop/tables
+
+# What `make all` made becomes the reference; README's table follows
+reference: .venv/complete
+	mkdir -p results/reference/laptop/tables
+	cp results/laptop/tables/*.csv results/reference/laptop/tables/
+	cp results/laptop/claims.csv results/laptop/runs.csv results/laptop/figures/fig1a.png results/reference/laptop/
+	$(MAKE) readme
+
+readme: .venv/complete
+	python -m workflow.analysis readme --reference results/reference/laptop
+
+# Which runs are done; what the next call would train; whether this machine has what they need
+status plan doctor: .venv/complete
+	@python -m workflow $@
 
 test: .venv/complete
 	pytest -n auto --dist loadfile
@@ -28,7 +51,7 @@ format: .venv/complete
 
 # After a change of the settings' models
 schemas: .venv/complete
-	python -m workflow.experiments
+	python -m workflow.json_schemas
 
 # After a change of pyproject.toml's dependencies; needs the network
 lock: .venv/complete

@@ -20,7 +20,8 @@ from workflow.analysis.panels import missing_runs, panel_numbers
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
 from workflow.analysis.style import line_style
 from workflow.analysis.tables import build_table, read_table, write_csv
-from workflow.experiments import Experiment, Plot, expand, start_points
+from workflow.config import Plot
+from workflow.experiments import Experiment, expand, start_points
 
 
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=20))

@@ -16,7 +16,7 @@ from scipy.integrate import quad
 from workflow.analysis import theory
 from workflow.analysis.simulation import Circle, Valley
 from workflow.analysis.slow_sde import exact_factor, psi, slow_sde_factor
-from workflow.experiments import Plot
+from workflow.config import Plot
 
 arguments = st.floats(0, 1e6)
 

@@ -10,7 +10,7 @@ import yaml
 
 from tests.commands import ROOT
 from tests.workflows import edit, refused
-from workflow.experiments import schemas
+from workflow.json_schemas import schemas
 
 SCALES = ("laptop", "workstation", "paper")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from trainer.metrics import Evaluation
 from trainer.models import model_spec
 from trainer.processes import World
 from trainer.recorder import Recorder
+from trainer.run_lock import running
 from trainer.schedule import Round, make_schedule
 from trainer.sharpness import Sharpness, sharpness
 
@@ -160,21 +162,29 @@ class Run:
 def train(settings: RunSettings, world: World) -> None:
     """The whole run. Its files appear in ``out`` under their final names once it is complete.
 
-    In progress, the metrics are in ``log_pth`` as ``metrics.partial.jsonl``.
+    In progress, the metrics are in ``log_pth`` as ``metrics.partial.jsonl``. Raises UserError when
+    another process trains into ``log_pth``.
     """
-    if world.is_main:
-        start_file(settings)  # downloaded by one process, found there by the others
-    world.wait()
-    run = Run(settings, world, kept_plans(settings, world))
-    if not world.is_main:
-        run.train(recorder=None)
-        return
-    print(run.describe(), file=sys.stderr, flush=True)
-    recorder = Recorder(settings, world, run.schedule.steps, run.plans)
-    complete = False
-    try:
-        run.train(recorder)
-        recorder.publish(run.model)
-        complete = True
-    finally:
-        recorder.close(complete=complete)
+    with ExitStack() as stack:
+        refusal = None
+        if world.is_main:  # it alone writes, and downloads what the others find there
+            try:
+                stack.enter_context(running(settings.log_pth))
+                start_file(settings)
+            except UserError as error:
+                refusal = str(error)
+        if refusal := world.from_main(refusal):  # all end, none waits for the others
+            raise UserError(refusal)
+        run = Run(settings, world, kept_plans(settings, world))
+        if not world.is_main:
+            run.train(recorder=None)
+            return
+        print(run.describe(), file=sys.stderr, flush=True)
+        recorder = Recorder(settings, world, run.schedule.steps, run.plans)
+        complete = False
+        try:
+            run.train(recorder)
+            recorder.publish(run.model)
+            complete = True
+        finally:
+            recorder.close(complete=complete)

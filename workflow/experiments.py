@@ -1,9 +1,8 @@
-"""config.yaml and experiments/<scale>.yaml: typed, closed, expanded into runs.
+"""experiments/<scale>.yaml: typed, closed, expanded into runs.
 
 A run is known by its content: its id ends in a hash of every setting that decides its numbers and
 of its start point. Two figures that need the same run therefore share it, and a changed value names
-another run instead of quietly standing beside an old result. The JSON schemas in
-``workflow/schemas`` are generated from these models: ``python -m workflow.experiments``.
+another run instead of quietly standing beside an old result.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from trainer.cli import options, read_yaml, validated
@@ -29,67 +27,6 @@ ROOT = Path(__file__).resolve().parents[1]
 # What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.
 VARIABLE = SCIENCE - {"seed", "resume", "resume_sha256"}
 DEFAULT = RunSettings()
-
-
-class Plot(Settings):
-    """How figures look; changing it trains nothing."""
-
-    colormap: str = Field(
-        "viridis_r", description="matplotlib colormap for H > 1, from small to large H"
-    )
-    sgd_color: str = Field("black", description="matplotlib colour for H = 1")
-    width: float = Field(5.5, description="inches", gt=0)
-    height: float = Field(5.0, description="inches", gt=0)
-
-    @model_validator(mode="after")
-    def _matplotlib_knows_it(self) -> Self:
-        defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        if self.colormap != defaults["colormap"]:
-            import matplotlib
-
-            if self.colormap not in matplotlib.colormaps:
-                raise ValueError(f"colormap {self.colormap!r} is none of matplotlib's; choose one")
-        if self.sgd_color != defaults["sgd_color"]:
-            from matplotlib.colors import is_color_like
-
-            if not is_color_like(self.sgd_color):
-                raise ValueError(f"sgd_color {self.sgd_color!r} is no matplotlib colour; mend it")
-        return self
-
-
-class Config(Settings):
-    """config.yaml"""
-
-    scale: str = Field("laptop", description="which experiments/<scale>.yaml to run")
-    processes: int | None = Field(
-        None, description="processes of each training run; null: as the scale suggests", ge=1
-    )
-    threads: int | None = Field(
-        None, description="cores of each process; null: as the scale suggests", ge=1
-    )
-    device: Device | None = Field(
-        None,
-        description="auto (a GPU where there is one), cpu or cuda; null: as the scale suggests",
-    )
-    cifar10_source: Path | None = Field(
-        None,
-        description="cifar-10-python.tar.gz, or a folder with train/<class>/ and test/<class>/; "
-        "null: download",
-    )
-    wandb: WandbMode | None = Field(
-        None,
-        description="copy of each run on Weights & Biases: online, offline or disabled; "
-        "null: as the scale suggests",
-    )
-    only_finished: bool = Field(
-        False, description="figures and claims of the runs that are finished; trains nothing"
-    )
-    tables: Path | None = Field(
-        None,
-        description="folder of a scale's tables to draw and judge instead of runs; "
-        "null: those of the runs",
-    )
-    plot: Plot = Field(default_factory=Plot, description="how figures look")
 
 
 class Checkpoint(Settings):
@@ -193,17 +130,6 @@ class Run:
         return options(self.settings, names)
 
 
-def load_config(config: dict[str, Any]) -> Config:
-    """Snakemake's config, checked. Raises UserError for an unknown key, value or scale."""
-    loaded = validated(Config, config, where="config.yaml: ")
-    scales = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
-    if loaded.scale not in scales:
-        raise UserError(
-            f"config.yaml: unknown scale {loaded.scale!r}; choose one of {', '.join(scales)}"
-        )
-    return loaded
-
-
 def load_experiments(path: Path) -> Experiments:
     """An experiments file, checked down to every run. Raises UserError naming file and setting."""
     file = f"{path.parent.name}/{path.name}: "
@@ -292,42 +218,3 @@ def _check_names(overrides: Overrides, where: str) -> None:
             raise UserError(f"{where}{name} is not for experiments; it follows from the run")
         if name not in VARIABLE:
             validated(RunSettings, {name: None}, where=where)
-
-
-def schemas() -> dict[str, dict[str, Any]]:
-    """JSON schemas of the two files, by file name; runs' settings are spelled out and closed."""
-    config = Config.model_json_schema()
-    experiments = Experiments.model_json_schema()
-    properties = RunSettings.model_json_schema()["properties"]
-    overrides = {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {name: _plain(properties[name]) for name in sorted(VARIABLE)},
-    }
-    fields = experiments["$defs"]["Experiment"]["properties"]
-    for name in ("settings", "phase2"):
-        fields[name] |= {"$ref": "#/$defs/Overrides"}
-        del fields[name]["additionalProperties"], fields[name]["type"]
-    fields["phase1"]["anyOf"] = [{"$ref": "#/$defs/Overrides"}, {"type": "null"}]
-    fields["runs"]["items"] = {"$ref": "#/$defs/Overrides"}
-    experiments["$defs"]["Overrides"] = overrides
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {
-        "config.schema.yaml": dialect | config,
-        "experiments.schema.yaml": dialect | experiments,
-    }
-
-
-def _plain(field: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in field.items() if key not in ("group", "science", "title")}
-
-
-def write_schemas(folder: Path) -> None:
-    header = "# Generated by `python -m workflow.experiments`; edit the models there instead.\n"
-    for name, schema in schemas().items():
-        text = yaml.safe_dump(schema, sort_keys=False, allow_unicode=True, width=100)
-        (folder / name).write_text(header + text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write_schemas(ROOT / "workflow" / "schemas")

@@ -15,7 +15,8 @@ import pandas as pd
 from trainer.errors import UserError
 from workflow.analysis.figures import FIGURES, THEORY
 from workflow.analysis.tables import build_table, read_table, write_csv
-from workflow.experiments import Plot, expand, judged_h, load_experiments
+from workflow.config import Plot
+from workflow.experiments import expand, judged_h, load_experiments
 
 
 def table(given: argparse.Namespace) -> None:

@@ -22,7 +22,6 @@ from workflow.analysis.pages import write_page
 from workflow.analysis.tables import write_csv
 from workflow.analysis.theory_claim import TheoryClaim
 
-
 CLAIMS: tuple[Claim, ...] = (
     *(
         Claim(

@@ -18,7 +18,7 @@ from workflow.analysis.figures import FIGURES, Figure, Panel, Row
 from workflow.analysis.panels import missing_runs, panel_numbers, row_label
 from workflow.analysis.style import line_style, save, wrapped
 from workflow.analysis.tables import write_csv
-from workflow.experiments import Plot
+from workflow.config import Plot
 
 PHASE1_COLOR = "0.55"
 XLABELS = {

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from trainer.files import atomic
-from workflow.experiments import Plot
+from workflow.config import Plot
 
 # H on this scale gets the same colour and dash in every figure; larger H gets the last one.
 LARGEST_H = 1024

@@ -16,7 +16,7 @@ from workflow.analysis.slow_sde import exact_factor, slow_sde_factor
 from workflow.analysis.statistics import mean_interval
 from workflow.analysis.style import save
 from workflow.analysis.tables import write_csv
-from workflow.experiments import Plot
+from workflow.config import Plot
 
 BATCHES = 20  # of replicas: the independent values of the statistics
 VALLEY, CIRCLE = Valley(), Circle()

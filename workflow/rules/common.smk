@@ -10,15 +10,8 @@ from trainer.checks import check_processes
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION
-from workflow.experiments import (
-    ROOT,
-    Checkpoint,
-    Run,
-    expand,
-    load_config,
-    load_experiments,
-    start_points,
-)
+from workflow.config import load_config
+from workflow.experiments import ROOT, Checkpoint, Run, expand, load_experiments, start_points
 from workflow.machine import threads_per_process, visible_gpus
 
 try:

@@ -1,0 +1,57 @@
+"""The README's table of claims is that of the reference results, and those redraw the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.commands import ROOT
+from trainer.errors import UserError
+from workflow.analysis.claims import judge
+from workflow.analysis.readme import claims_table, update_readme, with_claims
+from workflow.analysis.tables import read_table
+from workflow.experiments import expand, judged_h, load_experiments
+
+REFERENCE = ROOT / "results/reference/laptop"
+
+
+def test_the_readme_shows_the_reference_verdicts() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    claims, runs = (pd.read_csv(REFERENCE / name) for name in ("claims.csv", "runs.csv"))
+    assert text == with_claims(text, claims_table(claims, runs, "laptop")), "run `make readme`"
+
+
+def test_the_reference_verdicts_follow_from_the_reference_tables() -> None:
+    experiments = load_experiments(ROOT / "experiments/laptop.yaml").experiments
+    tables = {name: read_table(REFERENCE / f"tables/{name}.csv") for name in experiments}
+    theory = read_table(REFERENCE / "tables/theory.csv")
+    judged = judge(tables, {name: judged_h(e) for name, e in experiments.items()}, theory)
+    stored = pd.read_csv(REFERENCE / "claims.csv")
+    assert judged["verdict"].tolist() == stored["verdict"].tolist()
+    pd.testing.assert_series_equal(
+        judged["effect"].astype(float), stored["effect"].astype(float), rtol=1e-6
+    )
+
+
+def test_the_reference_runs_are_those_of_the_experiments() -> None:
+    """A changed experiment makes the reference results stale."""
+    for name, experiment in load_experiments(ROOT / "experiments/laptop.yaml").experiments.items():
+        table = read_table(REFERENCE / f"tables/{name}.csv")
+        stored = set(table.loc[table["role"] == "phase 2", "run"])
+        assert stored == {run.id for run in expand(experiment)}, f"{name}: run `make reference`"
+
+
+def test_only_what_is_between_the_marks_changes(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    text = (ROOT / "README.md").read_text("utf-8")
+    readme.write_text(text.replace("supported", "refuted").replace("# Why", "# My own"))
+    update_readme(readme, REFERENCE)
+    before, after = readme.read_text("utf-8").split("<!-- end of claims -->")
+    assert before.startswith("# My own")
+    assert "| supported |" in before
+    assert after == text.split("<!-- end of claims -->")[1].replace("supported", "refuted")
+    readme.write_text("no marks")
+    with pytest.raises(UserError, match="put them back"):
+        update_readme(readme, REFERENCE)

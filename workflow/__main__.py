@@ -1,0 +1,72 @@
+"""Before, during and after: ``python -m workflow {status,plan,doctor}``. None trains anything."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from trainer.errors import UserError
+from workflow import doctor, plan, status
+from workflow.experiments import ROOT
+
+
+def show_status(overrides: Sequence[str]) -> int:
+    asked = status.load(overrides)
+    for line in status.show(asked, status.states(asked)):
+        print(line)
+    return 0
+
+
+def show_plan(overrides: Sequence[str]) -> int:
+    for line in plan.show(plan.make_plan(status.load(overrides))):
+        print(line)
+    return 0
+
+
+def show_doctor(overrides: Sequence[str]) -> int:
+    levels = []
+    for check in doctor.checks(overrides):
+        levels.append(check.level)
+        print(check, flush=True)
+    print(doctor.verdict(levels))
+    return 1 if "problem" in levels else 0
+
+
+COMMANDS = {
+    "status": (show_status, "which runs are done, running, failed, stale or missing"),
+    "plan": (show_plan, "what the next call of snakemake would train, and what of it anew"),
+    "doctor": (show_doctor, "whether this machine has what the scale needs"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m workflow", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, help) in COMMANDS.items():
+        sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        sub.add_argument("--scale", help="in place of config.yaml's")
+        sub.add_argument(
+            "--config",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="KEY=VALUE",
+            help="in place of config.yaml's, as for snakemake",
+        )
+    given = parser.parse_args(arguments)
+    os.chdir(ROOT)  # results/, resources/ and the paths in config.yaml are relative to it
+    scale = [f"scale={given.scale}"] if given.scale else []
+    try:
+        return COMMANDS[given.command][0]([*given.config, *scale])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

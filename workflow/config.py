@@ -1,0 +1,87 @@
+"""config.yaml: what a user may change without touching an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from trainer.cli import validated
+from trainer.config import Device
+from trainer.errors import UserError
+from trainer.settings import Settings
+from trainer.wandb_settings import WandbMode
+from workflow.experiments import ROOT
+
+
+class Plot(Settings):
+    """How figures look; changing it trains nothing."""
+
+    colormap: str = Field(
+        "viridis_r", description="matplotlib colormap for H > 1, from small to large H"
+    )
+    sgd_color: str = Field("black", description="matplotlib colour for H = 1")
+    width: float = Field(5.5, description="inches", gt=0)
+    height: float = Field(5.0, description="inches", gt=0)
+
+    @model_validator(mode="after")
+    def _matplotlib_knows_it(self) -> Self:
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        if self.colormap != defaults["colormap"]:
+            import matplotlib
+
+            if self.colormap not in matplotlib.colormaps:
+                raise ValueError(f"colormap {self.colormap!r} is none of matplotlib's; choose one")
+        if self.sgd_color != defaults["sgd_color"]:
+            from matplotlib.colors import is_color_like
+
+            if not is_color_like(self.sgd_color):
+                raise ValueError(f"sgd_color {self.sgd_color!r} is no matplotlib colour; mend it")
+        return self
+
+
+class Config(Settings):
+    """config.yaml"""
+
+    scale: str = Field("laptop", description="which experiments/<scale>.yaml to run")
+    processes: int | None = Field(
+        None, description="processes of each training run; null: as the scale suggests", ge=1
+    )
+    threads: int | None = Field(
+        None, description="cores of each process; null: as the scale suggests", ge=1
+    )
+    device: Device | None = Field(
+        None,
+        description="auto (a GPU where there is one), cpu or cuda; null: as the scale suggests",
+    )
+    cifar10_source: Path | None = Field(
+        None,
+        description="cifar-10-python.tar.gz, or a folder with train/<class>/ and test/<class>/; "
+        "null: download",
+    )
+    wandb: WandbMode | None = Field(
+        None,
+        description="copy of each run on Weights & Biases: online, offline or disabled; "
+        "null: as the scale suggests",
+    )
+    only_finished: bool = Field(
+        False, description="figures and claims of the runs that are finished; trains nothing"
+    )
+    tables: Path | None = Field(
+        None,
+        description="folder of a scale's tables to draw and judge instead of runs; "
+        "null: those of the runs",
+    )
+    plot: Plot = Field(default_factory=Plot, description="how figures look")
+
+
+def load_config(config: dict[str, Any]) -> Config:
+    """Snakemake's config, checked. Raises UserError for an unknown key, value or scale."""
+    loaded = validated(Config, config, where="config.yaml: ")
+    scales = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+    if loaded.scale not in scales:
+        raise UserError(
+            f"config.yaml: unknown scale {loaded.scale!r}; choose one of {', '.join(scales)}"
+        )
+    return loaded

@@ -1,0 +1,245 @@
+"""Whether this machine has what the scale needs: looks, writes nothing, asks no network."""
+
+from __future__ import annotations
+
+import json
+import netrc
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trainer.checks import check_processes
+from trainer.errors import UserError
+from trainer.files import sha256
+from workflow.experiments import Checkpoint
+from workflow.installation import SET_UP, Check, Level, installation, run_python
+from workflow.machine import visible_gpus
+from workflow.plan import at_once
+from workflow.status import Asked, load
+
+# Prepared arrays and .beton files; CIFAR-10's archive on top.
+DATA_BYTES = {"digits": 10e6, "cifar10": 0.17e9 + 2 * 60_000 * 3_073}
+# Of a process with ResNet-56, import torch included, and the activations of one pass (`make bench`)
+PROCESS_BYTES = 1.2e9
+# Of a client: parameters, gradients, momentum
+CLIENT_COPIES = 3
+# Metrics, logs, settings, share of tables and figures
+RUN_BYTES = 1e6
+PROBE = """
+import json, sys, torch
+from trainer.data.specs import DATASETS
+from trainer.models import build
+sizes = [
+    sum(t.nbytes for t in build(model, DATASETS[data], 0, groups).state_dict().values())
+    for model, data, groups in json.loads(sys.argv[1])
+]
+print(json.dumps({"gpus": torch.cuda.device_count(), "cuda": torch.version.cuda, "sizes": sizes}))
+"""
+
+
+def checks(overrides: Sequence[str]) -> Iterator[Check]:
+    """One after the other: some take seconds."""
+    yield from installation()
+    try:
+        asked = load(overrides)
+    except UserError as error:
+        yield Check("problem", "settings", f"{error}; mend it, then ask again")
+        return
+    yield Check("ok", "settings", f"config.yaml, experiments/{asked.config.scale}.yaml are valid")
+    processes = asked.config.processes or asked.experiments.execution.processes
+    yield _processes(asked, processes)
+    models = sorted(
+        {(s.model, s.dataset, s.n_groups) for s in (job.run.settings for job in asked.jobs)}
+    )
+    printed, reason = run_python(PROBE, json.dumps(models))
+    if reason:
+        text = f"cannot be imported, or build the models: {reason}; {SET_UP}"
+        yield Check("problem", "torch", text)
+        return
+    probe = json.loads(printed)
+    sizes = dict(zip([model for model, _, _ in models], probe["sizes"], strict=True))
+    yield _devices(asked, processes, probe)
+    yield _cores(asked, processes)
+    yield _memory(asked, processes, sizes)
+    yield _writable("results")
+    yield _writable("resources")
+    yield _results_disk(asked, sizes)
+    yield from _data(asked)
+    yield from _start_points(asked)
+    yield _wandb(asked)
+
+
+def verdict(levels: Sequence[Level]) -> str:
+    problems, warnings = levels.count("problem"), levels.count("warning")
+    return f"{problems} problem(s), {warnings} warning(s)"
+
+
+def _processes(asked: Asked, processes: int) -> Check:
+    try:
+        for job in asked.jobs:
+            check_processes(job.run.settings, processes)
+    except UserError as error:
+        return Check("problem", "processes", str(error))
+    return Check("ok", "processes", f"{processes} for each run")
+
+
+def _devices(asked: Asked, processes: int, probe: dict[str, Any]) -> Check:
+    device = asked.config.device or asked.experiments.execution.device
+    installed, usable = visible_gpus(), probe["gpus"]
+    if device == "cpu":
+        unused = f"; {installed} GPU(s) left alone" if installed else ""
+        return Check("ok", "devices", f"the CPU, as asked for{unused}")
+    if installed and not usable:
+        return Check(
+            "problem",
+            "devices",
+            f"nvidia-smi lists {installed} GPU(s), torch (CUDA {probe['cuda']}) can use none; "
+            "update the NVIDIA driver or install torch for its CUDA version",
+        )
+    if not usable:
+        level: Level = "problem" if device == "cuda" else "warning"
+        return Check(level, "devices", f"no GPU, device is {device}; set device cpu, or find a GPU")
+    if processes > min(installed or usable, usable):
+        return Check(
+            "problem",
+            "devices",
+            f"{processes} processes need a GPU each, {usable} can be used; lower processes, or set "
+            "device cpu",
+        )
+    return Check("ok", "devices", f"{usable} GPU(s), CUDA {probe['cuda']}")
+
+
+def _cores(asked: Asked, processes: int) -> Check:
+    cores = len(os.sched_getaffinity(0))
+    runs = at_once(asked, len(asked.jobs))
+    threads = asked.config.threads or asked.experiments.execution.threads
+    text = f"{cores}; {runs} run(s) at once, each of {processes} process(es)"
+    if processes * (threads or 1) > cores:
+        wanted = f"{processes} process(es) of {threads or 1} thread(s)"
+        return Check("warning", "cores", f"{cores}, a run is {wanted}; lower processes or threads")
+    return Check("ok", "cores", text)
+
+
+def _memory(asked: Asked, processes: int, sizes: dict[str, int]) -> Check:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    settings = [job.run.settings for job in asked.jobs]
+    clients = max(CLIENT_COPIES * s.num_clients * sizes[s.model] for s in settings)
+    runs = at_once(asked, len(asked.jobs))
+    needed = runs * (processes * PROCESS_BYTES + clients)
+    text = (
+        f"{_size(free)} free, about {_size(needed)} needed by {runs} run(s) at once: "
+        f"{_size(PROCESS_BYTES)} a process as measured with ResNet-56, and {CLIENT_COPIES} copies "
+        "of each client's model"
+    )
+    if free >= needed:
+        return Check("ok", "memory", text)
+    return Check("warning", "memory", f"{text}; run fewer at once (snakemake --cores)")
+
+
+def _writable(name: str) -> Check:
+    there = _existing(Path(name))
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return Check("ok", f"{name}/", "can be written")
+    return Check("problem", f"{name}/", f"{there} cannot be written; make it a folder of yours")
+
+
+def _existing(path: Path) -> Path:
+    """``path``, or the nearest of its parents that is there."""
+    return next(p for p in [path, *path.absolute().parents] if p.exists())
+
+
+def _results_disk(asked: Asked, sizes: dict[str, int]) -> Check:
+    needed, runs = 0.0, 0
+    for job in asked.jobs:
+        if not job.finished:
+            s = job.run.settings
+            # model.pt, latest.pt, one at each decay and, without a start point, init.pt
+            models = 2 + len(s.phases) - 1 + (job.run.start is None)
+            needed += models * sizes[s.model] + RUN_BYTES
+            runs += 1
+    basis = f"for {runs} runs not finished yet: their models and {_size(RUN_BYTES)} each"
+    return _disk("disk", Path("results"), needed, basis)
+
+
+def _disk(subject: str, folder: Path, needed: float, basis: str) -> Check:
+    free = shutil.disk_usage(_existing(folder)).free
+    text = f"{_size(free)} free at {folder}/, about {_size(needed)} needed {basis}"
+    if free < needed:
+        return Check("problem", subject, f"{text}; make room")
+    return Check("ok", subject, text)
+
+
+def _data(asked: Asked) -> Iterator[Check]:
+    for dataset in sorted({job.run.settings.dataset for job in asked.jobs}):
+        folder = Path("resources") / dataset
+        if all((folder / f"{split}.beton").exists() for split in ("train", "test")):
+            yield Check("ok", "data", f"{dataset} is prepared in {folder}/")
+            continue
+        yield _source(asked, dataset)
+        basis = f"for {dataset}: arrays and .beton files" + (
+            ", and the archive" if dataset == "cifar10" else ""
+        )
+        yield _disk("disk", folder, DATA_BYTES[dataset], basis)
+
+
+def _source(asked: Asked, dataset: str) -> Check:
+    if dataset == "digits":
+        return Check("ok", "data", "digits come with scikit-learn; no download")
+    source = asked.config.cifar10_source
+    if source is None:
+        text = (
+            "CIFAR-10's archive (170 MB) will be downloaded; without a network, set cifar10_source "
+            "to a local copy"
+        )
+        return Check("warning", "data", text)
+    if source.exists():
+        return Check("ok", "data", f"{dataset} will be prepared from {source}")
+    text = f"cifar10_source {source}: there is no such file or folder; mend config.yaml"
+    return Check("problem", "data", text)
+
+
+def _start_points(asked: Asked) -> Iterator[Check]:
+    starts = [job.run.start for job in asked.jobs]
+    for start in {s.path: s for s in starts if isinstance(s, Checkpoint)}.values():
+        if start.path.is_file():
+            if sha256(start.path) == start.sha256:
+                yield Check("ok", "start point", f"{start.path} is the one asked for")
+            else:
+                text = f"{start.path}: its SHA-256 is not that of the experiments; remove it"
+                yield Check("problem", "start point", text)
+        elif start.url is None:
+            yield Check("problem", "start point", f"{start.path} is missing; put it there")
+        else:
+            text = f"{start.path} will be downloaded; without a network, put it there"
+            yield Check("warning", "start point", text)
+
+
+def _wandb(asked: Asked) -> Check:
+    mode = asked.config.wandb or asked.experiments.execution.wandb
+    if mode == "disabled":
+        return Check("ok", "wandb", "disabled")
+    if _has_wandb_key():
+        return Check("ok", "wandb", f"{mode}; a key is configured")
+    if mode == "offline":
+        return Check("ok", "wandb", "offline; no key is configured: `wandb login` before syncing")
+    text = "online, but no key is configured, so that runs go on without it; run: wandb login"
+    return Check("warning", "wandb", text)
+
+
+def _has_wandb_key() -> bool:
+    """In the places that wandb looks at; the key itself is nobody's business."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _size(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.0f} MB"

@@ -1,0 +1,248 @@
+"""What the next call of Snakemake would train, and which finished runs an edit makes it repeat.
+
+A run is known by its content, so that a changed setting names another run: it repeats a finished
+one when that is of the same data set, model, K, H and seed, and nothing asks for it any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from trainer.config import SCIENCE, RunSettings
+from workflow.experiments import DEFAULT, Run
+from workflow.machine import threads_per_process, visible_gpus
+from workflow.status import Asked, Job, Status, states, wrapped
+
+# From the call of torchrun to the first step, which a run's own time leaves out (`make bench`).
+START_SECONDS = 3.0
+
+Kind = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run on the disk, asked for or not."""
+
+    folder: Path
+
+    @property
+    def slot(self) -> tuple[str, str]:
+        """Role and id without its hash."""
+        return self.folder.parent.name, _slot(self.folder.name)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """The JSON file ``name`` of the run; empty when it is missing or damaged."""
+        try:
+            content = json.loads((self.folder / name).read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def pace(self) -> float | None:
+        """Seconds per sample; None where a file that tells is missing or damaged."""
+        try:
+            lines = (self.folder / "metrics.jsonl").read_text("utf-8").splitlines()
+            samples = json.loads(lines[-1])["step"] * self.read("settings.json")["total_batch_size"]
+            return float(self.read("provenance.json")["seconds"] / samples)
+        except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError):
+            return None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time of so many runs, one after the other, by that of ``basis`` finished ones."""
+
+    seconds: float
+    runs: int
+    basis: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    asked: Asked
+    statuses: list[Status]
+    # Of each finished run that another takes the place of: in which settings they differ
+    replaced: dict[Path, tuple[str, ...]]
+    left_over: list[Path]
+    estimate: Estimate
+    at_once: int
+
+    def of(self, *wanted: str) -> list[Job]:
+        return [status.job for status in self.statuses if status.state in wanted]
+
+
+def make_plan(asked: Asked) -> Plan:
+    statuses = states(asked)
+    to_train = [s.job for s in statuses if s.state not in ("done", "running")]
+    here = [Finished(path.parent) for path in sorted(asked.results.glob("*/*/metrics.jsonl"))]
+    wanted = {job.folder for job in asked.jobs}
+    unasked = [finished for finished in here if finished.folder not in wanted]
+    new = [job for job in to_train if not job.finished]
+    replaced = replacements(new, unasked)
+    return Plan(
+        asked=asked,
+        statuses=statuses,
+        replaced=replaced,
+        left_over=[f.folder for f in unasked if f.folder not in replaced],
+        estimate=estimate(to_train, here),
+        at_once=at_once(asked, len(to_train)),
+    )
+
+
+def replacements(new: list[Job], unasked: list[Finished]) -> dict[Path, tuple[str, ...]]:
+    """Which of ``unasked`` a new run of the same slot replaces, and how the two differ.
+
+    Several may share a slot; those that differ least belong together, each once.
+    """
+    by_slot = defaultdict(list)
+    for finished in unasked:
+        by_slot[finished.slot].append(finished)
+    pairs = []
+    for job in new:
+        for finished in by_slot[job.role, _slot(job.run.id)]:
+            pairs.append((differences(finished, job.run), finished.folder, job.folder))
+    found: dict[Path, tuple[str, ...]] = {}
+    served = set()
+    for differing, old, folder in sorted(pairs, key=lambda pair: len(pair[0])):
+        if old not in found and folder not in served:
+            found[old] = differing
+            served.add(folder)
+    return found
+
+
+def differences(finished: Finished, run: Run) -> tuple[str, ...]:
+    """The settings that decide numbers and differ, as ``name old → new``."""
+    before = finished.read("settings.json")
+    if not before:
+        return ("unknown settings: settings.json is missing or damaged",)
+    # A setting that did not exist then had no other effect than its default has now.
+    old = DEFAULT.science() | {name: before[name] for name in SCIENCE if name in before}
+    new = run.settings.science()
+    found = [f"{name} {_word(old[name])} → {_word(new[name])}" for name in new
+             if old[name] != new[name]]  # fmt: skip
+    start = Path(before.get("resume_pth") or "").parent.name
+    if isinstance(run.start, Run) and start != run.start.id:
+        found.append("another start point")
+    return tuple(found) or ("settings that were added or removed since",)
+
+
+def _slot(run: str) -> str:
+    """dataset-model-K-H-seed of a run's id."""
+    return run.rpartition("-")[0]
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def estimate(to_train: list[Job], finished: list[Finished]) -> Estimate:
+    """By the median time per sample of finished runs of the same model and data set.
+
+    Of the same K, H and measurements as well, where there are such: they decide what a step costs.
+    """
+    paces: dict[Kind, dict[Path, float]] = defaultdict(dict)
+    for run in finished:
+        if (pace := run.pace()) is not None:
+            for kind in _kinds(run.slot[1], run.read("settings.json")):
+                paces[kind][run.folder] = pace
+    total, known = 0.0, 0
+    basis: set[Path] = set()
+    for job in to_train:
+        samples = _samples(job.run.settings)
+        kinds = _kinds(_slot(job.run.id), job.run.settings.model_dump())
+        found = next((paces[kind] for kind in kinds if kind in paces), None)
+        if found is not None and samples is not None:
+            total += START_SECONDS + median(found.values()) * samples
+            known += 1
+            basis |= found.keys()
+    return Estimate(total, known, len(basis))
+
+
+def _kinds(slot: str, settings: dict[str, Any]) -> tuple[Kind, Kind]:
+    """What a step's cost depends on: all that is known of it, then data set and model alone."""
+    without_seed = slot.rpartition("-")[0]
+    return (
+        (without_seed, settings.get("sharpness")),
+        (settings.get("dataset"), settings.get("model")),
+    )
+
+
+def _samples(settings: RunSettings) -> int | None:
+    """That the run trains on, counted each time; None before the data is prepared."""
+    batch, epochs = settings.total_batch_size, settings.total_epochs
+    if settings.steps_per_epoch is not None:
+        return epochs * settings.steps_per_epoch * batch
+    available = settings.train_subset
+    if available is None:
+        sidecar = settings.betons[0].with_name("train.beton.json")
+        if not sidecar.exists():
+            return None
+        available = json.loads(sidecar.read_text("utf-8"))["samples"]
+    return epochs * (available // batch) * batch
+
+
+def at_once(asked: Asked, runs: int) -> int:
+    """Runs that Snakemake would start together on all cores of this machine."""
+    config, execution = asked.config, asked.experiments.execution
+    processes = config.processes or execution.processes
+    cpu = (config.device or execution.device) == "cpu"
+    gpus = None if cpu else visible_gpus() or None
+    cores = len(os.sched_getaffinity(0))
+    threads = threads_per_process(cores, processes, runs, gpus, config.threads or execution.threads)
+    by_cores = cores // (processes * threads)
+    return max(1, min(by_cores, runs, by_cores if gpus is None else gpus // processes))
+
+
+def show(plan: Plan) -> Iterator[str]:
+    """Lines for a terminal."""
+    done, stale = plan.of("done"), plan.of("stale")
+    to_train = plan.of("stale", "failed", "missing")
+    running = len(plan.of("running"))
+    results = plan.asked.results
+    yield (
+        f"{plan.asked.config.scale}: {len(plan.statuses)} runs asked for, start points included: "
+        f"{len(done)} finished and kept, {f'{running} running, ' if running else ''}"
+        f"{len(to_train)} to be trained"
+    )
+    ways = {"with other settings": len(plan.replaced), "as they are": len(stale)}
+    how = ", ".join(f"{count} {way}" for way, count in ways.items() if count)
+    repeated = sum(ways.values())
+    yield f"{repeated or 'none'} of these repeat a finished run{': ' if how else ''}{how}"
+    for differing, count in Counter(plan.replaced.values()).most_common():
+        yield wrapped(f"{count:5}  {', '.join(differing)}", indent=7)
+    reasons = Counter(s.detail for s in plan.statuses if s.state == "stale")
+    for reason, count in reasons.most_common():
+        yield wrapped(f"{count:5}  stale: {reason}", indent=7)
+    if unasked := len(plan.replaced) + len(plan.left_over):
+        yield wrapped(
+            f"{unasked} finished runs that nothing asks for stay in {results} until you delete "
+            "them; undo the edit, and they are found again",
+            indent=0,
+        )
+    yield wrapped(_time(plan, len(to_train)), indent=0)
+
+
+def _time(plan: Plan, to_train: int) -> str:
+    known = plan.estimate
+    if not to_train:
+        return "time: none, nothing is to be trained"
+    if not known.runs:
+        return "time: unknown, no run of these models and data sets is finished here"
+    some = "" if known.runs == to_train else f" for {known.runs} of the {to_train} runs"
+    return (
+        f"time: about {_duration(known.seconds / plan.at_once)}{some}, {plan.at_once} at once; by "
+        f"the time per sample of {known.basis} finished runs of the same models and data sets, "
+        f"plus {START_SECONDS:g} s each to start"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.0f} h"

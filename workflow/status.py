@@ -1,0 +1,207 @@
+"""The state of every run that the experiments ask for. Trains, writes and locks nothing.
+
+A run is done when its metrics are there and Snakemake would keep them, running while its lock is
+held (``trainer/run_lock.py``), failed when its log holds the reason of an end before its time.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+import yaml
+
+from trainer.cli import read_yaml
+from trainer.errors import UserError
+from trainer.metrics import PARTIAL
+from trainer.run_lock import Owner, owner
+from workflow.config import Config, load_config
+from workflow.experiments import Experiments, Run, expand, load_experiments, start_points
+
+State = Literal["done", "running", "failed", "stale", "missing"]
+STATES: tuple[State, ...] = get_args(State)
+# What Snakemake says of a file that is up to date, made by a job that it would repeat nevertheless.
+UPSTREAM = "what it is made from, or with, is made anew"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run in its place: a start point or a figure's run, below results/<scale>."""
+
+    run: Run
+    role: Literal["start_points", "runs"]
+    results: Path
+
+    @property
+    def folder(self) -> Path:
+        """Of its files once it is finished."""
+        return self.results / self.role / self.run.id
+
+    @property
+    def progress(self) -> Path:
+        return self.results / "checkpoints" / self.run.id
+
+    @property
+    def log(self) -> Path:
+        return self.results / "logs" / f"{self.run.id}.log"
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "metrics.jsonl").exists()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What config.yaml, the command line's KEY=VALUE and experiments/<scale>.yaml ask for."""
+
+    config: Config
+    experiments: Experiments
+    overrides: Sequence[str] = ()
+
+    @property
+    def results(self) -> Path:
+        return Path("results") / self.config.scale
+
+    @cached_property
+    def figures(self) -> dict[str, list[Job]]:
+        """The jobs of each figure, start points first; figures may share some."""
+        found: dict[str, list[Job]] = {}
+        for name, experiment in self.experiments.experiments.items():
+            runs = expand(experiment)
+            starts = [Job(run, "start_points", self.results) for run in start_points(runs)]
+            found[name] = starts + [Job(run, "runs", self.results) for run in runs]
+        return found
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """Each once, in the order of the figures."""
+        return list({job.folder: job for jobs in self.figures.values() for job in jobs}.values())
+
+
+@dataclass(frozen=True)
+class Status:
+    job: Job
+    state: State
+    detail: str = ""
+
+
+def load(overrides: Sequence[str]) -> Asked:
+    """What is asked for here. Raises UserError for what is wrong with it."""
+    values = read_yaml(Path("config.yaml"))
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"--config {override}: must be KEY=VALUE, such as scale=paper")
+        values[name] = yaml.load(value, yaml.BaseLoader)  # as Snakemake does
+    config = load_config(values)
+    return Asked(config, load_experiments(Path("experiments") / f"{config.scale}.yaml"), overrides)
+
+
+def states(asked: Asked) -> list[Status]:
+    """Of every job, in order. Raises UserError when Snakemake refuses to plan."""
+    stale = would_repeat(asked)
+    return [_status(job, stale.get(job.folder)) for job in asked.jobs]
+
+
+def would_repeat(asked: Asked) -> dict[Path, str]:
+    """Why Snakemake would repeat a finished job, by its folder: ``snakemake --summary`` tells."""
+    if not any(job.finished for job in asked.jobs):
+        return {}
+    # Given tables are for figures; runs stay where they are.
+    overrides = ["--config", *asked.overrides, "tables=None"]
+    command = [sys.executable, "-m", "snakemake", "all", "--nolock", "--summary", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
+        reason = next((line for line in said if line.startswith("error: ")), said[-1])
+        raise UserError(f"snakemake --summary: {reason.removeprefix('error: ')}")
+    rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
+    head, *lines = rows
+    found: dict[Path, str] = {}
+    for row in (dict(zip(head, line, strict=True)) for line in lines):
+        if row["plan"] == "update pending":
+            file = Path(row["output_file"])
+            reasons = {"ok": UPSTREAM, "missing": f"{file.name} is missing"}
+            reason = reasons.get(row["status"], row["status"])
+            if found.get(file.parent, UPSTREAM) == UPSTREAM:
+                found[file.parent] = reason
+    return found
+
+
+def _status(job: Job, stale: str | None) -> Status:
+    if job.finished and stale is None:
+        return Status(job, "done")
+    if holder := owner(job.progress):
+        return Status(job, "running", _progress(job, holder))
+    if job.finished:
+        return Status(job, "stale", stale or "")
+    reason = _failure(job.log)
+    return Status(job, "failed", reason) if reason else Status(job, "missing")
+
+
+def _progress(job: Job, holder: Owner) -> str:
+    try:
+        lines = (job.progress / PARTIAL).read_text("utf-8").splitlines()
+        last = json.loads(lines[-1])
+    except (OSError, ValueError, IndexError):  # none yet, or about to be written
+        return f"no evaluation yet; {holder}"
+    end = job.run.settings.resume + job.run.settings.total_epochs
+    accuracy = last["test_accuracy"]
+    return f"epoch {last['epoch']:g} of {end}, test accuracy {accuracy:.4f}; {holder}"
+
+
+def _failure(log: Path) -> str:
+    """Why the run ended before its time; empty for one that was never begun, or interrupted."""
+    try:
+        lines = log.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    if reasons := [line for line in lines if line.startswith("error: ")]:
+        return reasons[-1]
+    if any("Traceback (most recent call last)" in line for line in lines):
+        return f"error: unexpected, see {log}"
+    return ""
+
+
+def show(asked: Asked, found: Iterable[Status]) -> Iterator[str]:
+    """Lines for a terminal: counts per figure, then each run that is running, failed or stale."""
+    by_folder = {status.job.folder: status for status in found}
+    yield f"{asked.config.scale}: {len(by_folder)} runs asked for, start points included"
+    yield ""
+    yield "figure".ljust(8) + "".join(f"{name:>9}" for name in ("runs", *STATES))
+    rows = {**asked.figures, "all": asked.jobs} if len(asked.figures) > 1 else asked.figures
+    for name, jobs in rows.items():
+        counts = Counter(by_folder[job.folder].state for job in jobs)
+        cells = (f"{counts[state] or '·':>9}" for state in STATES)
+        yield f"{name:8}{len(jobs):9}" + "".join(cells)
+    if sum(map(len, asked.figures.values())) > len(by_folder):
+        yield "(A run that figures share counts in each, and once in all.)"
+    for state in ("running", "failed", "stale"):
+        chosen = [status for status in by_folder.values() if status.state == state]
+        if chosen:
+            yield ""
+        for status in chosen:
+            yield wrapped(f"{state:8} {status.job.run.id}  {status.detail}", indent=9)
+    if any(status.state == "failed" for status in by_folder.values()):
+        yield f"Logs are {asked.results}/logs/<run>.log; the next `snakemake` tries again."
+
+
+def wrapped(line: str, indent: int) -> str:
+    """``line``, folded to the terminal's width; into a file or a pipe it goes as it is."""
+    width = shutil.get_terminal_size((len(line) + 1, 24)).columns
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
