@@ -107,7 +107,7 @@ def trained(digits: Path, tmp_path: Path) -> Callable[..., Trained]:
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project (its path with a space and an accent) with a tiny experiment."""
     folder = workflows.copy_project(tmp_path_factory.mktemp("a projét") / "copy")
@@ -115,7 +115,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(project: Path, digits: Path) -> Path:
     """The project after `snakemake fig1a`, with everything made by its own rules."""
     done = workflows.snakemake(project, "fig1a")

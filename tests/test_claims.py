@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -187,6 +187,7 @@ def test_the_smallest_detectable_effect_is_detected_four_times_in_five() -> None
     assert np.mean(p < 0.05) == pytest.approx(0.8, abs=0.01)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_its_definition(values: list[float]) -> None:
     order = np.argsort(values, kind="stable")

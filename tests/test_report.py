@@ -45,13 +45,14 @@ def simulated() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def reported(finished: Path) -> Path:
-    """The finished project after `snakemake all` and its report."""
-    simulated().to_csv(finished / "results/laptop/tables/theory.csv", index=False)
+def reported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished project after `snakemake all` and its report."""
+    own = shutil.copytree(finished, tmp_path_factory.mktemp("reported") / "own")
+    simulated().to_csv(own / "results/laptop/tables/theory.csv", index=False)
     for arguments in (["all"], ["all", "--report", "results/laptop/report.html"]):
-        done = snakemake(finished, *arguments)
+        done = snakemake(own, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
-    return finished / "results/laptop"
+    return own / "results/laptop"
 
 
 def dom(page: Path) -> str:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.commands import BIN
-from tests.test_workflow import TINY, copy_project, edit
+from tests.workflows import TINY, copy_project, edit
 from workflow.machine import threads_per_process, visible_gpus
 
 TORCHRUN = f"""#!{BIN}/python

@@ -106,7 +106,7 @@ def test_every_scale_has_a_plan(tmp_path: Path, scale: str) -> None:
 def test_a_missing_published_checkpoint_is_downloaded_or_the_fix_is_named(edited: Path) -> None:
     """Without a network, as here: the proxy leads nowhere."""
     path = "resources/checkpoints/published.pt"
-    start = f"path: {path}, url: https://example.org/start.pt, sha256: {'0' * 64}, epoch: 2"
+    start = f"path: {path}, url: https://example.org/start.pt, sha256: {'a' * 64}, epoch: 2"
     edit(edited / "experiments/laptop.yaml", "phase1: {epochs: 2}", f"checkpoint: {{{start}}}")
     assert planned(edited, "fig1a")["download"] == 1
     with pytest.MonkeyPatch.context() as patch:

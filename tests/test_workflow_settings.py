@@ -9,10 +9,18 @@ import pytest
 import yaml
 
 from tests.commands import ROOT
-from tests.workflows import edit, refused
+from tests.workflows import TINY, copy_project, edit, refused
 from workflow.json_schemas import schemas
 
 SCALES = ("laptop", "workstation", "paper")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the project with a tiny experiment; nothing is made yet."""
+    folder = copy_project(tmp_path / "copy")
+    (folder / "experiments" / "laptop.yaml").write_text(TINY)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -42,10 +50,10 @@ SCALES = ("laptop", "workstation", "paper")
     ],
 )
 def test_bad_settings_are_named_before_any_job(
-    edited: Path, file: str, old: str, new: str, expected: list[str]
+    checkout: Path, file: str, old: str, new: str, expected: list[str]
 ) -> None:
-    edit(edited / file, old, new)
-    message = refused(edited)
+    edit(checkout / file, old, new)
+    message = refused(checkout)
     assert file in message or "processes: 3" in new
     for part in expected:
         assert part in message
@@ -73,10 +81,10 @@ def test_the_shipped_files_fit_the_schemas_and_the_schemas_are_closed() -> None:
         jsonschema.validate(content, closed["experiments.schema.yaml"])
 
 
-def test_pilot_seeds_are_never_judged(edited: Path) -> None:
-    edit(edited / "experiments" / "laptop.yaml", "seeds: [1, 2]",
+def test_pilot_seeds_are_never_judged(checkout: Path) -> None:
+    edit(checkout / "experiments" / "laptop.yaml", "seeds: [1, 2]",
          "seeds: [1, 2]\n    pilot_seeds: [2]")  # fmt: skip
-    assert "seeds and pilot_seeds share [2]" in refused(edited)
+    assert "seeds and pilot_seeds share [2]" in refused(checkout)
 
 
 @pytest.mark.parametrize("name", ["data", "train", "analysis"])

@@ -80,7 +80,8 @@ def verdict(levels: Sequence[Level]) -> str:
 def _processes(asked: Asked, processes: int) -> Check:
     try:
         for job in asked.jobs:
-            check_processes(job.run.settings, processes)
+            # As the workflow starts them: never more processes than clients
+            check_processes(job.run.settings, min(processes, job.run.settings.num_clients))
     except UserError as error:
         return Check("problem", "processes", str(error))
     return Check("ok", "processes", f"{processes} for each run")

@@ -14,6 +14,12 @@ from workflow.config import load_config
 from workflow.experiments import ROOT, Checkpoint, Run, expand, load_experiments, start_points
 from workflow.machine import threads_per_process, visible_gpus
 
+
+def processes_of(run):
+    """A run of fewer clients than processes, such as a start point of K = 1, takes one for each."""
+    return min(PROCESSES, run.settings.num_clients)
+
+
 try:
     CONFIG = load_config(config)
     SCALE = CONFIG.scale
@@ -42,7 +48,7 @@ try:
         if isinstance(run.start, Checkpoint) and run.start.url
     }
     for run in [*RUNS.values(), *START_POINTS.values()]:
-        check_processes(run.settings, PROCESSES)
+        check_processes(run.settings, processes_of(run))
 except UserError as error:
     sys.exit(f"error: {error}")
 

@@ -16,11 +16,13 @@ rule start_point:
         "../../envs/train.yaml"
     threads: lambda wildcards: threads_of(len(START_POINTS))
     resources:
-        processes=PROCESSES,
-        gpu=0 if DEVICE == "cpu" else PROCESSES,
+        processes=lambda wildcards: processes_of(START_POINTS[wildcards.run]),
+        gpu=lambda wildcards: 0 if DEVICE == "cpu" else processes_of(START_POINTS[wildcards.run]),
         device=DEVICE,
         # Rounded down: together the processes have the job's cores, no more.
-        threads_per_process=lambda wildcards, threads: max(1, threads // PROCESSES),
+        threads_per_process=lambda wildcards, threads: max(
+            1, threads // processes_of(START_POINTS[wildcards.run])
+        ),
         wandb=WANDB,
         wandb_group=lambda wildcards: WANDB_GROUPS[wildcards.run],
     params:
@@ -50,11 +52,13 @@ rule train:
         "../../envs/train.yaml"
     threads: lambda wildcards: threads_of(len(RUNS))
     resources:
-        processes=PROCESSES,
-        gpu=0 if DEVICE == "cpu" else PROCESSES,
+        processes=lambda wildcards: processes_of(RUNS[wildcards.run]),
+        gpu=lambda wildcards: 0 if DEVICE == "cpu" else processes_of(RUNS[wildcards.run]),
         device=DEVICE,
         # Rounded down: together the processes have the job's cores, no more.
-        threads_per_process=lambda wildcards, threads: max(1, threads // PROCESSES),
+        threads_per_process=lambda wildcards, threads: max(
+            1, threads // processes_of(RUNS[wildcards.run])
+        ),
         wandb=WANDB,
         wandb_group=lambda wildcards: WANDB_GROUPS[wildcards.run],
     params:
