@@ -135,6 +135,8 @@ def test_newer_data_makes_every_run_stale(own: Path) -> None:
     assert printed.count("stale ") == 4  # the table's head
     assert printed.count("updated input files") == 1
     assert printed.count("is made anew") == 2
+    assert snakemake(own, "all", "--touch").returncode == 0  # as it advises
+    assert counts(ask(own, "status")) == {"fig1a": [3, 3, 0, 0, 0, 0]}
 
 
 def test_a_changed_rule_makes_its_runs_stale(own: Path) -> None:

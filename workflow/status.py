@@ -31,6 +31,13 @@ State = Literal["done", "running", "failed", "stale", "missing"]
 STATES: tuple[State, ...] = get_args(State)
 # What Snakemake says of a file that is up to date, made by a job that it would repeat nevertheless.
 UPSTREAM = "what it is made from, or with, is made anew"
+# One cause makes many stale; `snakemake --dry-run` lists them all.
+STALE_LINES = 20
+NEXT = {
+    "failed": "The next `snakemake` tries again; logs are {results}/logs/<run>.log",
+    "stale": "The next `snakemake` repeats them; "
+    "`snakemake all --touch` keeps them, if you know that nothing changed",
+}
 
 
 @dataclass(frozen=True)
@@ -189,10 +196,13 @@ def show(asked: Asked, found: Iterable[Status]) -> Iterator[str]:
         chosen = [status for status in by_folder.values() if status.state == state]
         if chosen:
             yield ""
-        for status in chosen:
+        most = STALE_LINES if state == "stale" else len(chosen)
+        for status in chosen[:most]:
             yield wrapped(f"{state:8} {status.job.run.id}  {status.detail}", indent=9)
-    if any(status.state == "failed" for status in by_folder.values()):
-        yield f"Logs are {asked.results}/logs/<run>.log; the next `snakemake` tries again."
+        for reason, count in Counter(status.detail for status in chosen[most:]).items():
+            yield wrapped(f"{state:8} … and {count} more: {reason}", indent=9)
+        if chosen and state in NEXT:
+            yield wrapped(NEXT[state].format(results=asked.results), indent=0)
 
 
 def wrapped(line: str, indent: int) -> str:
