@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import BIN, command
+from tests.commands import BIN, ROOT, command
 from tests.workflows import copy_project, edit, planned, snakemake
 from trainer.run_lock import owner
 from workflow.experiments import Run, expand, load_experiments, start_points
-from workflow.status import _failure
+from workflow.status import STALE_LINES, Status, _failure, load, show
 
 SMALL = """
 execution: {processes: 1, threads: 1, device: cpu}
@@ -137,6 +137,17 @@ def test_newer_data_makes_every_run_stale(own: Path) -> None:
     assert printed.count("is made anew") == 2
     assert snakemake(own, "all", "--touch").returncode == 0  # as it advises
     assert counts(ask(own, "status")) == {"fig1a": [3, 3, 0, 0, 0, 0]}
+
+
+def test_of_many_stale_runs_some_are_named_and_the_others_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    asked = load([])
+    lines = list(show(asked, [Status(job, "stale", "why") for job in asked.jobs]))
+    named = [line for line in lines if re.fullmatch(r"stale +\S+-\w{8}  why", line)]
+    assert len(named) == STALE_LINES < len(asked.jobs)
+    assert f"stale    … and {len(asked.jobs) - STALE_LINES} more: why" in lines
 
 
 def test_a_changed_rule_makes_its_runs_stale(own: Path) -> None:

@@ -162,6 +162,11 @@ def test_a_changed_colour_trains_nothing(edited: Path) -> None:
     assert planned(edited, "fig1a") == Counter(figure=1)
 
 
+def test_a_changed_drawing_is_drawn_and_trains_nothing(own: Path) -> None:
+    edit(own / "workflow/analysis/drawing.py", "linewidth=0.8", "linewidth=0.7")
+    assert planned(own, "fig1a") == Counter(table=1, figure=1)
+
+
 def test_a_changed_execution_repeats_nothing(edited: Path) -> None:
     edit(edited / "config.yaml", "processes: null", "processes: 2")
     edit(edited / "config.yaml", "threads: null", "threads: 2")

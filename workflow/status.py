@@ -35,8 +35,7 @@ UPSTREAM = "what it is made from, or with, is made anew"
 STALE_LINES = 20
 NEXT = {
     "failed": "The next `snakemake` tries again; logs are {results}/logs/<run>.log",
-    "stale": "The next `snakemake` repeats them; "
-    "`snakemake all --touch` keeps them, if you know that nothing changed",
+    "stale": "The next `snakemake` repeats them; `snakemake all --touch` keeps them as they are",
 }
 
 

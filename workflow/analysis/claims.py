@@ -183,7 +183,9 @@ def write_claims(claims: pd.DataFrame, out: Path) -> None:
     said = Counter(claims["verdict"])
     counts = ", ".join(f"{said[verdict]} {verdict}" for verdict in VERDICTS if said[verdict])
     rule = (__doc__ or "").split("\n\n", 1)[1]
-    text = f"{counts}.\n\n{rule}\n\n{THEORY.name}: {TheoryClaim.__doc__}".replace("``", "")
+    sets = "Data sets are the paper's; below its scale others stand in for them."
+    text = f"{counts}. {sets}\n\n{rule}\n\n{THEORY.name}: {TheoryClaim.__doc__}"
+    text = text.replace("``", "")
     write_page("The paper's claims", text, {"": page_table(claims)}, out.with_suffix(".html"))
 
 

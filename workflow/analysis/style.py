@@ -27,7 +27,7 @@ def line_style(local_steps: int, rank: int, plot: Plot) -> dict[str, object]:
 
 
 def save(figure: Figure, out: Path) -> None:
-    """``out``.png for screens, ``out``.pdf for papers; undated, so that equal ones are equal."""
+    """``out``.png for screens, ``out``.pdf for papers; undated, so that equal ones look equal."""
     with atomic(out.with_name(out.name + ".png")) as temporary:
         figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None})
     with atomic(out.with_name(out.name + ".pdf")) as temporary:

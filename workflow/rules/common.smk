@@ -61,6 +61,8 @@ shell.prefix(
 # Given tables are drawn and judged beside what was trained here, not over it.
 RESULTS = f"results/{SCALE}" if CONFIG.tables is None else f"results/{SCALE}-from-tables"
 TABLES = f"{RESULTS}/tables" if CONFIG.tables is None else str(CONFIG.tables)
+# What tables, figures and verdicts are made with: a change of it makes them anew, and trains nothing.
+CODE = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("workflow/analysis/*.py"))
 # Figures that this scale has an experiment for
 HERE = [name for name, figure in FIGURES.items() if set(figure.experiments) & set(FIGURE_RUNS)]
 HERE.append(THEORY)

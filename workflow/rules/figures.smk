@@ -5,6 +5,7 @@ rule table:
     input:
         experiments=f"experiments/{SCALE}.yaml",
         metrics=metrics_of,
+        code=CODE,
     output:
         f"{RESULTS}/tables/{{experiment}}.csv",
     log:
@@ -22,6 +23,8 @@ rule table:
 
 rule simulation:
     # Needs no run: the theory on models whose drift is known.
+    input:
+        multiext("workflow/analysis/", "simulation.py", "slow_sde.py", "theory.py"),
     output:
         f"{RESULTS}/tables/theory.csv",
     log:
@@ -37,6 +40,7 @@ rule figure:
     input:
         tables=tables_of,
         experiments=f"experiments/{SCALE}.yaml",
+        code=CODE,
     output:
         report(
             f"{RESULTS}/figures/{{figure}}.png",

@@ -5,6 +5,7 @@ rule judge:
     input:
         tables=[f"{TABLES}/{name}.csv" for name in [*EXPERIMENTS.experiments, THEORY]],
         experiments=f"experiments/{SCALE}.yaml",
+        code=CODE,
     output:
         csv=f"{RESULTS}/claims.csv",
         page=report(
@@ -33,6 +34,7 @@ rule runs:
     input:
         experiments=f"experiments/{SCALE}.yaml",
         metrics=all_metrics,
+        code=CODE,
     output:
         csv=f"{RESULTS}/runs.csv",
         page=report(
