@@ -15,6 +15,7 @@ from scipy import stats
 from workflow.analysis import effects
 from workflow.analysis.claims import CLAIMS, judge, write_claims
 from workflow.analysis.figures import FIGURES
+from workflow.analysis.judgement import Claim
 from workflow.analysis.statistics import equivalence, holm, t_test
 from workflow.analysis.theory_claim import TheoryClaim
 
@@ -101,26 +102,64 @@ def test_label_noise_is_judged_throughout_and_not_at_the_start() -> None:
     assert effects.flatter_with_h(table, 8).tolist() == pytest.approx([0.15] * 5)
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
-def test_seeds_with_a_missing_run_are_left_out_and_named(claim) -> None:
-    """Whatever is measured: without one run of seed 3, seed 3 does not count."""
-    table = runs(
+def varied(experiment: str) -> pd.DataFrame:
+    """Runs of every setting that some claim needs, all of them noisy."""
+    return runs(
         lambda seed, h, lr, k, step: 50 + noise(seed, h) + step * noise(seed, k) / 100 + lr,
         local_steps=(1, 4, 8, 64),
-        rates=(0.1, 0.4) if claim.experiment in ("fig2b", "fig2c") else (0.1,),
-        clients=(2, 4, 8) if claim.experiment == "fig3a" else (16,),
-        experiment=claim.experiment,
+        rates=(0.1, 0.4) if experiment in ("fig2b", "fig2c") else (0.1,),
+        clients=(2, 4, 8) if experiment == "fig3a" else (16,),
+        experiment=experiment,
     )
-    h = 64 if claim.name.endswith("1/η") else 8
-    whole = claim.judge(table, h)
+
+
+def without(table: pd.DataFrame, gone: pd.Series[bool]) -> pd.DataFrame:
+    """As a table of what is finished has it: one line without an evaluation for a missing run."""
+    lacking = table.copy()
+    lacking.loc[gone, ["step", "test_accuracy", "hessian_trace"]] = np.nan
+    return lacking[~(gone & lacking.duplicated("run"))]
+
+
+def judged_h(claim: Claim) -> int:
+    return 64 if claim.name.endswith("1/η") else 8
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_seeds_with_a_missing_run_are_left_out_and_named(claim: Claim) -> None:
+    """Whatever is measured: without one run of seed 3, seed 3 does not count."""
+    table = varied(claim.experiment)
+    whole = claim.judge(table, judged_h(claim))
     assert whole.n == 5, whole.note
     assert whole.p is not None
     gone = (table["seed"] == 3) & (table["first_local_steps"] == 8)
-    table.loc[gone, ["step", "test_accuracy", "hessian_trace"]] = np.nan
-    lacking = claim.judge(table[~(gone & table.duplicated("run"))], h)
+    lacking = claim.judge(without(table, gone), judged_h(claim))
     assert lacking.n == 4
     assert "missing" in lacking.note
     assert "seed 3" in lacking.note
+
+
+NEEDED = {
+    "rate": [("peak_lr", 0.1), ("peak_lr", 0.4)],
+    "fall": [("first_local_steps", 64)],
+    "1/η": [("first_local_steps", 4)],
+    "order": [("first_local_steps", 64)],
+    "5": [("num_clients", 2), ("num_clients", 8)],
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_a_setting_none_of_whose_runs_is_there_leaves_a_claim_unjudged(claim: Claim) -> None:
+    """Rather than judged on the settings that are."""
+    table, h = varied(claim.experiment), judged_h(claim)
+    needed = [("first_local_steps", 8), *NEEDED.get(claim.name.split(", ")[-1], [])]
+    if claim.name != "5" and not claim.name.endswith(("fall", "1/η")):
+        needed.append(("first_local_steps", 1))
+    for column, value in needed:
+        found = claim.judge(without(table, table[column] == value), h)
+        assert (found.n, found.p, found.verdict) == (0, None, "not judged"), (column, value)
+        assert "missing" in found.note
+    nothing = claim.judge(without(table, table["seed"] > 0), h)
+    assert (nothing.n, nothing.verdict) == (0, "not judged")
 
 
 def tables(gain: float, spread: float) -> dict[str, pd.DataFrame]:
@@ -227,4 +266,4 @@ def test_the_mechanism_is_judged_within_its_margin(
         for _ in range(20)
     ]
     line = TheoryClaim(name="7").judge(pd.DataFrame(rows))
-    assert line["verdict"] == expected
+    assert line.verdict == expected

@@ -13,7 +13,8 @@ import pytest
 
 from tests.workflows import snakemake
 from workflow.analysis.claims import CLAIMS
-from workflow.analysis.theory import BATCHES, CLIENTS, DIFFUSION, DRIFT
+from workflow.analysis.simulation import DIFFUSION, DRIFT
+from workflow.analysis.theory import BATCHES, CLIENTS
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 

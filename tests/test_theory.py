@@ -81,7 +81,7 @@ def test_the_exact_factor_against_the_clients_covariance(
 def test_the_valley_over_time(local_steps: int, kind: str, limit: float, exact: float) -> None:
     """K = 8, η = 0.02, to t = 1 (0.96 for H = 200): the numbers of a separate simulation."""
     valley = Valley(lr=0.02, start=1.0, time=1.0)
-    time = valley.steps(local_steps) * valley.lr**2
+    time = valley.end(local_steps)
 
     def end(kind: str) -> float:
         return math.exp(-valley.predicted(kind, 8, local_steps, time) * time / 16)
@@ -95,7 +95,7 @@ def test_the_valley_over_time(local_steps: int, kind: str, limit: float, exact: 
 @pytest.mark.parametrize(("num_clients", "local_steps"), [(4, 1), (4, 50), (2, 200)])
 def test_the_circle_drifts_and_diffuses(num_clients: int, local_steps: int) -> None:
     circle, replicas = Circle(lr=0.01, curvature=2.0, mixed=0.8, time=0.3), 600
-    time = circle.steps(local_steps) * circle.lr**2
+    time = circle.end(local_steps)
     draw = np.random.default_rng([num_clients, local_steps])
     angle, control = circle.simulate(num_clients, local_steps, replicas, draw)
     sgd = -circle.mixed / num_clients * time

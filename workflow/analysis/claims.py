@@ -17,46 +17,96 @@ from pathlib import Path
 import pandas as pd
 
 from workflow.analysis import effects
-from workflow.analysis.judgement import VERDICTS, Claim, Judgement, with_verdicts
+from workflow.analysis.judgement import VERDICTS, Claim, with_verdicts
 from workflow.analysis.pages import write_page
 from workflow.analysis.tables import write_csv
 from workflow.analysis.theory_claim import TheoryClaim
 
-CLAIMS: tuple[Claim, ...] = (
-    *(
+
+def after_the_switch(letter: str, data: str) -> Claim:
+    return Claim(
+        name=f"1{letter}",
+        says=f"Post-local SGD reaches higher test accuracy than SGD after the switch ({data})",
+        experiment=f"fig1{letter}",
+        effect=effects.gain_at_the_end,
+        measure="accuracy at the end minus SGD's",
+    )
+
+
+def needs(letter: str, data: str) -> tuple[Claim, ...]:
+    figure = f"fig2{letter}"
+    return (
         Claim(
-            name=f"1{letter}",
-            says=f"Post-local SGD reaches higher test accuracy than SGD after the switch ({data})",
-            experiment=f"fig1{letter}",
-            effect=effects.gain_at_the_end,
-            measure="accuracy at the end minus SGD's",
-        )
-        for letter, data in (("a", "CIFAR-10"), ("b", "ImageNet"))
-    ),
-    *(
+            name=f"2{letter}, rate",
+            says=f"The gain needs a small learning rate ({data})",
+            experiment=figure,
+            effect=effects.gain_of_a_small_rate,
+            measure="gain over SGD with small η minus with large η",
+        ),
         Claim(
-            name=f"2{letter}, {needs}",
-            says=f"The gain needs {says} ({data})",
-            experiment=f"fig2{letter}",
-            effect=effect,
-            measure=measure,
-        )
-        for letter, data in (("b", "CIFAR-10"), ("c", "ImageNet"))
-        for needs, says, effect, measure in (
-            (
-                "rate",
-                "a small learning rate",
-                effects.gain_of_a_small_rate,
-                "gain over SGD with small η minus with large η",
-            ),
-            (
-                "time",
-                "long enough training",
-                effects.gain_of_time,
-                "gain over SGD at the end minus at the first evaluation",
-            ),
-        )
-    ),
+            name=f"2{letter}, time",
+            says=f"The gain needs long enough training ({data})",
+            experiment=figure,
+            effect=effects.gain_of_time,
+            measure="gain over SGD at the end minus at the first evaluation",
+        ),
+    )
+
+
+def over_h(letter: str, data: str) -> tuple[Claim, ...]:
+    figure = f"fig2{letter}"
+    return (
+        Claim(
+            name=f"3{letter}, rise",
+            says=f"Accuracy improves with H up to a point ({data})",
+            experiment=figure,
+            effect=effects.rise_with_h,
+            measure="slope of the accuracy over log₂ H, 1 to H",
+            unit="points per doubling",
+        ),
+        Claim(
+            name=f"3{letter}, fall",
+            says=f"Beyond that point a larger H is worse ({data})",
+            experiment=figure,
+            effect=effects.fall_beyond,
+            measure="accuracy minus that of the largest H",
+        ),
+        Claim(
+            name=f"3{letter}, 1/η",
+            says=f"The gain needs H = Ω(1/η) ({data})",
+            experiment=figure,
+            effect=effects.gain_of_long_rounds,
+            measure="accuracy of 1/η ≤ H minus that of 1 < H < 1/η",
+        ),
+    )
+
+
+def label_noise(letter: str) -> tuple[Claim, ...]:
+    figure = f"fig7{letter}"
+    return (
+        Claim(
+            name=f"6{letter}, accuracy",
+            says="Under label noise Local SGD has higher accuracy at equal steps",
+            experiment=figure,
+            effect=effects.gain_throughout,
+            measure="accuracy minus SGD's, mean over evaluations",
+        ),
+        Claim(
+            name=f"6{letter}, sharpness",
+            says="Under label noise Local SGD has lower sharpness at equal steps",
+            experiment=figure,
+            effect=effects.flatter_throughout,
+            measure="ln(trace of SGD's Hessian ÷ its own), mean over evaluations",
+            unit="",
+        ),
+    )
+
+
+CLAIMS = (
+    after_the_switch("a", "CIFAR-10"),
+    after_the_switch("b", "ImageNet"),
+    *needs("b", "CIFAR-10"),
+    *needs("c", "ImageNet"),
     Claim(
         name="2d",
         says="With a large learning rate from random initialisation there is no gain (ImageNet)",
@@ -64,40 +114,8 @@ CLAIMS: tuple[Claim, ...] = (
         effect=effects.no_gain_at_the_end,
         measure=f"{effects.MARGIN} points minus the gain over SGD at the end",
     ),
-    *(
-        Claim(
-            name=f"3{letter}, {what}",
-            says=f"{says} ({data})",
-            experiment=f"fig2{letter}",
-            effect=effect,
-            measure=measure,
-            unit=unit,
-        )
-        for letter, data in (("e", "CIFAR-10"), ("f", "ImageNet"))
-        for what, says, effect, measure, unit in (
-            (
-                "rise",
-                "Accuracy improves with H up to a point",
-                effects.rise_with_h,
-                "slope of the accuracy over log₂ H, 1 to H",
-                "points per doubling",
-            ),
-            (
-                "fall",
-                "Beyond that point a larger H is worse",
-                effects.fall_beyond,
-                "accuracy minus that of the largest H",
-                "points",
-            ),
-            (
-                "1/η",
-                "The gain needs H = Ω(1/η)",
-                effects.gain_of_long_rounds,
-                "accuracy of 1/η ≤ H minus that of 1 < H < 1/η",
-                "points",
-            ),
-        )
-    ),
+    *over_h("e", "CIFAR-10"),
+    *over_h("f", "ImageNet"),
     Claim(
         name="4",
         says="Starting from random initialisation works too, with small η and enough time",
@@ -113,33 +131,8 @@ CLAIMS: tuple[Claim, ...] = (
         measure="slope of the accuracy over log₂ K",
         unit="points per doubling",
     ),
-    *(
-        Claim(
-            name=f"6{letter}, {what}",
-            says=says,
-            experiment=f"fig7{letter}",
-            effect=effect,
-            measure=measure,
-            unit=unit,
-        )
-        for letter in "ab"
-        for what, says, effect, measure, unit in (
-            (
-                "accuracy",
-                "Under label noise Local SGD has higher accuracy at equal steps",
-                effects.gain_throughout,
-                "accuracy minus SGD's, mean over evaluations",
-                "points",
-            ),
-            (
-                "sharpness",
-                "Under label noise Local SGD has lower sharpness at equal steps",
-                effects.flatter_throughout,
-                "ln(trace of SGD's Hessian ÷ its own), mean over evaluations",
-                "",
-            ),
-        )
-    ),
+    *label_noise("a"),
+    *label_noise("b"),
     Claim(
         name="7, order",
         says="Sharpness decays faster with larger H, as 1 + (K − 1)ψ orders it",
@@ -156,25 +149,13 @@ def judge(
     tables: Mapping[str, pd.DataFrame], judged_h: Mapping[str, int], theory: pd.DataFrame | None
 ) -> pd.DataFrame:
     """All claims, in order; ``tables`` and ``judged_h`` by experiment."""
-    found: list[Judgement] = []
-    for claim in CLAIMS:
-        if claim.experiment in tables:
-            found.append(claim.judge(tables[claim.experiment], judged_h[claim.experiment]))
-        else:
-            note = "this scale has no such experiment"
-            found.append(
-                Judgement(
-                    claim.name,
-                    claim.says,
-                    claim.experiment,
-                    claim.measure,
-                    claim.unit,
-                    "",
-                    note=note,
-                )
-            )
-    corrected = with_verdicts(found)
-    return pd.DataFrame([*map(asdict, corrected), THEORY.judge(theory)])
+    found = [
+        claim.judge(tables[claim.experiment], judged_h[claim.experiment])
+        if claim.experiment in tables
+        else claim.blank(note="this scale has no such experiment")
+        for claim in CLAIMS
+    ]
+    return pd.DataFrame(map(asdict, [*with_verdicts(found), THEORY.judge(theory)]))
 
 
 def write_claims(claims: pd.DataFrame, out: Path) -> None:

@@ -1,7 +1,8 @@
 """What each claim measures: one number per seed, positive where the paper is right.
 
 Every function takes the tidy table of an experiment and the H that is judged, which was chosen on
-pilot seeds, and leaves out seeds of which a run is missing. Accuracies are in points (per cent).
+pilot seeds. A seed counts when all its runs that the claim is about are there, those of a setting
+that no seed has finished included. Accuracies are in points (per cent).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ MARGIN = 0.1  # points: a smaller gain than this counts as none
 
 def gain_at_the_end(table: pd.DataFrame, h: int) -> Values:
     """Accuracy of the last evaluation: Local SGD minus SGD."""
-    end = _wide(at_the_end(_runs(table)), ["first_local_steps"])
+    end = _ends(table, "first_local_steps")
     return (end[h] - end[1]).dropna()
 
 
@@ -28,61 +29,55 @@ def no_gain_at_the_end(table: pd.DataFrame, h: int) -> Values:
 
 def gain_of_a_small_rate(table: pd.DataFrame, h: int) -> Values:
     """Gain with the smallest η minus gain with the largest."""
-    end = _wide(at_the_end(_runs(table)), ["peak_lr", "first_local_steps"])
-    rates = end.columns.get_level_values("peak_lr")
-    small, large = end[rates.min()], end[rates.max()]
-    difference: Values = ((small[h] - small[1]) - (large[h] - large[1])).dropna()
-    return difference
+    rates = _asked_for(table)["peak_lr"]
+    small, large = (table[table["peak_lr"] == rate] for rate in (rates.min(), rates.max()))
+    return (gain_at_the_end(small, h) - gain_at_the_end(large, h)).dropna()
 
 
 def gain_of_time(table: pd.DataFrame, h: int) -> Values:
     """Gain at the last evaluation minus gain at the first after the start, with the smallest η."""
-    runs = _runs(table)
-    runs = runs[(runs["peak_lr"] == runs["peak_lr"].min()) & (runs["step"] > 0)]
-    gains = _gains(runs, h)
+    gains = _gains(table[table["peak_lr"] == _asked_for(table)["peak_lr"].min()], h)
+    if gains.empty:
+        return Values(dtype=float)
     return (gains.iloc[:, -1] - gains.iloc[:, 0]).dropna()
 
 
 def rise_with_h(table: pd.DataFrame, h: int) -> Values:
     """Slope of the last accuracy over log₂ H, from H = 1 to the judged H: points per doubling."""
-    end = _wide(at_the_end(_runs(table)), ["first_local_steps"])
+    end = _ends(table, "first_local_steps")
     return _slopes(end[[local_steps for local_steps in _settings(end) if local_steps <= h]])
 
 
 def fall_beyond(table: pd.DataFrame, h: int) -> Values:
-    """Last accuracy with the judged H minus that with the largest H."""
-    end = _wide(at_the_end(_runs(table)), ["first_local_steps"])
+    """Last accuracy with the judged H minus that with the largest H, where that is larger."""
+    end = _ends(table, "first_local_steps")
     largest = max(_settings(end))
     return (end[h] - end[largest]).dropna() if largest > h else Values(dtype=float)
 
 
 def gain_of_long_rounds(table: pd.DataFrame, h: int) -> Values:
     """Mean last accuracy with 1/η ≤ H ≤ the judged H minus that with 1 < H < 1/η."""
-    runs = _runs(table)
-    end = _wide(at_the_end(runs), ["first_local_steps"])
-    bound = 1 / runs["peak_lr"].min()
+    end = _ends(table, "first_local_steps")
+    bound = 1 / _asked_for(table)["peak_lr"].min()
     long = [local_steps for local_steps in _settings(end) if bound <= local_steps <= h]
     short = [local_steps for local_steps in _settings(end) if 1 < local_steps < bound]
-    if not long or not short:
-        return Values(dtype=float)
     return (end[long].mean(axis=1, skipna=False) - end[short].mean(axis=1, skipna=False)).dropna()
 
 
 def rise_with_k(table: pd.DataFrame, h: int) -> Values:
     """Slope of the last accuracy over log₂ K at the judged H: points per doubling of K."""
-    runs = _runs(table)
-    return _slopes(_wide(at_the_end(runs[runs["first_local_steps"] == h]), ["num_clients"]))
+    return _slopes(_ends(table[table["first_local_steps"] == h], "num_clients"))
 
 
 def gain_throughout(table: pd.DataFrame, h: int) -> Values:
     """Mean over all evaluations after the start of Local SGD's accuracy minus SGD's."""
-    runs = _runs(table)
-    return _gains(runs[runs["step"] > 0], h).mean(axis=1, skipna=False).dropna()
+    return _gains(table, h).mean(axis=1, skipna=False).dropna()
 
 
 def flatter_throughout(table: pd.DataFrame, h: int) -> Values:
     """Mean over evaluations of ln(trace of the Hessian of SGD ÷ that of Local SGD)."""
-    return (_mean_log_trace(table)[1] - _mean_log_trace(table)[h]).dropna()
+    sharpness = _mean_log_trace(table)
+    return (sharpness[1] - sharpness[h]).dropna()
 
 
 def flatter_with_h(table: pd.DataFrame, h: int) -> Values:
@@ -90,45 +85,60 @@ def flatter_with_h(table: pd.DataFrame, h: int) -> Values:
     return -_slopes(_mean_log_trace(table))
 
 
-def _runs(table: pd.DataFrame) -> pd.DataFrame:
-    finished = table[(table["role"] == "phase 2") & table["step"].notna()]
-    return finished.assign(test_accuracy=100 * finished["test_accuracy"])
+def _asked_for(table: pd.DataFrame) -> pd.DataFrame:
+    """The figure's runs, finished or not; a missing one has a line without an evaluation."""
+    return table[table["role"] == "phase 2"]
 
 
-def _wide(rows: pd.DataFrame, columns: list[str], value: str = "test_accuracy") -> pd.DataFrame:
+def _finished(table: pd.DataFrame) -> pd.DataFrame:
+    asked = _asked_for(table)
+    return asked[asked["step"].notna()].assign(
+        test_accuracy=lambda rows: 100 * rows["test_accuracy"]
+    )
+
+
+def _wide(rows: pd.DataFrame, column: str, value: str = "test_accuracy") -> pd.DataFrame:
     """A line per seed, a column per setting. A seed that counts twice raises ValueError."""
-    return rows.pivot(index="seed", columns=columns, values=value)
+    return rows.pivot(index="seed", columns=column, values=value)
+
+
+def _ends(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Last accuracies: a line per seed, a column per setting asked for, in order."""
+    settings = sorted(_asked_for(table)[column].unique())
+    return _wide(at_the_end(_finished(table)), column).reindex(columns=settings)
+
+
+def _after_the_start(table: pd.DataFrame, h: int, value: str) -> pd.DataFrame:
+    """Of the runs of one H: a line per seed, a column per step, in order."""
+    rows = _finished(table)
+    rows = rows[(rows["step"] > 0) & (rows["first_local_steps"] == h)]
+    return _wide(rows, "step", value)
 
 
 def _settings(wide: pd.DataFrame) -> list[int]:
     return [int(value) for value in wide.columns.to_numpy()]
 
 
-def _gains(runs: pd.DataFrame, h: int) -> pd.DataFrame:
+def _gains(table: pd.DataFrame, h: int) -> pd.DataFrame:
     """A line per seed, a column per step at which both were evaluated, in order."""
-    local, sgd = (
-        _wide(runs[runs["first_local_steps"] == local_steps], ["step"]) for local_steps in (h, 1)
-    )
+    local, sgd = (_after_the_start(table, each, "test_accuracy") for each in (h, 1))
     both = sorted(set(_settings(local)) & set(_settings(sgd)))
     return local[both] - sgd[both]
 
 
 def _mean_log_trace(table: pd.DataFrame) -> pd.DataFrame:
-    """Over the steps that every H was evaluated at; a line per seed, a column per H."""
-    runs = _runs(table)
-    runs = runs[runs["step"] > 0].assign(log_trace=lambda rows: np.log(rows["hessian_trace"]))
-    by_h = {
-        h: _wide(runs[runs["first_local_steps"] == h], ["step"], "log_trace")
-        for h in map(int, runs["first_local_steps"].unique())
-    }
-    steps = sorted(set.intersection(*(set(_settings(part)) for part in by_h.values())))
-    return pd.DataFrame({h: part[steps].mean(axis=1, skipna=False) for h, part in by_h.items()})
+    """Over the steps that every H was evaluated at; a line per seed, a column per H asked for."""
+    logs = table.assign(log_trace=np.log(table["hessian_trace"]))
+    asked = sorted(_asked_for(table)["first_local_steps"].unique())
+    traces = {h: _after_the_start(logs, h, "log_trace") for h in asked}
+    steps = sorted(set.intersection(*(set(_settings(trace)) for trace in traces.values())))
+    return pd.DataFrame({h: trace[steps].mean(axis=1, skipna=False) for h, trace in traces.items()})
 
 
 def _slopes(values: pd.DataFrame) -> Values:
-    """Least squares over log₂ of the columns, line by line."""
+    """Least squares over log₂ of the columns, line by line; of lines that are whole."""
     whole = values.dropna()
-    if len(whole.columns) < 2 or whole.empty:
+    if whole.empty:
         return Values(dtype=float)
-    slopes = np.polyfit(np.log2(whole.columns.to_numpy(float)), whole.to_numpy().T, 1)[0]
+    slopes = np.polyfit(np.log2(whole.columns.to_numpy(float)), whole.to_numpy(float).T, 1)[0]
     return pd.Series(slopes, index=whole.index)

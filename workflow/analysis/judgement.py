@@ -28,19 +28,30 @@ class Claim:
 
     def judge(self, table: pd.DataFrame, h: int) -> Judgement:
         finished = table[table["step"].notna()]
-        runs = f"{finished['run'].nunique()} of {table['run'].nunique()} of {self.experiment}"
-        blank = Judgement(
-            self.name, self.says, self.experiment, f"{self.measure}, H = {h}", self.unit, runs
+        judgement = replace(
+            self.blank(),
+            measure=f"{self.measure}, H = {h}",
+            runs=f"{finished['run'].nunique()} of {table['run'].nunique()} of {self.experiment}",
         )
-        try:
-            values = self.effect(table, h)
-        except KeyError:  # no run of this H, or none of SGD
-            values = pd.Series(dtype=float)
+        values = self.effect(table, h)
         lacking = missing_runs(table)
         if len(values) < 2:
             reason = "at least two seeds with all their runs are needed"
-            return replace(blank, n=len(values), note="; ".join(filter(None, [reason, lacking])))
-        return blank.judged(t_test(values.to_numpy()), lacking)
+            return replace(
+                judgement, n=len(values), note="; ".join(filter(None, [reason, lacking]))
+            )
+        return judgement.judged(t_test(values.to_numpy()), lacking)
+
+    def blank(self, note: str = "") -> Judgement:
+        """Not judged."""
+        return Judgement(
+            claim=self.name,
+            says=self.says,
+            target=self.experiment,
+            measure=self.measure,
+            unit=self.unit,
+            note=note,
+        )
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class Judgement:
     target: str
     measure: str
     unit: str
-    runs: str
+    runs: str = ""
     n: int = 0
     effect: float | None = None
     low: float | None = None

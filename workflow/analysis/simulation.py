@@ -11,21 +11,35 @@ import numpy as np
 
 from workflow.analysis.slow_sde import Array, valley_drift, valley_end
 
+DRIFT, DIFFUSION = "drift factor", "diffusion"  # what is measured
+
 
 @dataclass(frozen=True, kw_only=True)
-class Valley:
+class Simulation:
+    """To about slow time ``time``, which passes by η² a step."""
+
+    lr: float
+    time: float
+
+    def steps(self, local_steps: int) -> int:
+        """Whole rounds, at least one."""
+        return max(1, round(self.time / self.lr**2 / local_steps)) * local_steps
+
+    def end(self, local_steps: int) -> float:
+        """The slow time at which they end."""
+        return self.steps(local_steps) * self.lr**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Valley(Simulation):
     """L = ½(1 + x²)y²: minima at y = 0, of curvature λ = 1 + x². Noise of variance λ in y alone.
 
     As label noise has it, Σ = ∇²L: nothing diffuses, x drifts to the flattest minimum x = 0.
     """
 
     lr: float = 0.02
-    start: float = 1.0
     time: float = 1.0
-
-    def steps(self, local_steps: int) -> int:
-        """Whole rounds, of about ``time``."""
-        return max(1, round(self.time / self.lr**2 / local_steps)) * local_steps
+    start: float = 1.0
 
     def simulate(
         self, num_clients: int, local_steps: int, replicas: int, draw: np.random.Generator
@@ -55,7 +69,7 @@ class Valley:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Circle:
+class Circle(Simulation):
     """L = ½λ(r − 1)²: minima on the unit circle. Noise in the tangent and normal directions.
 
     Its covariance is constant in the frame of each point: normal and tangential variance 1,
@@ -64,13 +78,9 @@ class Circle:
     """
 
     lr: float = 0.005
+    time: float = 0.25
     curvature: float = 1.0
     mixed: float = 0.6
-    time: float = 0.25
-
-    def steps(self, local_steps: int) -> int:
-        """Whole rounds, of about ``time``."""
-        return max(1, round(self.time / self.lr**2 / local_steps)) * local_steps
 
     def simulate(
         self, num_clients: int, local_steps: int, replicas: int, draw: np.random.Generator

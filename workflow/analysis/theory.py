@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workflow.analysis.simulation import Circle, Valley
+from workflow.analysis.simulation import DIFFUSION, DRIFT, Circle, Valley
 from workflow.analysis.slow_sde import exact_factor, slow_sde_factor
 from workflow.analysis.statistics import mean_interval
 from workflow.analysis.style import save
@@ -20,7 +20,6 @@ from workflow.config import Plot
 
 BATCHES = 20  # of replicas: the independent values of the statistics
 VALLEY, CIRCLE = Valley(), Circle()
-DRIFT, DIFFUSION = "drift factor", "diffusion"
 CLIENTS = (2, 4, 8)
 # H, and replicas per batch
 VALLEY_RUNS = ((1, 2, 4, 8, 16, 32, 64, 125), 75)
@@ -53,7 +52,7 @@ def _valley(
     num_clients: int, local_steps: int, draw: np.random.Generator
 ) -> list[dict[str, object]]:
     per_batch = VALLEY_RUNS[1]
-    time = VALLEY.steps(local_steps) * VALLEY.lr**2
+    time = VALLEY.end(local_steps)
     kinds = ("slow_sde", "exact", "sgd_limit", "k_fold_limit")
     predicted = {k: VALLEY.predicted(k, num_clients, local_steps, time) for k in kinds}
     ends = VALLEY.simulate(num_clients, local_steps, BATCHES * per_batch, draw)
@@ -75,7 +74,7 @@ def _circle(
     num_clients: int, local_steps: int, draw: np.random.Generator
 ) -> list[dict[str, object]]:
     per_batch = CIRCLE_RUNS[1]
-    time = CIRCLE.steps(local_steps) * CIRCLE.lr**2
+    time = CIRCLE.end(local_steps)
     angle, control = CIRCLE.simulate(num_clients, local_steps, BATCHES * per_batch, draw)
     argument = CIRCLE.lr * local_steps * CIRCLE.curvature
     curvatures = (CIRCLE.curvature, 0.0)

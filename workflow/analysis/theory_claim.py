@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from workflow.analysis.judgement import CONTRADICTED, INCONCLUSIVE, SUPPORTED, Judgement
+from workflow.analysis.simulation import DRIFT
 from workflow.analysis.statistics import ALPHA, equivalence, t_test
 
 MARGIN = 0.05  # of the predicted factor
@@ -23,36 +25,36 @@ class TheoryClaim:
 
     name: str
 
-    def judge(self, table: pd.DataFrame | None) -> dict[str, object]:
-        line: dict[str, object] = {
-            "claim": self.name,
-            "says": "The drift towards flat minima is 1 + (K − 1)ψ times SGD's",
-            "target": "theory",
-            "measure": f"largest |simulated ÷ predicted − 1|, H ≥ {LEAST_H}, margin {MARGIN:g}",
-            "unit": "",
-        }
+    def judge(self, table: pd.DataFrame | None) -> Judgement:
+        blank = Judgement(
+            claim=self.name,
+            says="The drift towards flat minima is 1 + (K − 1)ψ times SGD's",
+            target="theory",
+            measure=f"largest |simulated ÷ predicted − 1|, H ≥ {LEAST_H}, margin {MARGIN:g}",
+            unit="",
+        )
         if table is None:
-            return line | {"n": 0, "verdict": "not judged", "note": "no simulation: run theory"}
-        drift = table[(table["quantity"] == "drift factor") & (table["local_steps"] >= LEAST_H)]
+            return replace(blank, note="there is no simulation; make theory")
+        drift = table[(table["quantity"] == DRIFT) & (table["local_steps"] >= LEAST_H)]
         ratios = (drift["measured"] / drift["slow_sde"]).groupby(
             [drift["model"], drift["num_clients"], drift["local_steps"]]
         )
         tests = {key: t_test(values.to_numpy()) for key, values in ratios}
         p = max(equivalence(values.to_numpy(), 1 - MARGIN, 1 + MARGIN) for _, values in ratios)
-        worst = max(tests, key=lambda key: abs(tests[key].mean - 1))
         outside = any(t.low > 1 + MARGIN or t.high < 1 - MARGIN for t in tests.values())
+        worst = max(tests, key=lambda key: abs(tests[key].mean - 1))
         test = tests[worst]
         away = sorted((abs(test.low - 1), abs(test.high - 1)))
-        crosses = test.low < 1 < test.high
-        return line | {
-            "runs": f"{len(tests)} configurations",
-            "n": test.n,
-            "effect": abs(test.mean - 1),
-            "low": 0.0 if crosses else away[0],
-            "high": away[1],
-            "p": p,
-            "p_holm": p,
-            "verdict": "contradicted" if outside else "supported" if p < ALPHA else "inconclusive",
-            "smallest_detectable": test.smallest_detectable,
-            "note": f"largest for {worst[0]}, K = {worst[1]}, H = {worst[2]}",
-        }
+        return replace(
+            blank,
+            runs=f"{len(tests)} configurations",
+            n=test.n,
+            effect=abs(test.mean - 1),
+            low=0.0 if test.low < 1 < test.high else away[0],
+            high=away[1],
+            p=p,
+            p_holm=p,
+            verdict=CONTRADICTED if outside else SUPPORTED if p < ALPHA else INCONCLUSIVE,
+            smallest_detectable=test.smallest_detectable,
+            note=f"largest for {worst[0]}, K = {worst[1]}, H = {worst[2]}",
+        )
