@@ -33,7 +33,8 @@ with own_gpu(gpus, local, size, store) as gpu:
 
 @pytest.fixture(autouse=True)
 def own_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases of this test alone."""
+    """Leases of this test alone, and its script, written before any process reads it."""
+    (tmp_path / "run.py").write_text(RUN)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
 
@@ -41,12 +42,16 @@ def own_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def start(
     tmp_path: Path, name: str, gpus: list[str], processes: int = 1, seconds: float = 2.0
 ) -> subprocess.Popen[str]:
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
     launch = [sys.executable]
     if processes > 1:
         launch = [str(BIN / "torchrun"), "--standalone", f"--nproc-per-node={processes}"]
-    arguments = [*launch, str(script), ",".join(gpus), str(tmp_path / name), str(seconds)]
+    arguments = [
+        *launch,
+        str(tmp_path / "run.py"),
+        ",".join(gpus),
+        str(tmp_path / name),
+        str(seconds),
+    ]
     return subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
