@@ -20,7 +20,9 @@ from workflow.analysis.style import line_style, save, wrapped
 from workflow.analysis.tables import write_csv
 from workflow.config import Plot
 
+Styles = Mapping[int, dict[str, object]]  # by H
 PHASE1_COLOR = "0.55"
+H_AXIS = "first_local_steps"
 XLABELS = {
     "epoch": "epoch",
     "step": "steps",
@@ -46,13 +48,14 @@ def draw(
     columns = min(figure.columns, len(panels))
     lines = -(-len(panels) // columns)
     rows = max(len(panel.rows) for panel in panels)
-    width = plot.width if columns == 1 else 3.9 * columns
-    height = plot.height * (0.35 + 0.65 * rows / 2)
-    canvas = Canvas(figsize=(width, height * lines if lines > 1 else height), layout="constrained")
+    width = plot.width * (1 if columns == 1 else 0.7 * columns)
+    height = plot.height * lines * (0.35 + 0.65 * rows / 2)
+    canvas = Canvas(figsize=(width, height), layout="constrained")
+    styles = styles_by_h(panels, numbers, plot)
     subfigures = canvas.subfigures(lines, columns, squeeze=False).flat
     drawn: dict[str, Artist] = {}
     for subfigure, panel, part in zip(subfigures, panels, numbers, strict=False):
-        drawn |= draw_panel(subfigure, panel, part, tables[panel.experiment], plot)
+        drawn |= draw_panel(subfigure, panel, part, tables[panel.experiment], styles)
         letter = f"({panel.experiment[-1]}) " if len(figure.panels) > 1 else ""
         title = wrapped(letter + titles[panel.experiment], 48 if columns == 1 else 56)
         subfigure.suptitle(title, fontsize="medium" if columns == 1 else "small")
@@ -83,7 +86,7 @@ def note(figure: Figure, numbers: list[pd.DataFrame], tables: Mapping[str, pd.Da
 
 
 def draw_panel(
-    place: SubFigure, panel: Panel, numbers: pd.DataFrame, table: pd.DataFrame, plot: Plot
+    place: SubFigure, panel: Panel, numbers: pd.DataFrame, table: pd.DataFrame, styles: Styles
 ) -> dict[str, Artist]:
     """All rows of ``panel``; returns the legend's handles by name."""
     heights = [3 if not row.paired else 2 for row in panel.rows]
@@ -93,21 +96,21 @@ def draw_panel(
     handles: dict[str, Artist] = {}
     for axes, row in zip(all_axes, panel.rows, strict=True):
         part = numbers[numbers["quantity"] == row_label(panel, row)]
-        handles |= draw_row(axes, panel, row, part, table, plot)
+        handles |= draw_row(axes, panel, row, part, table, styles)
     x_axis(all_axes[-1], panel, numbers)
     return handles
 
 
 def draw_row(
-    axes: Axes, panel: Panel, row: Row, numbers: pd.DataFrame, table: pd.DataFrame, plot: Plot
+    axes: Axes, panel: Panel, row: Row, numbers: pd.DataFrame, table: pd.DataFrame, styles: Styles
 ) -> dict[str, Artist]:
     after = numbers[numbers["role"] == "phase 2"]
     handles: dict[str, Artist] = {}
     if row.paired:
-        axes.axhline(0, color=plot.sgd_color, linewidth=0.8)
+        axes.axhline(0, color="0.3", linewidth=0.8)
     elif panel.x == "epoch":
         handles |= draw_phase1(axes, numbers[numbers["role"] == "phase 1"], table)
-    handles |= draw_curves(axes, panel, after, plot)
+    handles |= draw_curves(axes, panel, after, styles)
     axes.set_ylabel(row_label(panel, row), fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     if after.empty:
@@ -134,7 +137,7 @@ def has_runs(table: pd.DataFrame | None) -> bool:
 
 
 def from_scratch(table: pd.DataFrame) -> bool:
-    return bool((table["role"] == "phase 2").all())
+    return bool(table.loc[table["role"] == "phase 2", "first_epoch"].min() == 0)
 
 
 def draw_phase1(axes: Axes, before: pd.DataFrame, table: pd.DataFrame) -> dict[str, Artist]:
@@ -147,20 +150,27 @@ def draw_phase1(axes: Axes, before: pd.DataFrame, table: pd.DataFrame) -> dict[s
     return {"phase 1, H = 1": curve(axes, before, {"color": PHASE1_COLOR})} if len(before) else {}
 
 
-def draw_curves(axes: Axes, panel: Panel, numbers: pd.DataFrame, plot: Plot) -> dict[str, Artist]:
+def styles_by_h(panels: list[Panel], numbers: list[pd.DataFrame], plot: Plot) -> Styles:
+    """One for the whole figure, so that its legend fits every panel."""
+    by_h = [part for panel, part in zip(panels, numbers, strict=True) if panel.x != H_AXIS]
+    drawn = {1} | {int(h) for part in by_h for h in part["first_local_steps"]}
+    return {h: line_style(h, rank, plot) for rank, h in enumerate(sorted(drawn), start=-1)}
+
+
+def draw_curves(
+    axes: Axes, panel: Panel, numbers: pd.DataFrame, styles: Styles
+) -> dict[str, Artist]:
     """One curve per H and η (per η where H is the axis), in the order of H."""
     several = numbers["peak_lr"].nunique() > 1
-    ranks = sorted(h for h in numbers["first_local_steps"].unique() if h > 1)
     rates = sorted(numbers["peak_lr"].unique())
     handles: dict[str, Artist] = {}
-    if panel.x == "first_local_steps":
+    if panel.x == H_AXIS:
         for _, part in numbers.groupby("peak_lr"):
-            style = {"color": plot.sgd_color, "marker": "o", "linewidth": 1.2}
-            handles["over H"] = points(axes, part, style)
+            handles["over H"] = points(axes, part, {"color": "0.2", "linewidth": 1.2})
         return handles
     for h, rate in numbers[["first_local_steps", "peak_lr"]].drop_duplicates().to_numpy():
         part = numbers[(numbers["first_local_steps"] == h) & (numbers["peak_lr"] == rate)]
-        style = line_style(int(h), ranks.index(h) if h > 1 else 0, plot)
+        style = dict(styles[int(h)])
         if rates.index(rate):
             style |= {"marker": "o", "markersize": 4, "markerfacecolor": "white"}
         name = "SGD, H = 1" if h == 1 else f"Local SGD, H = {h:.0f}"
@@ -192,7 +202,7 @@ def points(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artis
 
 def x_axis(axes: Axes, panel: Panel, numbers: pd.DataFrame) -> None:
     axes.set_xlabel(XLABELS[panel.x])
-    if panel.x in ("first_local_steps", "num_clients"):
+    if panel.x in (H_AXIS, "num_clients"):
         axes.set_xscale("log", base=2)
         ticks = sorted(int(x) for x in numbers["x"].unique())
         axes.set_xticks(

@@ -17,7 +17,10 @@ DASHES = ["--", "-.", ":", "-"]
 
 
 def line_style(local_steps: int, rank: int, plot: Plot) -> dict[str, object]:
-    """Colour by log H, black for H = 1; the dash by ``rank`` keeps curves apart in grey."""
+    """Colour by log H, black for H = 1; the dash by ``rank`` keeps curves apart in grey.
+
+    ``rank``: of the H > 1 of a figure, from 0.
+    """
     if local_steps == 1:
         return {"color": plot.sgd_color, "linestyle": "-", "linewidth": 1.8}
     log_h = min(local_steps, LARGEST_H).bit_length() - 1
