@@ -240,7 +240,7 @@ def test_device_and_backend_are_those_asked_for(digits: Path) -> None:
 
 
 def test_every_option_is_covered() -> None:
-    """Those of W&B are in tests/test_wandb.py."""
+    """Those of W&B are in tests/wandb."""
     importlib.import_module("tests.test_options_of_training")
     options = {name for name in RunSettings.model_fields if not name.startswith("wandb")}
     assert options == COVERED
