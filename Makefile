@@ -1,5 +1,6 @@
-# Thin: set-up, then Snakemake or pytest. `make figures` and `make test` are all most people need.
+# Thin: set-up, then Snakemake or pytest. `make all` and `make test` are all most people need.
 SNAKEMAKE = .venv/bin/snakemake
+SCALE = $(shell sed -n 's/^scale: *\([a-z]*\).*/\1/p' config.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 theory communication claims compare \
@@ -10,7 +11,7 @@ all figures fig1a fig1b fig2 fig3a fig7 theory communication claims compare: .ve
 
 # Figures, claims, settings and times in one HTML file that needs no network; of what `make all` made
 report: .venv/complete
-	$(SNAKEMAKE) all --report results/laptop/report.html
+	$(SNAKEMAKE) all --report results/$(SCALE)/report.html
 
 # All figures and verdicts of the reference results, without training: results/laptop-from-tables/
 figures-from-tables: .venv/complete
@@ -31,7 +32,7 @@ status plan doctor: .venv/complete
 	@python -m workflow $@
 
 test: .venv/complete
-	pytest -n auto --dist loadfile
+	pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Timings, on a machine that does nothing else; adds to results/bench.jsonl
 bench: .venv/complete

@@ -139,5 +139,10 @@ def own(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished, tmp_path / "own")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Minutes long files first, lest one process still runs them when all others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate", action="store_true", help="store the golden trajectories anew")

@@ -1,4 +1,4 @@
-"""The README's table of claims is that of the reference results, and those redraw the figures."""
+"""The README's table of claims, the reference verdicts and the reference tables fit together."""
 
 from __future__ import annotations
 

@@ -16,24 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests.commands import BIN, ROOT, command
-from tests.workflows import copy_project, edit, planned, snakemake
+from tests.workflows import TINY, copy_project, edit, planned, snakemake
 from trainer.run_lock import owner
 from workflow.experiments import Run, expand, load_experiments, start_points
 from workflow.status import STALE_LINES, Status, _failure, load, show
 
-SMALL = """
-execution: {processes: 1, threads: 1, device: cpu}
-experiments:
-  fig1a:
-    title: small
-    seeds: [1]
-    settings: {dataset: digits, model: mlp, batch_size: 8, total_batch_size: 32, train_subset: 100}
-    phase1: {epochs: 2}
-    phase2: {epochs: 4, eval_on_start: true}
-    runs:
-      - {step1: 1, eval_freq1: 6}
-      - {step1: 6}
-"""
+SMALL = TINY.replace("tiny", "small").replace("seeds: [1, 2]", "seeds: [1]")
 # Shares the start point and the run of H = 1
 SECOND = SMALL.partition("experiments:\n")[2].replace("fig1a", "fig2e").replace("6}", "4}")
 
