@@ -66,7 +66,8 @@ class Config(Settings):
         "null: as the scale suggests",
     )
     only_finished: bool = Field(
-        False, description="figures and claims of the runs that are finished; trains nothing"
+        False,
+        description="figures and claims of the runs that are finished; others are not trained",
     )
     tables: Path | None = Field(
         None,

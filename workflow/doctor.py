@@ -180,6 +180,10 @@ def _data(asked: Asked) -> Iterator[Check]:
         if all((folder / f"{split}.beton").exists() for split in ("train", "test")):
             yield Check("ok", "data", f"{dataset} is prepared in {folder}/")
             continue
+        if dataset not in DATA_BYTES:
+            text = f"{dataset} is not prepared; its size and source are not known to the doctor"
+            yield Check("warning", "data", text)
+            continue
         yield _source(asked, dataset)
         basis = f"for {dataset}: arrays and .beton files" + (
             ", and the archive" if dataset == "cifar10" else ""

@@ -73,8 +73,8 @@ for _figure in [*FIGURES, THEORY]:
         localrule: True
 
 
+# All that the scale has experiments for
 rule figures:
     input:
         [file for figure in HERE for file in figure_files(figure)],
-    # All that the scale has experiments for.
     localrule: True

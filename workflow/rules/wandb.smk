@@ -1,10 +1,10 @@
 # The copies on Weights & Biases; no figure needs them.
 
 
+# Of finished runs that were offline; trains nothing.
 rule wandb_sync:
     log:
         f"{RESULTS}/logs/wandb_sync.log",
-    # Of finished runs that were offline; trains nothing.
     localrule: True
     conda:
         "../../envs/train.yaml"
