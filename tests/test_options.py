@@ -9,12 +9,14 @@ import importlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import trainer.clients
 from tests.conftest import assert_same_metrics
 from tests.option_runs import COVERED, WORLD, Trained, configured, covers
 from trainer.assembly import initial_model, load_data, make_sampler
@@ -161,22 +163,22 @@ def test_batch_sizes_make_the_clients(digits: Path, local: int, total: int, clie
 
 
 @covers("clients")
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_clients_are_executed_as_told(
-    trained: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
+    model: str, trained: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import trainer.clients
+    passes, call = [], trainer.clients.functional_call
 
-    calls, vmap = [], trainer.clients.vmap
+    def counting(*given: Any) -> Any:
+        passes.append(given)
+        return call(*given)
 
-    def counting(function: Callable[..., object]) -> Callable[..., object]:
-        together = vmap(function)
-        return lambda *given: calls.append(given) or together(*given)
-
-    monkeypatch.setattr("trainer.clients.vmap", counting)
-    serial = trained(clients="serial")
-    assert not calls
-    vectorized = trained(clients="vectorized")
-    assert len(calls) == 20
+    monkeypatch.setattr("trainer.clients.functional_call", counting)
+    serial = trained(clients="serial", model=model)
+    assert len(passes) == 1 + 20 * 4, "one to see its memory, and each step's clients"
+    passes.clear()
+    vectorized = trained(clients="vectorized", model=model)
+    assert len(passes) == 1 + 20
     assert_same_metrics(serial.metrics, vectorized.metrics)
 
 

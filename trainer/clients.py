@@ -16,7 +16,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from trainer.data.memory import Batch
-from trainer.layers import for_several_clients
+from trainer.layers import for_several_clients, takes_stacked_weights
 from trainer.optimizer import SGD, Descent
 from trainer.stack import Stack
 
@@ -28,8 +28,9 @@ class Plan:
     """How a process executes its clients.
 
     ``serial``: one after the other. ``vectorized``: each pass computes ``clients_per_pass`` of
-    them by `vmap` over their parameters. ``fused``: for rounds of one step, after which all clients
-    are equal again: one replica, whose gradient is the mean of the clients'.
+    them, by `vmap` over their parameters or, where all layers with parameters are linear, as
+    products of stacked matrices without its overhead. ``fused``: for rounds of one step, after
+    which all clients are equal again: one replica, whose gradient is the mean of the clients'.
     """
 
     way: Way
@@ -76,6 +77,7 @@ class ClientBank:
         self.num_clients = num_clients
         self._stochastic = stochastic
         self._in_batch = for_several_clients(model.train())
+        self._stackable = takes_stacked_weights(model)
 
         def logits(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
             with torch.autocast(images.device.type, autocast, enabled=autocast is not None):
@@ -167,7 +169,7 @@ class ClientBank:
     def _losses(self, part: Pass, batch: Batch) -> Tensor:
         """Of the clients of ``part``, (clients,)."""
         images, labels = batch.images[part.clients], batch.labels[part.clients]
-        if self.plan.way == "vectorized":
+        if self.plan.way == "vectorized" and not self._stackable:
             logits = self._logits_of_many(part.parameters, images).flatten(0, 1)
         else:
             if self._stochastic:

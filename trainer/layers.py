@@ -31,8 +31,17 @@ def for_several_clients(model: nn.Module) -> Clients:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.forward = partial(_batch_norm, module, clients)  # type: ignore[method-assign]
         elif type(module) is nn.Linear:
-            module.forward = partial(_linear, module)  # type: ignore[method-assign]
+            module.forward = partial(_linear, module, clients)  # type: ignore[method-assign]
     return clients
+
+
+def takes_stacked_weights(model: nn.Module) -> bool:
+    """Whether `for_several_clients` suffices for weights (clients, …), without `vmap`.
+
+    It does where all layers with weights are linear: the others treat each sample by itself.
+    """
+    weighted = (m for m in model.modules() if any(True for _ in m.parameters(recurse=False)))
+    return all(type(module) is nn.Linear for module in weighted)
 
 
 def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, clients: Clients, x: Tensor) -> Tensor:
@@ -52,23 +61,19 @@ def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, clients: Clients, x: Ten
 
 
 class _Linear(torch.autograd.Function):
-    """x Wᵀ + b of x (…, B_loc, in), W (…, out, in), b (…, out): `nn.Linear` of one or many clients.
+    """x Wᵀ + b of x (clients, vectors, in), W (clients, out, in), b (clients, out).
 
-    Under `vmap`, autograd's own rule transposes W and its gradient in memory for products of few
-    samples, which takes most of a small network's step on a CPU; these products read and write them
-    as they lie.
+    Autograd's own rule transposes W and its gradient in memory for products of few samples, which
+    takes most of a small network's step on a CPU; these products read and write them as they lie.
     """
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = x @ weight.mT
-        return y if bias is None else y + bias.unsqueeze(-2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, bias = inputs
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
+        if bias is None:
+            return x @ weight.mT
+        return torch.baddbmm(bias.unsqueeze(-2), x, weight.mT)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
@@ -76,23 +81,10 @@ class _Linear(torch.autograd.Function):
         of_x = gradient @ weight if ctx.needs_input_grad[0] else None
         return of_x, gradient.mT @ x, gradient.sum(-2) if ctx.has_bias else None
 
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, int]:
-        def clients_first(tensor: Tensor | None, dim: int | None) -> Tensor | None:
-            if tensor is None:
-                return None
-            if dim is None:
-                return tensor.expand(info.batch_size, *tensor.shape)
-            return tensor.movedim(dim, 0)
 
-        stacked = map(clients_first, (x, weight, bias), in_dims)
-        return _Linear.apply(*stacked), 0
-
-
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    if x.dim() != 2 or torch.is_autocast_enabled(x.device.type):
+def _linear(layer: nn.Linear, clients: Clients, x: Tensor) -> Tensor:
+    if layer.weight.dim() == 2:
         return F.linear(x, layer.weight, layer.bias)
-    result: Tensor = _Linear.apply(x, layer.weight, layer.bias)
-    return result
+    own = x.reshape(clients.count, -1, x.shape[-1])
+    result: Tensor = _Linear.apply(own, layer.weight, layer.bias)
+    return result.view(*x.shape[:-1], -1)
