@@ -23,7 +23,7 @@ valid = st.builds(
     model=st.sampled_from(["mlp", "cnn", "cnn_bn"]),
     batch_size=st.just(4),
     total_batch_size=st.integers(1, 64).map(lambda k: 4 * k),
-    train_subset=st.none() | st.integers(1, 10**6),
+    train_subset=st.none() | st.integers(256, 10**6),
     start_lr=st.floats(1e-8, 10),
     wd=st.floats(0, 1),
     momentum=st.floats(0.1, 0.99),
@@ -204,6 +204,9 @@ def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
         (["--device", "cuda"], ["device cuda"]),
         (["--train-subset", 10**6], ["train_subset 1000000", "797"]),
         (["--steps-per-epoch", 7, "--total-batch-size", 128], ["steps_per_epoch 7", "797"]),
+        (["--train-subset", 100, "--steps-per-epoch", 1, "--total-batch-size", 128],
+         ["total_batch_size 128 × steps_per_epoch 1", "100"]),
+        (["--train-subset", 100], ["total_batch_size 128 exceeds the 100"]),
         (["--dataset", "cifar10", "--model", "cnn"], ["train.beton", "(8, 8, 1)", "check dataset"]),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainer.checkpoint import load_model
+from trainer.checks import samples_suffice
 from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
 from trainer.data.beton import read_beton
@@ -45,11 +46,8 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
                 f"train_subset {settings.train_subset} exceeds the {available} training samples"
             )
         samples = samples.subset(train_subset(settings.seed, available, settings.train_subset))
-    if settings.sharpness and settings.sharpness_samples > len(samples):
-        raise UserError(
-            f"sharpness_samples {settings.sharpness_samples} exceeds the {len(samples)} "
-            "training samples; lower it"
-        )
+    if reason := samples_suffice(settings, len(samples)):
+        raise UserError(reason)
     noise_p = settings.noise_p if settings.label_noise else 0.0
     training = TrainingSet(
         samples,
@@ -64,19 +62,8 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
 
 
 def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
-    """Raises UserError when an epoch asks for more samples than there are."""
-    total = settings.total_batch_size
-    steps = settings.steps_per_epoch or num_samples // total
-    if steps == 0:
-        raise UserError(
-            f"total_batch_size {total} exceeds the {num_samples} training samples; lower it, or "
-            "set replacement 1 and steps_per_epoch"
-        )
-    if steps * total > num_samples and not settings.replacement:
-        raise UserError(
-            f"total_batch_size {total} × steps_per_epoch {steps} exceeds the "
-            f"{num_samples} training samples; lower one of them or set replacement 1"
-        )
+    """Deals ``num_samples`` training samples, all that make whole steps unless told otherwise."""
+    steps = settings.steps_per_epoch or num_samples // settings.total_batch_size
     return Sampler(
         seed=settings.seed,
         num_samples=num_samples,

@@ -140,6 +140,32 @@ def wandb_is_there_to_save_to(s: RunSettings) -> str | None:
     return "wandb_save 1 needs a W&B run; set wandb online or offline, or wandb_save 0"
 
 
+def samples_suffice(s: RunSettings, num_samples: int) -> str | None:
+    """None when ``num_samples`` training samples are enough for the run."""
+    total = s.total_batch_size
+    steps = s.steps_per_epoch or num_samples // total
+    if steps == 0:
+        return (
+            f"total_batch_size {total} exceeds the {num_samples} training samples; lower it, or "
+            "set replacement 1 and steps_per_epoch"
+        )
+    if steps * total > num_samples and not s.replacement:
+        return (
+            f"total_batch_size {total} × steps_per_epoch {steps} exceeds the "
+            f"{num_samples} training samples; lower one of them or set replacement 1"
+        )
+    if s.sharpness and s.sharpness_samples > num_samples:
+        return (
+            f"sharpness_samples {s.sharpness_samples} exceeds the {num_samples} "
+            "training samples; lower it"
+        )
+    return None
+
+
+def subset_suffices(s: RunSettings) -> str | None:
+    return None if s.train_subset is None else samples_suffice(s, s.train_subset)
+
+
 def schedule_is_given_once(s: RunSettings) -> str | None:
     by_phase = [
         f"{name}{i}" for name in ("decay", "step", "eval_freq", "save_freq") for i in (1, 2, 3)
@@ -196,6 +222,7 @@ CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     nesterov_has_momentum,
     momentum_to_average,
     wandb_is_there_to_save_to,
+    subset_suffices,
     schedule_is_given_once,
     decays_come_in_order,
     cosine_has_no_decays,
