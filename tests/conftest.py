@@ -43,10 +43,17 @@ def trainer(*arguments: object) -> subprocess.CompletedProcess[str]:
     return command(sys.executable, "-m", "trainer", *arguments)
 
 
+# As the workflow calls torchrun on the CPU
+FORKED = ("--start-method", "fork", "--run-path", ROOT / "trainer" / "__main__.py")
+
+
 def torchrun(
-    processes: int, *arguments: object, cwd: Path = ROOT
+    processes: int,
+    *arguments: object,
+    cwd: Path = ROOT,
+    start: Sequence[object] = ("-m", "trainer"),
 ) -> subprocess.CompletedProcess[str]:
-    launch = [BIN / "torchrun", "--standalone", "--nproc-per-node", processes, "-m", "trainer"]
+    launch = [BIN / "torchrun", "--standalone", "--nproc-per-node", processes, *start]
     return command(*launch, *arguments, cwd=cwd)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import assert_same_metrics, metrics, one_line, torchrun, trainer
+from tests.conftest import FORKED, assert_same_metrics, metrics, one_line, torchrun, trainer
 
 TINY = ("--dataset", "digits", "--batch-size", 32, "--epochs", 3, "--eval-freq1", 1)
 
@@ -82,3 +82,11 @@ def test_processes_agree(digits: Path, tmp_path: Path) -> None:
     done = torchrun(2, *words, "--log-pth", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert_same_metrics(metrics(tmp_path / "one"), metrics(tmp_path / "two"))
+
+
+def test_forked_processes_compute_the_same_bits(digits: Path, tmp_path: Path) -> None:
+    words = ("train", "--data-pth", digits, *TINY, "--clients", "serial")
+    own = torchrun(2, *words, "--log-pth", tmp_path / "own")
+    forked = torchrun(2, *words, "--log-pth", tmp_path / "forked", start=FORKED)
+    assert own.returncode == 0 and forked.returncode == 0, forked.stderr
+    assert metrics(tmp_path / "own") == metrics(tmp_path / "forked")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import BIN, ROOT
-from tests.conftest import one_line, trainer
+from tests.conftest import FORKED, one_line, trainer
 from trainer.errors import UserError
 from trainer.run_lock import LOCK, OWNER, owner, running
 
@@ -172,3 +172,20 @@ def test_a_folder_that_cannot_hold_a_lock_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/run/running\.lock: cannot be written"):
         running(tmp_path / "file" / "run").__enter__()
+
+
+def test_a_killed_launcher_leaves_no_trainer_behind(digits: Path, tmp_path: Path) -> None:
+    """torchrun as the workflow calls it on the CPU; `-m trainer` would train on, unsupervised."""
+    run = tmp_path / "run"
+    command = [
+        *(BIN / "torchrun", "--standalone", "--nproc-per-node", 2, *FORKED, "train"),
+        *("--data-pth", digits, "--log-pth", run, "--batch-size", 64, "--epochs", 100_000),
+    ]
+    with started(*command) as launcher:
+        partial = run / "metrics.partial.jsonl"
+        wait_until(lambda: partial.exists() and partial.stat().st_size > 0, launcher)
+        assert owner(run) is not None
+    deadline = time.monotonic() + 60
+    while owner(run) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

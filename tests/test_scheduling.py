@@ -20,6 +20,9 @@ import os, sys, time
 from pathlib import Path
 
 value = dict(zip(sys.argv[1:], sys.argv[2:])).get
+forks = Path(value("--run-path") or "").name == "__main__.py" and value("--start-method") == "fork"
+assert forks == (value("--device") == "cpu"), sys.argv
+assert forks or value("-m") == "trainer", sys.argv
 begin = time.monotonic()
 time.sleep(1)
 folder = Path(value("--out"))
@@ -61,7 +64,7 @@ def project(tmp_path: Path) -> Path:
     """A tiny experiment whose 4 start points and 8 runs only pretend to train."""
     folder = copy_project(tmp_path / "copy")
     experiments = folder / "experiments" / "laptop.yaml"
-    experiments.write_text(TINY.replace("execution: {processes: 1, threads: 1}\n", ""))
+    experiments.write_text(TINY.replace("execution: {processes: 1, threads: 1, device: cpu}\n", ""))
     edit(experiments, "[1, 2]", "[1, 2, 3, 4]")
     data = folder / "resources" / "digits"
     data.mkdir(parents=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.commands import BIN, ROOT, command
 
 TINY = """
-execution: {processes: 1, threads: 1}
+execution: {processes: 1, threads: 1, device: cpu}
 experiments:
   fig1a:
     title: tiny

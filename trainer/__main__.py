@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name, help=command.help, description=command.help, allow_abbrev=False
         )
         add_settings(sub, command.settings)
+    # A process that torchrun forked has torchrun's own.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parsed = parser.parse_args(arguments)
     command = COMMANDS[parsed.command]
     try:

@@ -58,6 +58,11 @@ shell.prefix(
     ' echo "error: unexpected, $1 ends with: $(tail -n 1 "$1")" >&2; return 1; }}; '
 )
 
+# A forked process finds torch imported, 2 s of a start of 5 saved, and ends with torchrun even where that
+# is killed. CUDA does not survive a fork.
+MAIN = shlex.quote(str(ROOT / "trainer" / "__main__.py"))
+TRAINER = f"--start-method fork --run-path {MAIN}" if DEVICE == "cpu" else "-m trainer"
+
 # Given tables are drawn and judged beside what was trained here, not over it.
 RESULTS = f"results/{SCALE}" if CONFIG.tables is None else f"results/{SCALE}-from-tables"
 TABLES = f"{RESULTS}/tables" if CONFIG.tables is None else str(CONFIG.tables)

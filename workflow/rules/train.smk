@@ -31,9 +31,8 @@ rule start_point:
         folder=subpath(output.metrics, parent=True),
         progress=f"{RESULTS}/checkpoints/{{run}}",
     shell:
-        "export OMP_NUM_THREADS={resources.threads_per_process};"
-        " torchrun --standalone --nproc-per-node {resources.processes}"
-        " -m trainer train {params.options}"
+        "export OMP_NUM_THREADS={resources.threads_per_process} PYTHONPATH=$PWD;"
+        " torchrun --standalone --nproc-per-node {resources.processes} {TRAINER} train {params.options}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q}"
         " --device {resources.device} --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
         " > {log:q} 2>&1 || say_why {log:q}"
@@ -68,9 +67,8 @@ rule train:
         folder=subpath(output.metrics, parent=True),
         progress=f"{RESULTS}/checkpoints/{{run}}",
     shell:
-        "export OMP_NUM_THREADS={resources.threads_per_process};"
-        " torchrun --standalone --nproc-per-node {resources.processes}"
-        " -m trainer train {params.options} {params.start}"
+        "export OMP_NUM_THREADS={resources.threads_per_process} PYTHONPATH=$PWD;"
+        " torchrun --standalone --nproc-per-node {resources.processes} {TRAINER} train {params.options} {params.start}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q}"
         " --device {resources.device} --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
         " > {log:q} 2>&1 || say_why {log:q}"
