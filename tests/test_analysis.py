@@ -225,6 +225,10 @@ def test_compare_names_means_that_differ(tmp_path: Path) -> None:
     assert compared(tmp_path, table())["within"].all()
     a_little = table(test_accuracy=table()["test_accuracy"] + 0.003)
     assert compared(tmp_path, a_little)["within"].all()
+    said = compare({"fig1a": a_little}, tmp_path / "there", tmp_path / "compare.csv")
+    assert said.startswith(
+        f"all 4 means agree with {tmp_path / 'there'}, the farthest differs by 75%"
+    )
     other = table(test_accuracy=table()["test_accuracy"] + 0.01 * (table()["seed"] == 1) * 2)
     with pytest.raises(UserError, match=r"fig1a phase 2 H = 1 .*test_accuracy 0\.7067, there 0\.7"):
         compared(tmp_path, other)

@@ -72,7 +72,7 @@ def compared(given: argparse.Namespace) -> None:
     """Hold a scale's tables against those of another machine."""
     from workflow.analysis.compare import compare
 
-    compare(_tables(given), given.reference, given.out)
+    print(compare(_tables(given), given.reference, given.out))
 
 
 def readme(given: argparse.Namespace) -> None:

@@ -21,8 +21,11 @@ TOLERANCES = {"test_accuracy": (0.004, 0.0), "hessian_trace": (0.0, 0.25)}
 BY = ["experiment", "role", *SETTINGS]
 
 
-def compare(tables: Mapping[str, pd.DataFrame], reference: Path, out: Path) -> None:
-    """Write every mean beside its reference to ``out``; raises UserError naming what differs."""
+def compare(tables: Mapping[str, pd.DataFrame], reference: Path, out: Path) -> str:
+    """Write every mean beside its reference to ``out``; returns one line for the terminal.
+
+    Raises UserError naming what differs.
+    """
     there = {name: reference / f"{name}.csv" for name in tables}
     if lacking := [str(path) for path in there.values() if not path.exists()]:
         raise UserError(f"{', '.join(lacking)}: missing; there is nothing to compare with")
@@ -36,6 +39,11 @@ def compare(tables: Mapping[str, pd.DataFrame], reference: Path, out: Path) -> N
         raise UserError(
             f"{len(outside)} of {len(whole)} means differ from {reference}: {said}{more}"
         )
+    farthest = ((whole["mean_here"] - whole["mean_reference"]).abs() / whole["tolerance"]).max()
+    return (
+        f"all {len(whole)} means agree with {reference}, the farthest differs by {farthest:.0%} of "
+        f"its tolerance; {out}"
+    )
 
 
 def _compared(table: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
