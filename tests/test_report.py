@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import subprocess
@@ -95,6 +96,13 @@ def test_the_report_opens_in_a_browser_without_a_network(reported: Path) -> None
 
 def test_the_report_holds_every_figure_and_page(reported: Path) -> None:
     report = (reported / "report.html").read_text("utf-8")
-    for name in ("fig1a.png", "communication.png", "theory.png", "claims.html", "runs.html"):
+    for name in ("fig1a.html", "communication.html", "theory.html", "claims.html", "runs.html"):
         assert name in report
-    assert "after the switch, CIFAR-10" in report  # the caption
+
+
+def test_a_figures_page_shows_it_whole_with_its_caption(reported: Path) -> None:
+    page = (reported / "pages" / "fig1a.html").read_text("utf-8")
+    encoded = re.search(r'src="data:image/png;base64,([^"]+)"', page)
+    assert encoded is not None
+    assert base64.b64decode(encoded[1]) == (reported / "figures" / "fig1a.png").read_bytes()
+    assert "after the switch, CIFAR-10" in re.sub("<img.*?>", "", page)

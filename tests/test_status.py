@@ -140,7 +140,11 @@ def test_of_many_stale_runs_some_are_named_and_the_others_counted(
 def test_a_changed_rule_makes_its_runs_stale(own: Path) -> None:
     rule = own / "workflow" / "rules" / "train.smk"
     before, _, train = rule.read_text().partition("rule train:")
-    rule.write_text(before + "rule train:" + train.replace("{TRAINER} train ", "{TRAINER}  train "))
+    rule.write_text(
+        before
+        + "rule train:"
+        + train.replace("{resources.trainer} train ", "{resources.trainer}  train ")
+    )
     printed = ask(own, "status")
     assert counts(printed) == {"fig1a": [3, 1, 0, 0, 2, 0]}
     assert printed.count("implementation changed") == 2

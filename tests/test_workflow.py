@@ -16,7 +16,7 @@ from workflow.experiments import expand, load_experiments, start_points
 SCALES = ("laptop", "workstation", "paper")
 
 
-ALL = {"figure": 3, "simulation": 1, "judge": 1, "runs": 1}
+ALL = {"figure": 3, "page": 3, "simulation": 1, "judge": 1, "runs": 1}
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,13 @@ def figure(given: argparse.Namespace) -> None:
     draw(given.figure, _tables(given), titles, given.plot, given.out)
 
 
+def page(given: argparse.Namespace) -> None:
+    """Write a figure and its caption as a page of the report."""
+    from workflow.analysis.pages import write_figure_page
+
+    write_figure_page(given.image, given.caption, given.out)
+
+
 def claims(given: argparse.Namespace) -> None:
     """Judge every claim of the paper."""
     from workflow.analysis.claims import judge, write_claims
@@ -101,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             one.add_argument(option, type=Path, required=True, help=help)
 
     of_table, of_theory = command("table", table), command("theory", theory)
-    of_figure, of_claims = command("figure", figure), command("claims", claims)
+    of_figure, of_page = command("figure", figure), command("page", page)
+    of_claims = command("claims", claims)
     of_runs, of_compare = command("runs", runs), command("compare", compared)
     of_readme = command("readme", readme)
     from_experiments = [of_table, of_figure, of_claims, of_runs]
@@ -113,7 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     add([of_compare], "--reference", "folder of the tables to compare with")
     add([of_readme], "--reference", "results/reference/<scale>")
-    add([of_table, of_theory, of_claims, of_compare], "--out", "the file to write")
+    add([of_page], "--image", "the figure, a PNG")
+    of_page.add_argument("--caption", required=True)
+    add([of_table, of_theory, of_page, of_claims, of_compare], "--out", "the file to write")
     add([of_figure, of_runs], "--out", "the files to write, without their endings")
     of_table.add_argument("--experiment", required=True, help="its name in the file")
     of_table.add_argument("--only-finished", action="store_true", help="leave out missing runs")

@@ -1,7 +1,8 @@
-"""Tables as pages of the report: plain HTML in one file."""
+"""Tables and figures as pages of the report: plain HTML in one file each."""
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ th, td { border-bottom: 1px solid #ddd; padding: .35em .7em; text-align: left; v
 th { border-bottom: 2px solid #888 }
 td { font-variant-numeric: tabular-nums }
 p { max-width: 60em; white-space: normal }
+img { max-width: 100%; max-height: 80vh; object-fit: contain }
 """
 
 
@@ -29,9 +31,23 @@ def write_page(title: str, text: str, sections: Mapping[str, pd.DataFrame], path
         for heading, table in sections.items()
     ]
     paragraphs = "".join(f"<p>{html.escape(p)}</p>" for p in text.split("\n\n") if p)
+    _write(title, f"<h1>{html.escape(title)}</h1>{paragraphs}{''.join(parts)}", path)
+
+
+def write_figure_page(image: Path, caption: str, path: Path) -> None:
+    """A PNG, as large as the window allows, over its caption.
+
+    The report shows bare images in their own size and cuts off the top of those that are too high.
+    """
+    content = base64.b64encode(image.read_bytes()).decode("ascii")
+    shown = f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{content}">'
+    _write(image.stem, f"{shown}<p>{html.escape(caption)}</p>", path)
+
+
+def _write(title: str, body: str, path: Path) -> None:
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>{paragraphs}{''.join(parts)}</html>\n"
+        f"<style>{STYLE}</style>{body}</html>\n"
     )
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -42,13 +42,7 @@ rule figure:
         experiments=f"experiments/{SCALE}.yaml",
         code=CODE,
     output:
-        report(
-            f"{RESULTS}/figures/{{figure}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-            labels={"figure": "{figure}"},
-        ),
-        multiext(f"{RESULTS}/figures/{{figure}}", ".pdf", ".csv"),
+        multiext(f"{RESULTS}/figures/{{figure}}", ".png", ".pdf", ".csv"),
     log:
         f"{RESULTS}/logs/figure-{{figure}}.log",
     conda:
@@ -56,11 +50,32 @@ rule figure:
     params:
         plot=CONFIG.plot.model_dump_json(),
         out=subpath(output[0], strip_suffix=".png"),
-        caption=caption_of,
     shell:
         "python -m workflow.analysis figure {wildcards.figure} --tables {input.tables:q}"
         " --experiments {input.experiments:q} --plot {params.plot:q} --out {params.out:q}"
         " > {log:q} 2>&1 || say_why {log:q}"
+
+
+rule page:
+    # The figure with its caption, for the report
+    input:
+        image=f"{RESULTS}/figures/{{figure}}.png",
+        code=CODE,
+    output:
+        report(
+            f"{RESULTS}/pages/{{figure}}.html",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        f"{RESULTS}/logs/page-{{figure}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        caption=caption_of,
+    shell:
+        "python -m workflow.analysis page --image {input.image:q} --caption {params.caption:q}"
+        " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
 for _figure in [*FIGURES, THEORY]:

@@ -19,6 +19,7 @@ rule start_point:
         processes=lambda wildcards: processes_of(START_POINTS[wildcards.run]),
         gpu=lambda wildcards: 0 if DEVICE == "cpu" else processes_of(START_POINTS[wildcards.run]),
         device=DEVICE,
+        trainer=TRAINER,
         # Rounded down: together the processes have the job's cores, no more.
         threads_per_process=lambda wildcards, threads: max(
             1, threads // processes_of(START_POINTS[wildcards.run])
@@ -32,7 +33,7 @@ rule start_point:
         progress=f"{RESULTS}/checkpoints/{{run}}",
     shell:
         "export OMP_NUM_THREADS={resources.threads_per_process} PYTHONPATH=$PWD;"
-        " torchrun --standalone --nproc-per-node {resources.processes} {TRAINER} train {params.options}"
+        " torchrun --standalone --nproc-per-node {resources.processes} {resources.trainer} train {params.options}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q}"
         " --device {resources.device} --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
         " > {log:q} 2>&1 || say_why {log:q}"
@@ -54,6 +55,7 @@ rule train:
         processes=lambda wildcards: processes_of(RUNS[wildcards.run]),
         gpu=lambda wildcards: 0 if DEVICE == "cpu" else processes_of(RUNS[wildcards.run]),
         device=DEVICE,
+        trainer=TRAINER,
         # Rounded down: together the processes have the job's cores, no more.
         threads_per_process=lambda wildcards, threads: max(
             1, threads // processes_of(RUNS[wildcards.run])
@@ -68,7 +70,7 @@ rule train:
         progress=f"{RESULTS}/checkpoints/{{run}}",
     shell:
         "export OMP_NUM_THREADS={resources.threads_per_process} PYTHONPATH=$PWD;"
-        " torchrun --standalone --nproc-per-node {resources.processes} {TRAINER} train {params.options} {params.start}"
+        " torchrun --standalone --nproc-per-node {resources.processes} {resources.trainer} train {params.options} {params.start}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q}"
         " --device {resources.device} --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
         " > {log:q} 2>&1 || say_why {log:q}"
