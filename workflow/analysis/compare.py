@@ -16,8 +16,9 @@ from trainer.errors import UserError
 from workflow.analysis.panels import SETTINGS, at_the_end
 from workflow.analysis.tables import read_table, write_csv
 
-# What a mean over seeds of the last evaluations may differ by: absolutely, and relatively.
-TOLERANCES = {"test_accuracy": (0.004, 0.0), "hessian_trace": (0.0, 0.25)}
+# What a mean over seeds of the last evaluations may differ by: absolutely, and relatively. With
+# ATEN_CPU_CAPABILITY=default, other instructions, they differed by up to 0.0006 and 0.001 %.
+TOLERANCES = {"test_accuracy": (0.004, 0.0), "hessian_trace": (0.0, 0.05)}
 BY = ["experiment", "role", *SETTINGS]
 
 
