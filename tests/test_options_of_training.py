@@ -127,7 +127,8 @@ def test_the_learning_rate_of_each_step(
 
 @covers("lr", "total_batch_size", "warm_up")
 def test_goyals_warm_up_begins_at_lr(digits: Path) -> None:
-    settings = configured(digits, lr=0.1, warm_up=True, warmup_epochs=1, total_batch_size=512)
+    batch = {"total_batch_size": 512, "train_subset": None}
+    settings = configured(digits, lr=0.1, warm_up=True, warmup_epochs=1, **batch)
     assert (settings.initial_lr, settings.peak_lr) == (0.1, pytest.approx(0.2))
 
 
