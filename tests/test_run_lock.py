@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import subprocess
@@ -120,6 +121,8 @@ def test_looking_for_an_owner_never_refuses_a_start(tmp_path: Path) -> None:
     try:
         while starts < 100 or min(looks) < 100:
             with running(tmp_path):  # would raise
+                found = owner(tmp_path)
+                assert found is not None and found.pid == os.getpid()
                 starts += 1
     finally:
         done.set()
@@ -189,3 +192,21 @@ def test_a_killed_launcher_leaves_no_trainer_behind(digits: Path, tmp_path: Path
     while owner(run) is not None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_an_interrupted_forked_trainer_says_so(digits: Path, tmp_path: Path) -> None:
+    """It would end with the traceback of torchrun's own handler, which a fork inherits."""
+    run = tmp_path / "run"
+    command = [
+        *(BIN / "torchrun", "--standalone", "--nproc-per-node", 1, *FORKED, "train"),
+        *("--data-pth", digits, "--log-pth", run, "--batch-size", 64, "--epochs", 100_000),
+    ]
+    with started(*command) as launcher:
+        partial = run / "metrics.partial.jsonl"
+        wait_until(lambda: partial.exists() and partial.stat().st_size > 0, launcher)
+        trains = owner(run)
+        assert trains is not None
+        os.kill(trains.pid, signal.SIGINT)
+        said = launcher.communicate(timeout=60)[1]
+    assert "interrupted\n" in said
+    assert "SignalException" not in said

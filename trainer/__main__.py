@@ -40,6 +40,14 @@ def download(settings: DownloadSettings) -> None:
 
 
 def train(settings: RunSettings) -> None:
+    # A process that torchrun forked has torchrun's handlers. What is ignored stays so.
+    for number, own in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_DFL),
+    ):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, own)
+
     check_start(settings)
     check_processes(settings, int(os.environ.get("WORLD_SIZE", "1")))
 
@@ -82,15 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name, help=command.help, description=command.help, allow_abbrev=False
         )
         add_settings(sub, command.settings)
-    # A process that torchrun forked has torchrun's own.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parsed = parser.parse_args(arguments)
     command = COMMANDS[parsed.command]
     try:
         command.run(parse_settings(parsed, command.settings))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        # In one piece: torchrun's unbuffered processes would mix their lines and line ends.
+        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.flush()
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
