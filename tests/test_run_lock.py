@@ -108,14 +108,14 @@ def test_looking_for_an_owner_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_looking_for_an_owner_never_refuses_a_start(tmp_path: Path) -> None:
-    done, looks, starts = threading.Event(), [0] * 4, 0
+    done, looks, starts = threading.Event(), [0] * 16, 0
 
     def look(reader: int) -> None:
         while not done.is_set():
             owner(tmp_path)
             looks[reader] += 1
 
-    readers = [threading.Thread(target=look, args=[reader]) for reader in range(4)]
+    readers = [threading.Thread(target=look, args=[reader]) for reader in range(len(looks))]
     for reader in readers:
         reader.start()
     try:

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,8 +23,8 @@ from trainer.files import write_json, writing
 
 LOCK = "running.lock"
 OWNER = "running.json"
-# ``owner`` looks by taking the lock for an instant, which must not refuse a start.
-PATIENCE_SECONDS = 0.5
+# ``owner`` shares the lock for an instant; who starts meanwhile tries again after so many seconds.
+LOOK_SECONDS = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class Owner:
     started: str
 
     def __str__(self) -> str:
+        if self == UNKNOWN:
+            return "its process has not said which it is"
         return f"process {self.pid} on {self.host} since {self.started}"
 
 
@@ -50,13 +53,14 @@ def running(log_pth: Path) -> Iterator[None]:
     lock = FileLock(log_pth / LOCK)
     with writing(log_pth / LOCK):
         log_pth.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=PATIENCE_SECONDS)
-        except Timeout:
-            raise UserError(
-                f"log_pth {log_pth}: this run is in progress already ({_read(log_pth)}); "
-                "wait for it, end it, or choose another log_pth"
-            ) from None
+        while not _acquired(lock):
+            # Held by another run; or shared by those who look, and nobody's.
+            if (holder := owner(log_pth)) is not None:
+                raise UserError(
+                    f"log_pth {log_pth}: this run is in progress already ({holder}); "
+                    "wait for it, end it, or choose another log_pth"
+                )
+            time.sleep(LOOK_SECONDS)
     try:
         now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
         write_json(
@@ -80,6 +84,14 @@ def owner(log_pth: Path) -> Owner | None:
     except OSError:  # it is held; or the file system has no such locks, and the file says so
         return _read(log_pth)
     return None
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
 
 
 def _read(log_pth: Path) -> Owner:
