@@ -23,10 +23,10 @@ from bench.measure import Record, Target, interleaved, ratios, spreads
 from bench.plain import Transformed
 from trainer.assembly import load_data, make_sampler
 from trainer.config import RunSettings
-from trainer.data.beton import write_betons
 from trainer.data.prepare import read_prepared
 from trainer.data.settings import BetonSettings
 from trainer.data.specs import DATASETS
+from trainer.data.write_beton import write_betons
 from trainer.engine import Run
 from trainer.processes import World
 

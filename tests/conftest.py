@@ -106,6 +106,16 @@ def tiny_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The patches of photographs: JPEG files of several sizes, and their .beton files."""
+    folder = tmp_path_factory.mktemp("photos")
+    for step in (["prepare", "--dataset", "photos", "--out"], ["beton", "--data-pth"]):
+        done = trainer(*step, folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
 @pytest.fixture
 def trained(digits: Path, tmp_path: Path) -> Callable[..., Trained]:
     def run(**changes: object) -> Trained:

@@ -12,12 +12,14 @@ import torch
 
 from tests.commands import command
 from tests.conftest import one_line, trainer
-from trainer.data.beton import read_beton, sidecar_path, write_betons
-from trainer.data.memory import MemorySet
+from trainer.data.beton import read_beton, sidecar_path
+from trainer.data.images import ImageSet
+from trainer.data.memory import MemoryImages
 from trainer.data.prepare import read_prepared
 from trainer.data.samples import Samples
 from trainer.data.settings import BetonSettings
 from trainer.data.specs import DATASETS
+from trainer.data.write_beton import write_betons
 from trainer.errors import UserError
 
 
@@ -58,14 +60,17 @@ def test_images_are_gathered_from_the_pages_as_they_lie(colour: Path) -> None:
     prepared, _ = read_prepared(colour / "train.npz")
     samples, spec = read_beton(colour / "train.beton"), DATASETS["cifar10"]
     assert len(np.unique(np.diff(samples.starts))) > 1  # gaps
-    indices = torch.tensor([[1499, 0, 700], [3, 3, 682]])
+    indices = np.array([1499, 0, 700, 3, 3, 682])
     device = torch.device("cpu")
-    mapped = MemorySet(samples, spec, device, torch.float32)
-    copied = MemorySet(Samples.of(prepared), spec, device, torch.float32)
-    assert torch.equal(mapped.images(indices), copied.images(indices))
+    mapped, copied = (
+        ImageSet(MemoryImages(each, device), spec, device, torch.float32)
+        for each in (samples, Samples.of(prepared))
+    )
+    [(images, _)], [(of_copies, _)] = mapped.in_batches(indices, 6), copied.in_batches(indices, 6)
+    assert torch.equal(images, of_copies)
     mean, std = 255 * np.array(spec.mean), 255 * np.array(spec.std)
-    wanted = np.moveaxis((prepared.images[indices.numpy()] - mean) / std, -1, -3)
-    np.testing.assert_allclose(mapped.images(indices).numpy(), wanted, rtol=1e-5, atol=1e-5)
+    wanted = np.moveaxis((prepared.images[indices] - mean) / std, -1, -3)
+    np.testing.assert_allclose(images.numpy(), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_ffcvs_reader_finds_the_same_header_and_labels(digits: Path, colour: Path) -> None:
@@ -128,7 +133,7 @@ def test_a_truncated_file_is_refused_even_if_its_sidecar_agrees(copy: Path, keep
 
     path = copy / "train.beton"
     path.write_bytes(path.read_bytes()[:keep])
-    sidecar = {"bytes": keep, "sha256": sha256(path)}
+    sidecar = {"bytes": keep, "sha256": sha256(path), "index_sha256": ""}
     sidecar_path(path).write_text(json.dumps(sidecar))
     with pytest.raises(UserError, match="not a whole"):
         read_beton(path)

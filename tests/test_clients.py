@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from bench.reference import local_sgd
 from trainer.averaging import Averaging, MomentumPolicy
 from trainer.clients import ClientBank, Plan
-from trainer.data.memory import Batch
 from trainer.data.specs import DATASETS
+from trainer.data.training import Batch
 from trainer.models import build
 from trainer.optimizer import SGD, undecayed_names
 from trainer.processes import World

@@ -12,11 +12,13 @@ from torch import Tensor
 from torchvision.transforms import functional as TF
 
 from trainer.data.augment import Views, crop_and_flip, random_views
+from trainer.data.images import ImageSet
 from trainer.data.loading import in_order
-from trainer.data.memory import BLOCK_BYTES, Batch, MemorySet, TrainingSet
+from trainer.data.memory import MemoryImages
 from trainer.data.prepare import Arrays
 from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS, DatasetSpec
+from trainer.data.training import BLOCK_BYTES, Batch, TrainingSet
 from trainer.sampling import Purpose, Sampler, generator, label_offsets
 
 CPU = torch.device("cpu")
@@ -32,7 +34,15 @@ def arrays(n: int = 40, spec: DatasetSpec = CIFAR10) -> Arrays:
 
 def training_set(augmented: bool = True, noise_p: float = 0.0, workers: int = 0) -> TrainingSet:
     options = {"augmented": augmented, "noise_p": noise_p, "workers": workers}
-    return TrainingSet(Samples.of(arrays()), CIFAR10, CPU, torch.float32, **options)  # type: ignore[arg-type]
+    images = MemoryImages(Samples.of(arrays()), CPU)
+    return TrainingSet(images, CIFAR10, CPU, torch.float32, **options)  # type: ignore[arg-type]
+
+
+def seen(data: ImageSet, indices: list[int]) -> Tensor:
+    """By an evaluation, three at a time."""
+    batches = list(data.in_batches(np.array(indices), 3))
+    assert torch.equal(torch.cat([labels for _, labels in batches]), data.labels[indices])
+    return torch.cat([images for images, _ in batches])
 
 
 SAMPLER = Sampler(seed=4, num_samples=40, num_clients=4, batch_size=2, steps_per_epoch=5)
@@ -60,6 +70,7 @@ def test_crop_and_flip_are_torchvisions(spec: DatasetSpec, seed: int) -> None:
         3, 4, *arrays(12, spec).images.shape[1:]
     )
     views = random_views(np.random.default_rng(seed), (3, 4), spec)
+    assert spec.padding is not None
     got = crop_and_flip(images, views, spec.padding)
     assert 0 < views.mirrored.sum() < 12
     assert got.is_contiguous()
@@ -91,10 +102,10 @@ def test_crops_reach_every_offset_equally_and_half_are_mirrored() -> None:
 
 
 def test_normalisation_is_torchvisions() -> None:
-    data = MemorySet(Samples.of(arrays()), CIFAR10, CPU, torch.float32)
+    data = ImageSet(MemoryImages(Samples.of(arrays()), CPU), CIFAR10, CPU, torch.float32)
     images = torch.from_numpy(arrays().images).movedim(-1, 1)
     wanted = TF.normalize(images / 255, list(CIFAR10.mean), list(CIFAR10.std))
-    torch.testing.assert_close(data.images(torch.arange(40)), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(seen(data, list(range(40))), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -102,10 +113,9 @@ def test_normalisation_is_torchvisions() -> None:
 def test_normalisation_is_the_formula_to_the_last_bit(
     spec: DatasetSpec, dtype: torch.dtype
 ) -> None:
-    data = MemorySet(Samples.of(arrays(40, spec)), spec, CPU, dtype)
-    indices = torch.tensor([[3, 39, 3], [0, 1, 2]])
-    wanted = plain(arrays(40, spec).images[indices.numpy()], spec, dtype)
-    assert torch.equal(data.images(indices), wanted)
+    data = ImageSet(MemoryImages(Samples.of(arrays(40, spec)), CPU), spec, CPU, dtype)
+    indices = [3, 39, 3, 0, 1]
+    assert torch.equal(seen(data, indices), plain(arrays(40, spec).images[indices], spec, dtype))
 
 
 @pytest.mark.parametrize("augmented", [False, True])
@@ -115,7 +125,8 @@ def test_images_are_in_memory_channels_last(augmented: bool) -> None:
         assert batch.images.shape == (2, 2, 3, 32, 32)
         for images in batch.images:
             assert images.is_contiguous(memory_format=torch.channels_last)
-    assert data.images(torch.arange(7)).is_contiguous(memory_format=torch.channels_last)
+    for images, _ in data.in_batches(np.arange(7), 3):
+        assert images.is_contiguous(memory_format=torch.channels_last)
     for images in data.batchnorm_images(0, 0, 3, 5, slice(0, 3)):
         assert images.is_contiguous(memory_format=torch.channels_last)
 
@@ -149,7 +160,7 @@ def test_batches_do_not_depend_on_processes_blocks_or_where_one_begins(
     noise_p: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = first(12, range(4), noise_p=noise_p)
-    monkeypatch.setattr("trainer.data.memory.BLOCK_BYTES", 1)  # one step a block
+    monkeypatch.setattr("trainer.data.training.BLOCK_BYTES", 1)  # one step a block
     assert BLOCK_BYTES > 1
     for clients in (range(2), range(2, 4), range(1, 2)):
         part = first(5, clients, start=7, noise_p=noise_p)
@@ -167,7 +178,7 @@ def test_seeds_are_new_for_each_step_and_client() -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_no_batch(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.data.memory.BLOCK_BYTES", 1)
+    monkeypatch.setattr("trainer.data.training.BLOCK_BYTES", 1)
     for expected, got in zip(
         first(12, range(4)), first(12, range(4), workers=workers), strict=True
     ):

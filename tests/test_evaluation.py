@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from trainer.checkpoint import load_model, save_model
-from trainer.data.memory import MemorySet, TrainingSet
+from trainer.data.images import ImageSet
+from trainer.data.memory import MemoryImages
 from trainer.data.prepare import Arrays
 from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
+from trainer.data.training import TrainingSet
 from trainer.errors import UserError
 from trainer.evaluation import Evaluator, reestimate_batchnorm
 from trainer.models import build
@@ -46,9 +48,10 @@ class SmallMemory(nn.Module):
 @pytest.mark.parametrize("most", [1, 7, 1000])
 def test_scores_are_over_every_sample_once(most: int) -> None:
     """In batches that fit; the last is of another size."""
-    data = MemorySet(samples(253), DIGITS, CPU, torch.float64)
+    data = ImageSet(MemoryImages(samples(253), CPU), DIGITS, CPU, torch.float64)
     model = build("cnn_bn", DIGITS, seed=0).double().eval()
-    logits = model(data.images(torch.arange(253)))
+    [(images, _)] = data.in_batches(np.arange(253), 253)
+    logits = model(images)
     evaluate = Evaluator(data, WORLD)
     for _ in range(2):
         scores = evaluate(SmallMemory(model, most))
@@ -59,13 +62,15 @@ def test_scores_are_over_every_sample_once(most: int) -> None:
 
 
 def test_a_model_too_large_for_one_image_is_an_error() -> None:
-    data = MemorySet(samples(5), DIGITS, CPU, torch.float64)
+    data = ImageSet(MemoryImages(samples(5), CPU), DIGITS, CPU, torch.float64)
     with pytest.raises(torch.OutOfMemoryError):
         Evaluator(data, WORLD)(SmallMemory(nn.Flatten(), 0))
 
 
 def test_batchnorm_statistics_are_the_mean_over_the_batches() -> None:
-    training = TrainingSet(samples(60), DIGITS, CPU, torch.float64, augmented=True, noise_p=0)
+    training = TrainingSet(
+        MemoryImages(samples(60), CPU), DIGITS, CPU, torch.float64, augmented=True, noise_p=0
+    )
     model = build("cnn_bn", DIGITS, seed=0).double()
     reference = copy.deepcopy(model)
     options = {"seed": 3, "step": 11, "num_batches": 5, "batch_size": 8}
@@ -86,7 +91,9 @@ def test_batchnorm_statistics_are_the_mean_over_the_batches() -> None:
 
 
 def test_batchnorm_reestimation_changes_no_parameter() -> None:
-    training = TrainingSet(samples(60), DIGITS, CPU, torch.float32, augmented=False, noise_p=0)
+    training = TrainingSet(
+        MemoryImages(samples(60), CPU), DIGITS, CPU, torch.float32, augmented=False, noise_p=0
+    )
     model = build("cnn_bn", DIGITS, seed=0)
     before = nn.utils.parameters_to_vector(model.parameters()).clone()
     reestimate_batchnorm(model, training, WORLD, seed=0, step=0, num_batches=2, batch_size=8)

@@ -103,7 +103,8 @@ def test_nw_threads_gather_the_same_batches(trained: Callable[..., Trained]) -> 
 @covers("aug")
 def test_aug_shifts_images(digits: Path) -> None:
     raw = load_data(configured(digits), WORLD.device)[0]
-    known = raw.images(torch.arange(len(raw))).flatten(1)
+    [(images, _)] = raw.in_batches(np.arange(len(raw)), len(raw))
+    known = images.flatten(1)
 
     def unchanged(images: Tensor) -> float:
         same = (images.flatten(0, 1).flatten(1)[:, None] == known).all(-1).any(1)
@@ -243,6 +244,7 @@ def test_device_and_backend_are_those_asked_for(digits: Path) -> None:
 
 def test_every_option_is_covered() -> None:
     """Those of W&B are in tests/wandb."""
-    importlib.import_module("tests.test_options_of_training")
+    for others in ("tests.test_options_of_training", "tests.test_stream"):
+        importlib.import_module(others)
     options = {name for name in RunSettings.model_fields if not name.startswith("wandb")}
     assert options == COVERED

@@ -17,8 +17,9 @@ from torchvision.datasets import ImageFolder
 from tests.conftest import metrics, shared_file, trainer, unpacked
 from trainer.checkpoint import load_model
 from trainer.data.beton import read_beton
-from trainer.data.memory import TrainingSet
+from trainer.data.memory import MemoryImages
 from trainer.data.specs import DATASETS
+from trainer.data.training import TrainingSet
 from trainer.evaluation import Scores, reestimate_batchnorm
 from trainer.models import build
 from trainer.processes import World
@@ -62,7 +63,9 @@ def test_phase_1_ends_at_081_with_batchnorm_reestimated(real_images: Path) -> No
     model = build("resnet56", CIFAR10, 0)
     load_model(shared_file("phase1_common.pt"), model)
     arrays = read_beton(real_images / "train.beton")
-    training = TrainingSet(arrays, CIFAR10, CPU, torch.float32, augmented=True, noise_p=0)
+    training = TrainingSet(
+        MemoryImages(arrays, CPU), CIFAR10, CPU, torch.float32, augmented=True, noise_p=0
+    )
     reestimate_batchnorm(model, training, WORLD, seed=0, step=0, num_batches=16, batch_size=128)
     scores = plain_scores(model, real_images / "raw" / "test")
     assert scores.accuracy == pytest.approx(0.81, abs=0.01)

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
-from trainer.data.memory import MemorySet
+from trainer.data.images import ImageSet
+from trainer.data.memory import MemoryImages
 from trainer.data.prepare import Arrays
 from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
@@ -16,11 +17,11 @@ from trainer.sharpness import sharpness
 DIGITS = DATASETS["digits"]
 
 
-def data(dtype: torch.dtype) -> MemorySet:
+def data(dtype: torch.dtype) -> ImageSet:
     draw = np.random.default_rng(0)
     images = draw.integers(0, 241, (60, 8, 8, 1), np.uint8)
     samples = Samples.of(Arrays(images, draw.integers(0, 10, 60).astype(np.int64)))
-    return MemorySet(samples, DIGITS, torch.device("cpu"), dtype)
+    return ImageSet(MemoryImages(samples, torch.device("cpu")), DIGITS, torch.device("cpu"), dtype)
 
 
 def small(dtype: torch.dtype) -> nn.Module:
@@ -29,9 +30,9 @@ def small(dtype: torch.dtype) -> nn.Module:
     return nn.Sequential(*layers).to(dtype)
 
 
-def full_hessian(model: nn.Module, training: MemorySet, samples: int) -> torch.Tensor:
+def full_hessian(model: nn.Module, training: ImageSet, samples: int) -> torch.Tensor:
     vector = nn.utils.parameters_to_vector(model.parameters()).detach()
-    images = training.images(torch.arange(samples))
+    [(images, labels)] = training.in_batches(np.arange(samples), samples)
 
     def loss(flat: torch.Tensor) -> torch.Tensor:
         parts, start = {}, 0
@@ -39,7 +40,7 @@ def full_hessian(model: nn.Module, training: MemorySet, samples: int) -> torch.T
             parts[name] = flat[start : start + p.numel()].view_as(p)
             start += p.numel()
         logits = functional_call(model, parts, (images,))
-        return nn.functional.cross_entropy(logits, training.labels[:samples])
+        return nn.functional.cross_entropy(logits, labels)
 
     return jacrev(jacrev(loss))(vector)  # SiLU's backward has no forward mode
 

@@ -25,11 +25,11 @@ def prepare(settings: PrepareSettings) -> None:
     from trainer.data import prepare as data
 
     for split, count in data.prepare(settings).items():
-        print(f"{settings.out / split}.npz: {count} images")
+        print(f"{settings.out}: {count} images to {split}")
 
 
 def beton(settings: BetonSettings) -> None:
-    from trainer.data.beton import write_betons
+    from trainer.data.write_beton import write_betons
 
     for split, sidecar in write_betons(settings).items():
         print(f"{settings.data_pth / split}.beton: {sidecar['samples']} samples, verified")

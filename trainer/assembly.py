@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from trainer.checkpoint import load_model
-from trainer.checks import samples_suffice
 from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
-from trainer.data.beton import read_beton
-from trainer.data.memory import MemorySet, TrainingSet
-from trainer.data.specs import DATASETS
+from trainer.data.beton import read_beton, read_index
+from trainer.data.images import Images, ImageSet
+from trainer.data.memory import MemoryImages
+from trainer.data.training import TrainingSet
+from trainer.data_checks import samples_suffice
 from trainer.download import DownloadSettings, download, is_url
 from trainer.errors import UserError
 from trainer.models import build, model_spec
@@ -26,39 +27,56 @@ from trainer.sampling import Sampler, train_subset
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32}
 
 
-def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, MemorySet]:
-    """The training samples that this run may use, and all test samples, on ``device``."""
-    spec = DATASETS[settings.dataset]
-    dtype = DTYPES[settings.precision]
+def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:
+    """The training samples that this run may use, and all test samples."""
+    spec, dtype = settings.data, DTYPES[settings.precision]
     train_pth, val_pth = settings.betons
-    samples, test = read_beton(train_pth), read_beton(val_pth)
-    shape = (spec.image_size, spec.image_size, spec.channels)
-    for path, split in ((train_pth, samples), (val_pth, test)):
-        if split.shape != shape:
-            raise UserError(
-                f"{path}: images of shape {split.shape}, dataset {settings.dataset} "
-                f"has {shape}; check dataset and the path"
-            )
+    images, test = (_images(settings, path, device) for path in (train_pth, val_pth))
     if settings.train_subset is not None:
-        available = len(samples)
+        available = len(images.labels)
         if settings.train_subset > available:
             raise UserError(
                 f"train_subset {settings.train_subset} exceeds the {available} training samples"
             )
-        samples = samples.subset(train_subset(settings.seed, available, settings.train_subset))
-    if reason := samples_suffice(settings, len(samples)):
+        images = images.subset(train_subset(settings.seed, available, settings.train_subset))
+    if reason := samples_suffice(settings, len(images.labels)):
         raise UserError(reason)
-    noise_p = settings.noise_p if settings.label_noise else 0.0
     training = TrainingSet(
-        samples,
+        images,
         spec,
         device,
         dtype,
         augmented=settings.aug,
-        noise_p=noise_p,
+        noise_p=settings.noise_p if settings.label_noise else 0.0,
         workers=settings.nw,
     )
-    return training, MemorySet(test, spec, device, dtype)
+    return training, ImageSet(test, spec, device, dtype)
+
+
+def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:
+    spec = settings.data
+    if settings.streamed:
+        from trainer.data.stream import StreamedImages
+
+        index = read_index(path)
+        shape = (spec.image_size, spec.image_size, 3) if spec.of_files else index.one_shape
+        images: Images = StreamedImages(path, index, spec.image_size, max(1, settings.nw))
+    else:
+        samples = read_beton(path)
+        shape = samples.shape
+        images = MemoryImages(samples, device)
+    wanted = (spec.image_size, spec.image_size, spec.channels)
+    if shape != wanted:
+        raise UserError(
+            f"{path}: images of shape {shape}, dataset {settings.dataset} has {wanted}; check "
+            "dataset and the path"
+        )
+    if images.labels.min() < 0 or images.labels.max() >= spec.num_classes:
+        raise UserError(
+            f"{path}: labels up to {images.labels.max()}, dataset {settings.dataset} has "
+            f"{spec.num_classes} classes; check dataset and num_classes"
+        )
+    return images
 
 
 def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
@@ -119,5 +137,4 @@ def make_bank(
 
 
 def _build(settings: RunSettings) -> nn.Module:
-    data = DATASETS[settings.dataset]
-    return build(settings.model, data, settings.seed, settings.n_groups)
+    return build(settings.model, settings.data, settings.seed, settings.n_groups)

@@ -9,10 +9,17 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from trainer.data.specs import DATASETS
+from trainer.data_checks import (
+    bn_is_the_models,
+    groups_divide_channels,
+    images_are_the_data_sets,
+    loader_can_read,
+    model_fits_images,
+    subset_suffices,
+)
 from trainer.download import is_url
 from trainer.errors import UserError
-from trainer.models import SMALLEST_GROUPNORM, misfit, model_spec
+from trainer.models import model_spec
 
 if TYPE_CHECKING:
     from trainer.config import RunSettings
@@ -69,22 +76,6 @@ def warm_up_goes_up(s: RunSettings) -> str | None:
     )
 
 
-def bn_is_the_models(s: RunSettings) -> str | None:
-    batchnorm = model_spec(s.model).batchnorm
-    if s.bn not in (None, batchnorm):
-        has = "has" if batchnorm else "has no"
-        return (
-            f"bn {int(not batchnorm)} contradicts model {s.model}, which {has} BatchNorm; "
-            f"leave bn out or set it to {int(batchnorm)}"
-        )
-    if batchnorm and s.bn_batches == 0:
-        return (
-            f"bn_batches 0 leaves model {s.model} without BatchNorm statistics to evaluate with; "
-            "set bn_batches 1 or more"
-        )
-    return None
-
-
 def clients_can_be_computed_together(s: RunSettings) -> str | None:
     if s.clients in ("auto", "serial"):
         return None
@@ -100,26 +91,6 @@ def clients_can_be_computed_together(s: RunSettings) -> str | None:
         h = f"H is {longest}" if s.h_rule == "constant" else f"h_rule {s.h_rule} raises H"
         return f"clients fused is for runs of H = 1 throughout, here {h}; set clients auto"
     return None
-
-
-def groups_divide_channels(s: RunSettings) -> str | None:
-    channels = SMALLEST_GROUPNORM
-    if not model_spec(s.model).groupnorm or (s.n_groups >= 1 and channels % s.n_groups == 0):
-        return None
-    fits = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
-    return (
-        f"n_groups {s.n_groups} does not divide the {channels} channels of {s.model}'s first "
-        f"layers; choose one of {fits}"
-    )
-
-
-def model_fits_images(s: RunSettings) -> str | None:
-    data = DATASETS[s.dataset]
-    reason = misfit(s.model, data)
-    return reason and (
-        f"model {s.model} does not fit dataset {s.dataset}, images of {data.image_size} pixels and "
-        f"{data.channels} channel(s): {reason}; choose another model or dataset"
-    )
 
 
 def nesterov_has_momentum(s: RunSettings) -> str | None:
@@ -138,32 +109,6 @@ def wandb_is_there_to_save_to(s: RunSettings) -> str | None:
     if not s.wandb_save or s.wandb != "disabled":
         return None
     return "wandb_save 1 needs a W&B run; set wandb online or offline, or wandb_save 0"
-
-
-def samples_suffice(s: RunSettings, num_samples: int) -> str | None:
-    """None when ``num_samples`` training samples are enough for the run."""
-    total = s.total_batch_size
-    steps = s.steps_per_epoch or num_samples // total
-    if steps == 0:
-        return (
-            f"total_batch_size {total} exceeds the {num_samples} training samples; lower it, or "
-            "set replacement 1 and steps_per_epoch"
-        )
-    if steps * total > num_samples and not s.replacement:
-        return (
-            f"total_batch_size {total} × steps_per_epoch {steps} exceeds the "
-            f"{num_samples} training samples; lower one of them or set replacement 1"
-        )
-    if s.sharpness and s.sharpness_samples > num_samples:
-        return (
-            f"sharpness_samples {s.sharpness_samples} exceeds the {num_samples} "
-            "training samples; lower it"
-        )
-    return None
-
-
-def subset_suffices(s: RunSettings) -> str | None:
-    return None if s.train_subset is None else samples_suffice(s, s.train_subset)
 
 
 def schedule_is_given_once(s: RunSettings) -> str | None:
@@ -218,6 +163,8 @@ CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     bn_is_the_models,
     clients_can_be_computed_together,
     groups_divide_channels,
+    images_are_the_data_sets,
+    loader_can_read,
     model_fits_images,
     nesterov_has_momentum,
     momentum_to_average,

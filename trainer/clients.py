@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from trainer.data.memory import Batch
+from trainer.data.training import Batch
 from trainer.layers import for_several_clients, takes_stacked_weights
 from trainer.optimizer import SGD, Descent
 from trainer.stack import Stack

@@ -14,10 +14,8 @@ from typing import Any, Literal, Self
 from pydantic import field_validator, model_validator
 
 from trainer.checks import CHECKS
-from trainer.data.settings import known_dataset
-from trainer.data.specs import DATASETS
+from trainer.data_settings import DataSettings
 from trainer.download import https, is_url
-from trainer.models import MODELS, known_model, model_spec
 from trainer.schedule_settings import ScheduleSettings
 from trainer.settings import setting
 from trainer.wandb_settings import WandbSettings
@@ -25,64 +23,8 @@ from trainer.wandb_settings import WandbSettings
 Device = Literal["auto", "cpu", "cuda"]
 
 
-class RunSettings(WandbSettings, ScheduleSettings):
+class RunSettings(WandbSettings, ScheduleSettings, DataSettings):
     """One training run: a configuration with one seed."""
-
-    # Model
-    model: str = setting(
-        "mlp",
-        f"architecture: {', '.join(MODELS)}, or a classification model of torchvision by its name",
-        "model",
-    )
-    bn: bool | None = setting(
-        None,
-        "the model has BatchNorm: re-estimate its statistics before evaluation; None: as it is",
-        "model",
-    )
-    bn_batches: int = setting(
-        100, "training batches for the re-estimation, over all processes", "model", ge=0
-    )
-    n_groups: int = setting(
-        8, "groups of GroupNorm, for architectures that have it (names in _gn)", "model"
-    )
-
-    # Data
-    dataset: str = setting(
-        lambda given: model_spec(given["model"]).dataset,
-        f"data set: {', '.join(DATASETS)}; default: the one that the model is made for",
-        "data",
-    )
-    data_pth: Path = setting(
-        lambda given: Path("resources") / given["dataset"],
-        "directory with train.beton and test.beton; default: resources/<dataset>",
-        "data",
-        science=False,
-    )
-    train_pth: Path | None = setting(
-        None, "training samples, a .beton; None: train.beton in data_pth", "data", science=False
-    )
-    val_pth: Path | None = setting(
-        None, "test samples, a .beton; None: test.beton in data_pth", "data", science=False
-    )
-    nw: int = setting(
-        0,
-        "data loader workers: threads that prepare batches ahead; 0: the training one does",
-        "data",
-        science=False,
-        ge=0,
-    )
-    train_subset: int | None = setting(
-        None, "train on this many samples, drawn per seed; None: on all", "data", ge=1
-    )
-    aug: bool = setting(
-        True, "data augmentation (random crop with padding, and flip where it fits)", "data"
-    )
-    replacement: bool = setting(False, "sample with replacement", "data")
-    label_noise: bool = setting(False, "resample every label at every step", "data")
-    noise_p: float = setting(
-        0.1, "label noise: a label is uniform over the other classes with this probability", "data",
-        ge=0, lt=1,
-    )  # fmt: skip
 
     # Start
     resume: int = setting(0, "epoch of the start point", "start", ge=0)
@@ -194,14 +136,10 @@ class RunSettings(WandbSettings, ScheduleSettings):
     )
     debug: bool = setting(False, "print every evaluation to the console", "run", science=False)
 
-    _dataset_is_known = field_validator("dataset")(known_dataset)
-
     @field_validator("resume_pth")
     @classmethod
     def _start_is_a_file_or_https(cls, place: str | None) -> str | None:
         return https(place) if place is not None and is_url(place) else place
-
-    _model_is_known = field_validator("model")(known_model)
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
@@ -209,12 +147,6 @@ class RunSettings(WandbSettings, ScheduleSettings):
             if message := check(self):
                 raise ValueError(message)
         return self
-
-    @property
-    def betons(self) -> tuple[Path, Path]:
-        """The files of training and of test samples."""
-        train, test = self.data_pth / "train.beton", self.data_pth / "test.beton"
-        return self.train_pth or train, self.val_pth or test
 
     @property
     def num_clients(self) -> int:

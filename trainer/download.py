@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import shutil
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +52,10 @@ def download(settings: DownloadSettings) -> Path:
 
     Raises UserError when it cannot be fetched or is another file; then nothing is written.
     """
+    # Every run imports this module, few download: 0.1 s of each start.
+    import http.client
+    import urllib.request
+
     path = settings.out or cached(settings.url, settings.sha256)
     if path.is_file() and sha256(path) == settings.sha256:
         return path

@@ -14,7 +14,7 @@ from trainer.assembly import initial_model, load_data, make_bank, make_sampler, 
 from trainer.averaging import Averaging
 from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
-from trainer.data.memory import Batch
+from trainer.data.training import Batch
 from trainer.errors import UserError
 from trainer.evaluation import Evaluator, reestimate_batchnorm
 from trainer.execution import Plans, find_plans, kept_plans

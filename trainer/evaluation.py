@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.data.memory import MemorySet, TrainingSet
+from trainer.data.images import ImageSet
+from trainer.data.training import TrainingSet
 from trainer.processes import World
 
 # Larger batches of a ResNet spend as much time on fresh memory as on arithmetic on a CPU: ResNet-56
@@ -30,11 +32,11 @@ class Evaluator:
     On a GPU in the largest batches that fit: all that a process has to do, or half, or a quarter …
     """
 
-    def __init__(self, test: MemorySet, world: World) -> None:
+    def __init__(self, test: ImageSet, world: World) -> None:
         self._test = test
         self._world = world
         # A process takes each world.size-th sample: disjoint, and complete for any number of them.
-        self._own = torch.arange(world.rank, len(test), world.size, device=world.device)
+        self._own = np.arange(world.rank, len(test), world.size)
         self.batch_size = CPU_BATCH if world.device.type == "cpu" else max(1, len(self._own))
 
     @torch.no_grad()
@@ -51,14 +53,13 @@ class Evaluator:
 
     def _totals(self, model: nn.Module) -> Tensor | None:
         """Correct answers, summed loss and count of this process; None where memory ran out."""
-        totals = torch.zeros(3, dtype=torch.float64, device=self._own.device)
+        totals = torch.zeros(3, dtype=torch.float64, device=self._world.device)
         try:
-            for indices in self._own.split(self.batch_size):
-                logits = model(self._test.images(indices))
-                labels = self._test.labels[indices]
+            for images, labels in self._test.in_batches(self._own, self.batch_size):
+                logits = model(images)
                 totals[0] += (logits.argmax(1) == labels).sum()
                 totals[1] += F.cross_entropy(logits, labels, reduction="sum")
-                totals[2] += len(indices)
+                totals[2] += len(labels)
         except torch.OutOfMemoryError:
             if self.batch_size == 1:
                 raise

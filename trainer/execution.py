@@ -18,7 +18,7 @@ import torch
 
 from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
-from trainer.data.memory import Batch
+from trainer.data.training import Batch
 from trainer.files import write_json
 from trainer.models import model_spec
 from trainer.processes import World

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     BATCHNORM = 4
     BATCHNORM_VIEWS = 5
     MODEL = 6
+    RESIZED_CROP = 7  # counted by step, not by epoch
 
 
 def generator(seed: int, purpose: Purpose, count: int = 0) -> np.random.Generator:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.data.memory import MemorySet
+from trainer.data.images import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Sharpness:
 
 
 def sharpness(
-    model: nn.Module, training: MemorySet, *, samples: int, probes: int, seed: int
+    model: nn.Module, training: ImageSet, *, samples: int, probes: int, seed: int
 ) -> Sharpness:
     """Sharpness of ``model`` in evaluation mode on the first ``samples`` training images.
 
@@ -47,7 +47,7 @@ def sharpness(
 
 
 def hessian_product(
-    model: nn.Module, training: MemorySet, samples: int
+    model: nn.Module, training: ImageSet, samples: int
 ) -> tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], int]:
     """v ↦ Hv and the number of parameters.
 
@@ -57,9 +57,8 @@ def hessian_product(
     model.eval()
     parameters = list(model.parameters())
     with torch.enable_grad():
-        labels = training.labels[:samples]
-        logits = model(training.images(torch.arange(samples, device=labels.device)))
-        loss = F.cross_entropy(logits, labels)
+        [(images, labels)] = training.in_batches(np.arange(samples), samples)
+        loss = F.cross_entropy(model(images), labels)
         gradient = _flat(torch.autograd.grad(loss, parameters, create_graph=True))
 
     def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from trainer.cli import validated
 from trainer.config import Device
+from trainer.data.settings import ImageFileSettings
 from trainer.errors import UserError
 from trainer.settings import Settings
 from trainer.wandb_settings import WandbMode
@@ -60,6 +61,15 @@ class Config(Settings):
         description="cifar-10-python.tar.gz, or a folder with train/<class>/ and test/<class>/; "
         "null: download",
     )
+    imagenet_source: Path | None = Field(
+        None, description="ImageNet: a folder with train/<class>/ and val/<class>/"
+    )
+    imagefolder_source: Path | None = Field(
+        None, description="dataset imagefolder: a folder with train/<class>/ and val/<class>/"
+    )
+    image_files: ImageFileSettings = Field(
+        default_factory=ImageFileSettings, description="how .beton files hold image files"
+    )
     wandb: WandbMode | None = Field(
         None,
         description="copy of each run on Weights & Biases: online, offline or disabled; "
@@ -75,6 +85,11 @@ class Config(Settings):
         "null: those of the runs",
     )
     plot: Plot = Field(default_factory=Plot, description="how figures look")
+
+    def source(self, dataset: str) -> Path | None:
+        """Where ``dataset`` comes from; None: it needs no source, or none is named."""
+        path: Path | None = getattr(self, f"{dataset}_source", None)
+        return path
 
 
 def load_config(config: dict[str, Any]) -> Config:

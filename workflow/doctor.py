@@ -20,21 +20,29 @@ from workflow.machine import visible_gpus
 from workflow.plan import at_once
 from workflow.status import Asked, load
 
-# Prepared arrays and .beton files; CIFAR-10's archive on top.
-DATA_BYTES = {"digits": 10e6, "cifar10": 0.17e9 + 2 * 60_000 * 3_073}
+# Prepared arrays and .beton files; CIFAR-10's archive on top. ImageNet's 1.33 million images are
+# guessed at 500 × 375 pixels, half of them as JPEG of a sixth of that; `beton` measures some.
+DATA_BYTES = {
+    "digits": 10e6,
+    "cifar10": 0.17e9 + 2 * 60_000 * 3_073,
+    "photos": 15e6,
+    "imagenet": 1.33e6 * 500 * 375 * 3 * (1 + 1 / 6) / 2,
+}
+INSTALLED = {"digits": "scikit-learn", "photos": "scikit-image and scikit-learn"}
 # Of a process with ResNet-56, import torch included, and the activations of one pass (`make bench`)
 PROCESS_BYTES = 1.2e9
 # Of a client: parameters, gradients, momentum
 CLIENT_COPIES = 3
 # Metrics, logs, settings, share of tables and figures
 RUN_BYTES = 1e6
+OF_A_MODEL = ("model", "dataset", "image_size", "num_classes", "n_groups")
 PROBE = """
 import json, sys, torch
-from trainer.data.specs import DATASETS
+from trainer.config import RunSettings
 from trainer.models import build
 sizes = [
-    sum(t.nbytes for t in build(model, DATASETS[data], 0, groups).state_dict().values())
-    for model, data, groups in json.loads(sys.argv[1])
+    sum(t.nbytes for t in build(s.model, s.data, 0, s.n_groups).state_dict().values())
+    for s in (RunSettings(**given) for given in json.loads(sys.argv[1]))
 ]
 print(json.dumps({"gpus": torch.cuda.device_count(), "cuda": torch.version.cuda, "sizes": sizes}))
 """
@@ -51,16 +59,17 @@ def checks(overrides: Sequence[str]) -> Iterator[Check]:
     yield Check("ok", "settings", f"config.yaml, experiments/{asked.config.scale}.yaml are valid")
     processes = asked.config.processes or asked.experiments.execution.processes
     yield _processes(asked, processes)
-    models = sorted(
-        {(s.model, s.dataset, s.n_groups) for s in (job.run.settings for job in asked.jobs)}
-    )
-    printed, reason = run_python(PROBE, json.dumps(models))
+    models = {
+        job.run.settings.model: {name: getattr(job.run.settings, name) for name in OF_A_MODEL}
+        for job in asked.jobs
+    }
+    printed, reason = run_python(PROBE, json.dumps([*models.values()]))
     if reason:
         text = f"cannot be imported, or build the models: {reason}; {SET_UP}"
         yield Check("problem", "torch", text)
         return
     probe = json.loads(printed)
-    sizes = dict(zip([model for model, _, _ in models], probe["sizes"], strict=True))
+    sizes = dict(zip(models, probe["sizes"], strict=True))
     yield _devices(asked, processes, probe)
     yield _cores(asked, processes)
     yield _memory(asked, processes, sizes)
@@ -180,11 +189,10 @@ def _data(asked: Asked) -> Iterator[Check]:
         if all((folder / f"{split}.beton").exists() for split in ("train", "test")):
             yield Check("ok", "data", f"{dataset} is prepared in {folder}/")
             continue
-        if dataset not in DATA_BYTES:
-            text = f"{dataset} is not prepared; its size and source are not known to the doctor"
-            yield Check("warning", "data", text)
-            continue
         yield _source(asked, dataset)
+        if dataset not in DATA_BYTES:
+            yield Check("warning", "data", f"{dataset}: its size is not known to the doctor")
+            continue
         basis = f"for {dataset}: arrays and .beton files" + (
             ", and the archive" if dataset == "cifar10" else ""
         )
@@ -192,9 +200,12 @@ def _data(asked: Asked) -> Iterator[Check]:
 
 
 def _source(asked: Asked, dataset: str) -> Check:
-    if dataset == "digits":
-        return Check("ok", "data", "digits come with scikit-learn; no download")
-    source = asked.config.cifar10_source
+    if dataset in INSTALLED:
+        return Check("ok", "data", f"{dataset} come with {INSTALLED[dataset]}; no download")
+    source = asked.config.source(dataset)
+    if source is None and dataset != "cifar10":
+        text = f"{dataset}_source names no folder; set it in config.yaml"
+        return Check("problem", "data", text)
     if source is None:
         text = (
             "CIFAR-10's archive (170 MB) will be downloaded; without a network, set cifar10_source "
@@ -203,7 +214,7 @@ def _source(asked: Asked, dataset: str) -> Check:
         return Check("warning", "data", text)
     if source.exists():
         return Check("ok", "data", f"{dataset} will be prepared from {source}")
-    text = f"cifar10_source {source}: there is no such file or folder; mend config.yaml"
+    text = f"{dataset}_source {source}: there is no such file or folder; mend config.yaml"
     return Check("problem", "data", text)
 
 

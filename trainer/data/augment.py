@@ -29,6 +29,7 @@ class Views:
 
 def random_views(draw: np.random.Generator, shape: tuple[int, ...], spec: DatasetSpec) -> Views:
     """Uniform crops, and a mirror image with probability ½ where the data set allows it."""
+    assert spec.padding is not None
     rows, columns = draw.integers(2 * spec.padding + 1, size=(2, *shape))
     mirrored = draw.random(shape) < 0.5 if spec.flip else np.zeros(shape, np.bool_)
     return Views(rows, columns, mirrored)

@@ -1,7 +1,8 @@
-"""Raw data, verified, to one layout: ``train.npz`` and ``test.npz``.
+"""Raw data, verified, to one layout.
 
-Each holds ``images`` (N, H, W, C) uint8, ``labels`` (N,) int64 and ``classes`` (names in label
-order).
+Sets of small images of one size become ``train.npz`` and ``test.npz``: ``images`` (N, H, W, C)
+uint8, ``labels`` (N,) int64 and ``classes`` (names in label order). Sets of image files stay where
+they are: ``train.json`` and ``test.json`` list them (``folders.ImageFiles``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from trainer.data.folders import list_images, split_folder
+from trainer.data.photos import write_photos
 from trainer.data.settings import PrepareSettings
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.errors import UserError
@@ -42,6 +45,8 @@ def prepare(settings: PrepareSettings) -> dict[str, int]:
     final file name is touched.
     """
     spec = DATASETS[settings.dataset]
+    if spec.of_files:
+        return _list_files(settings, spec)
     splits = SOURCES[settings.dataset](settings.source, spec)
     for name, split in splits.items():
         _check(split, spec, f"{settings.dataset} {name}")
@@ -124,34 +129,50 @@ def read_image_folder(folder: Path, spec: DatasetSpec) -> Arrays:
     Raises UserError for a missing folder, for class folders other than ``spec.classes`` and for the
     first image that is truncated or of another size.
     """
-    from torchvision.datasets import ImageFolder
-
-    if not folder.is_dir():
-        raise UserError(f"source {folder}: no such folder; expected {folder}/<class>/<image>")
-    found = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
-    if found != tuple(sorted(spec.classes)):
+    found = list_images(folder)
+    if tuple(found.classes) != tuple(sorted(spec.classes)):
         raise UserError(
             f"source {folder}: expected the class folders {', '.join(sorted(spec.classes))}, "
-            f"found {', '.join(found) or 'none'}"
+            f"found {', '.join(found.classes)}"
         )
-    try:
-        dataset = ImageFolder(str(folder))
-    except FileNotFoundError as error:
-        raise UserError(f"source {folder}: {error}") from None
     shape = (spec.image_size, spec.image_size, spec.channels)
-    images = np.empty((len(dataset), *shape), np.uint8)
-    labels = np.empty(len(dataset), np.int64)
-    for i, (path, label) in enumerate(tqdm(dataset.samples, desc=str(folder), mininterval=2)):
-        try:
-            image = np.asarray(dataset.loader(path))
-        except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for some broken files
-            raise UserError(
-                f"{path}: not a readable image ({error}); replace or remove it"
-            ) from None
+    images = np.empty((len(found), *shape), np.uint8)
+    for i in tqdm(range(len(found)), desc=str(folder), mininterval=2):
+        image = found.image(i)
         if image.shape != shape:
-            raise UserError(f"{path}: image of shape {image.shape}, expected {shape}; resize it")
-        images[i], labels[i] = image, spec.classes.index(dataset.classes[label])
-    return Arrays(images, labels)
+            raise UserError(
+                f"{found.path(i)}: image of shape {image.shape}, expected {shape}; resize it"
+            )
+        images[i] = image
+    own_label = np.array([spec.classes.index(name) for name in found.classes], np.int64)
+    return Arrays(images, own_label[found.labels])
+
+
+def _list_files(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, int]:
+    source = settings.source
+    if settings.dataset == "photos":
+        if source is not None:
+            raise UserError(f"source {source}: photos come with scikit-image; leave source out")
+        source = settings.out / "images"
+        write_photos(source)
+    if source is None:
+        raise UserError(f"{settings.dataset} needs a source: {WANTED[settings.dataset]}")
+    splits = {split: list_images(split_folder(source, split)) for split in SPLITS}
+    train, test = (splits[split].classes for split in SPLITS)
+    if train != test:
+        odd = sorted(set(train) ^ set(test))
+        raise UserError(
+            f"source {source}: {odd[0]} is a class of one split only ({len(odd)} such classes); "
+            "give both the same class folders"
+        )
+    if spec.num_classes not in (0, len(train)):
+        raise UserError(
+            f"source {source}: {len(train)} classes, {settings.dataset} has {spec.num_classes}; "
+            "complete it, or use dataset imagefolder"
+        )
+    for split, files in splits.items():
+        files.write(settings.out / f"{split}.json")
+    return {split: len(files) for split, files in splits.items()}
 
 
 def _check(split: Arrays, spec: DatasetSpec, name: str) -> None:
@@ -166,4 +187,9 @@ def _check(split: Arrays, spec: DatasetSpec, name: str) -> None:
 SOURCES: dict[str, Callable[[Path | None, DatasetSpec], dict[str, Arrays]]] = {
     "digits": _digits,
     "cifar10": _cifar10,
+}
+WANTED = {
+    "imagenet": "its licence forbids redistribution; get ILSVRC2012 from https://image-net.org, "
+    "extract it to <source>/train/<class>/*.JPEG and <source>/val/<class>/*.JPEG, set source",
+    "imagefolder": "a folder with train/<class>/<image> and val/<class>/<image>; set source",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import field_validator
 
@@ -20,7 +21,8 @@ class PrepareSettings(Settings):
     dataset: str = setting("digits", "data set", "data")
     source: Path | None = setting(
         None,
-        "cifar10: the official archive or a folder train/<class>/*, test/<class>/*; None: download",
+        "cifar10: the official archive or a folder train/<class>/*, test/<class>/*; None: "
+        "download. imagenet, imagefolder: a folder train/<class>/*, val/<class>/*",
         "data",
     )
     out: Path = setting(Path("resources/digits"), "directory to write to", "data")
@@ -28,8 +30,32 @@ class PrepareSettings(Settings):
     _dataset_is_known = field_validator("dataset")(known_dataset)
 
 
-class BetonSettings(Settings):
-    """Prepared arrays to FFCV's .beton files."""
+class ImageFileSettings(Settings):
+    """How .beton files hold image files; defaults are the paper's (named 500_0.50_90)."""
+
+    max_resolution: int = setting(
+        500,
+        "image files: the longer side, in pixels; larger ones are reduced to it",
+        "image files",
+        ge=1,
+    )
+    compress_probability: float = setting(
+        0.5,
+        "image files: the share that is stored as JPEG, the others uncompressed",
+        "image files",
+        ge=0,
+        le=1,
+    )
+    jpeg_quality: int = setting(
+        90, "image files: quality of these JPEGs", "image files", ge=1, le=100
+    )
+
+
+class BetonSettings(ImageFileSettings):
+    """Prepared images to FFCV's .beton files. Those of one small size are stored as they are."""
 
     data_pth: Path = setting(Path("resources/digits"), "directory that `prepare` wrote", "data")
+    split: Literal["train", "test"] | None = setting(
+        None, "which of the two to write; None: both", "data"
+    )
     num_workers: int = setting(1, "writer processes", "data", ge=1)

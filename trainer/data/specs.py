@@ -1,28 +1,49 @@
 """What the trainer must know of a data set before it reads it. No heavy imports."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+# Evaluation of resized images: the side of the central square, of the shorter side.
+CENTRE = 224 / 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
     """Shape, classes, normalisation and augmentation of one data set.
 
-    ``mean`` and ``std`` are per channel, of pixels scaled to [0, 1]. ``padding`` is that of the
-    random crop in pixels; ``flip`` says whether a mirrored image keeps its class.
+    ``image_size`` is the side of what a model sees. ``mean`` and ``std`` are per channel, of pixels
+    scaled to [0, 1]. ``padding`` is that of the random crop in pixels; None: the set is made of
+    image files of any size, of which training sees random resized crops and evaluation the resized
+    centre. ``flip`` says whether a mirrored image keeps its class. ``classes`` are names in label
+    order; empty: the folders', recorded with the data.
     """
 
-    classes: tuple[str, ...]
-    channels: int
+    num_classes: int
+    classes: tuple[str, ...] = ()
+    channels: int = 3
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    padding: int
+    padding: int | None
     flip: bool
 
+    @property
+    def of_files(self) -> bool:
+        return self.padding is None
 
+
+# Normalisation as torchvision's models have it (https://docs.pytorch.org/vision/stable/models.html).
+IMAGENET = DatasetSpec(
+    num_classes=1000,
+    image_size=224,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    padding=None,
+    flip=True,
+)
 DATASETS = {
     # scikit-learn's 8×8 digits: 0…16 grey levels, stored × 15. Mean and std are of all 1,797.
     "digits": DatasetSpec(
+        num_classes=10,
         classes=tuple("0123456789"),
         channels=1,
         image_size=8,
@@ -33,15 +54,20 @@ DATASETS = {
     ),
     # Normalisation and augmentation as in the authors' train_cifar/prepare_data.py.
     "cifar10": DatasetSpec(
+        num_classes=10,
         classes=(
             "airplane", "automobile", "bird", "cat", "deer",
             "dog", "frog", "horse", "ship", "truck",
         ),
-        channels=3,
         image_size=32,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2023, 0.1994, 0.2010),
         padding=4,
         flip=True,
     ),
+    "imagenet": IMAGENET,
+    # Any folder of class folders; how many there are is a setting.
+    "imagefolder": replace(IMAGENET, num_classes=0),
+    # Patches of ten photographs that come with scikit-image and scikit-learn; which one is it from?
+    "photos": replace(IMAGENET, num_classes=10, image_size=32),
 }  # fmt: skip

@@ -80,14 +80,14 @@ class CifarResNet(nn.Module):
 def resnet(data: DatasetSpec, depth: int) -> nn.Module:
     """ResNet-``depth`` with BatchNorm."""
     n = (depth - 2) // 6
-    return CifarResNet(n, data.channels, len(data.classes), nn.BatchNorm2d, F.relu)
+    return CifarResNet(n, data.channels, data.num_classes, nn.BatchNorm2d, F.relu)
 
 
 def resnet_gn(data: DatasetSpec, depth: int, n_groups: int) -> nn.Module:
     """ResNet-``depth`` with GroupNorm of ``n_groups`` groups in every layer."""
     n = (depth - 2) // 6
     norm = partial(nn.GroupNorm, n_groups)
-    return CifarResNet(n, data.channels, len(data.classes), norm, F.silu)
+    return CifarResNet(n, data.channels, data.num_classes, norm, F.silu)
 
 
 def _initialise(module: nn.Module) -> None:

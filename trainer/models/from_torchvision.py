@@ -29,7 +29,7 @@ def names() -> list[str]:
 
 def torchvision_model(data: DatasetSpec, name: str) -> nn.Module:
     """torchvision's model ``name`` with its own initialisation and a score for each class."""
-    return _make(name, len(data.classes))
+    return _make(name, data.num_classes)
 
 
 @cache

@@ -14,7 +14,7 @@ def mlp(data: DatasetSpec, width: int = 128) -> nn.Module:
         nn.SiLU(),
         nn.Linear(width, width),
         nn.SiLU(),
-        nn.Linear(width, len(data.classes)),
+        nn.Linear(width, data.num_classes),
     )
 
 
@@ -31,5 +31,5 @@ def cnn(data: DatasetSpec, width: int = 16, batchnorm: bool = False) -> nn.Modul
         *stage(data.channels, width),
         *stage(width, 2 * width),
         nn.Flatten(),
-        nn.Linear(2 * width * pixels, len(data.classes)),
+        nn.Linear(2 * width * pixels, data.num_classes),
     )

@@ -45,4 +45,4 @@ class Vgg(nn.Module):
 
 
 def vgg(data: DatasetSpec, depth: int) -> nn.Module:
-    return Vgg(depth, data.channels, len(data.classes))
+    return Vgg(depth, data.channels, data.num_classes)

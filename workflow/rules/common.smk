@@ -7,6 +7,7 @@ import sys
 sys.path.insert(0, workflow.current_basedir.join("../..").get_path_or_uri(secret_free=True))
 
 from trainer.checks import check_processes
+from trainer.cli import options
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION

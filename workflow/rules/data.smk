@@ -1,4 +1,8 @@
-# Raw data to arrays to FFCV's .beton files.
+# Raw data to one layout to FFCV's .beton files. Small images of one size become arrays; image files are
+# listed and stay where they are.
+
+OF_FILES = "|".join(name for name, spec in DATASETS.items() if spec.of_files)
+OF_ARRAYS = "|".join(name for name, spec in DATASETS.items() if not spec.of_files)
 
 
 rule prepare:
@@ -7,10 +11,12 @@ rule prepare:
         test="resources/{dataset}/test.npz",
     log:
         "resources/{dataset}/prepare.log",
+    wildcard_constraints:
+        dataset=OF_ARRAYS,
     conda:
         "../../envs/data.yaml"
     params:
-        source=lambda wildcards: (CONFIG.cifar10_source if wildcards.dataset == "cifar10" else None),
+        source=lambda wildcards: CONFIG.source(wildcards.dataset),
         folder=subpath(output.train, parent=True),
     shell:
         "python -m trainer prepare --dataset {wildcards.dataset} --source {params.source:q}"
@@ -28,12 +34,45 @@ rule beton:
         test_sidecar="resources/{dataset}/test.beton.json",
     log:
         "resources/{dataset}/beton.log",
+    wildcard_constraints:
+        dataset=OF_ARRAYS,
     conda:
         "../../envs/data.yaml"
     params:
         folder=subpath(input.train, parent=True),
     shell:
         "python -m trainer beton --data-pth {params.folder:q} > {log:q} 2>&1 || say_why {log:q}"
+
+
+use rule prepare as list_files with:
+    output:
+        train="resources/{dataset}/train.json",
+        test="resources/{dataset}/test.json",
+    wildcard_constraints:
+        dataset=OF_FILES,
+
+
+rule beton_of_files:
+    # Each split by itself: a writer that is stopped after hours repeats one.
+    input:
+        "resources/{dataset}/{split}.json",
+    output:
+        beton="resources/{dataset}/{split}.beton",
+        sidecar="resources/{dataset}/{split}.beton.json",
+    log:
+        "resources/{dataset}/beton-{split}.log",
+    wildcard_constraints:
+        dataset=OF_FILES,
+        split="train|test",
+    conda:
+        "../../envs/data.yaml"
+    threads: workflow.cores
+    params:
+        folder=subpath(input[0], parent=True),
+        options=options(CONFIG.image_files, type(CONFIG.image_files).model_fields),
+    shell:
+        "python -m trainer beton --data-pth {params.folder:q} --split {wildcards.split} {params.options}"
+        " --num-workers {threads} > {log:q} 2>&1 || say_why {log:q}"
 
 
 rule download:

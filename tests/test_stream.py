@@ -1,0 +1,299 @@
+"""Images that FFCV decodes, against OpenCV, Pillow, FFCV itself and the loader in memory."""
+
+from __future__ import annotations
+
+import io
+from itertools import islice
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from tests.conftest import assert_same_metrics, metrics, one_line, torchrun, trainer
+from tests.option_runs import covers
+from trainer.config import RunSettings
+from trainer.data.beton import mapped, read_beton, read_index
+from trainer.data.beton_format import JPEG, RAW
+from trainer.data.crops import Crops, random_crops
+from trainer.data.images import ImageSet, Request
+from trainer.data.memory import MemoryImages
+from trainer.data.specs import DATASETS, DatasetSpec
+from trainer.data.stream import StreamedImages, _watched
+from trainer.data.training import Batch, TrainingSet
+from trainer.sampling import Sampler
+
+CPU = torch.device("cpu")
+PHOTOS, CIFAR10 = DATASETS["photos"], DATASETS["cifar10"]
+SAMPLER = Sampler(seed=3, num_samples=480, num_clients=4, batch_size=3, steps_per_epoch=5)
+
+
+def streamed(path: Path, size: int = 32, workers: int = 1) -> StreamedImages:
+    return StreamedImages(path, read_index(path), size, workers)
+
+
+@pytest.fixture(scope="module")
+def images(photos: Path) -> StreamedImages:
+    return streamed(photos / "train.beton")
+
+
+def pixels(images: StreamedImages, *requests: Request) -> list[NDArray[np.uint8]]:
+    return [fetch().numpy() for fetch in images.fetched(iter(requests))]
+
+
+def training_set(images: Any, spec: DatasetSpec = PHOTOS, **options: Any) -> TrainingSet:
+    given = {"augmented": True, "noise_p": 0.0} | options
+    return TrainingSet(images, spec, CPU, torch.float32, **given)
+
+
+def first(images: Any, count: int, clients: range, start: int = 0, **options: Any) -> list[Batch]:
+    return list(islice(training_set(images, **options).batches(SAMPLER, clients, start, 2), count))
+
+
+def stored(path: Path, i: int) -> tuple[int, NDArray[np.uint8]]:
+    """Whether image ``i`` of a .beton is a JPEG, and its pixels as Pillow decodes them."""
+    index, raw = read_index(path), mapped(path)
+    content = raw[index.pointers[i] : index.pointers[i] + index.sizes[i]]
+    if index.modes[i] == JPEG:
+        return JPEG, np.asarray(Image.open(io.BytesIO(content.tobytes())))
+    return RAW, content.reshape(index.heights[i], index.widths[i], 3)
+
+
+def test_a_part_is_cropped_resized_and_mirrored_as_opencv_does_it(photos: Path) -> None:
+    path = photos / "train.beton"
+    indices = np.arange(0, 480, 7)
+    index = read_index(path)
+    crops = random_crops(
+        np.random.default_rng(0), index.heights[indices], index.widths[indices], flip=True
+    )
+    [got] = pixels(streamed(path, size=24), Request(indices=indices, crops=crops))
+    modes = set()
+    for k, i in enumerate(indices):
+        mode, image = stored(path, int(i))
+        rows = slice(crops.top[k], crops.top[k] + crops.height[k])
+        columns = slice(crops.left[k], crops.left[k] + crops.width[k])
+        wanted = cv2.resize(image[rows, columns], (24, 24), interpolation=cv2.INTER_AREA)
+        if crops.mirrored[k]:
+            wanted = wanted[:, ::-1]
+        # Decoders of JPEG round differently.
+        assert np.abs(got[k].astype(int) - wanted).max() <= (8 if mode == JPEG else 1)
+        modes.add((mode, bool(crops.mirrored[k])))
+    assert len(modes) == 4
+
+
+@pytest.mark.slow
+def test_evaluation_sees_ffcvs_own_centre_crops(photos: Path, images: StreamedImages) -> None:
+    from ffcv.fields.decoders import CenterCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+
+    theirs = Loader(
+        str(photos / "train.beton"),
+        batch_size=480,
+        num_workers=1,
+        order=OrderOption.SEQUENTIAL,
+        pipelines={"image": [CenterCropRGBImageDecoder((32, 32), 224 / 256)], "label": None},
+    )
+    [(wanted,)] = ((batch.copy(),) for (batch,) in theirs)
+    data = ImageSet(images, PHOTOS, CPU, torch.float64)
+    seen = torch.cat([batch for batch, _ in data.in_batches(np.arange(480), 111)])
+    mean, std = (255 * np.array(values) for values in (PHOTOS.mean, PHOTOS.std))
+    np.testing.assert_allclose(seen.movedim(1, -1).numpy(), (wanted - mean) / std, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(60, 100), (100, 60), (10, 200), (200, 10)])
+def test_crops_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
+    """Kolmogorov-Smirnov on each number of a crop; long images often need the fallback."""
+    from scipy import stats
+    from torchvision.transforms import RandomResizedCrop
+
+    n = 4000
+    blank = torch.empty(3, *shape)
+    torch.manual_seed(0)
+    theirs = np.array(
+        [RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(n)]
+    )
+    crops = random_crops(
+        np.random.default_rng(1), np.full(n, shape[0]), np.full(n, shape[1]), flip=True
+    )
+    ours = np.stack([crops.top, crops.left, crops.height, crops.width], axis=1)
+    for name, a, b in zip(("top", "left", "height", "width"), theirs.T, ours.T, strict=True):
+        assert stats.ks_2samp(a, b).pvalue > 1e-3, name
+    areas = (a[:, 2] * a[:, 3] for a in (theirs, ours))
+    assert stats.ks_2samp(*areas).pvalue > 1e-3
+    assert stats.binomtest(int(crops.mirrored.sum()), n).pvalue > 1e-3
+
+
+def test_batches_do_not_depend_on_processes_or_where_one_begins(images: StreamedImages) -> None:
+    whole = first(images, 12, range(4))
+    assert not torch.equal(whole[0].images, whole[5].images)
+    for clients in (range(2), range(2, 4), range(3, 4)):
+        part = first(images, 5, clients, start=7)
+        for expected, got in zip(whole[7:], part, strict=True):
+            own = slice(clients.start, clients.stop)
+            assert torch.equal(expected.images[own], got.images)
+            assert torch.equal(expected.labels[own], got.labels)
+
+
+def test_each_client_gets_the_samples_that_the_sampler_deals_it(
+    photos: Path, images: StreamedImages
+) -> None:
+    labels = read_index(photos / "train.beton").labels
+    for step, batch in enumerate(first(images, 10, range(4))):
+        indices = SAMPLER.epoch(2 + step // 5)[step % 5]
+        assert torch.equal(batch.labels, torch.from_numpy(labels[indices]))
+
+
+def test_neither_runs_nor_workers_change_a_batch(photos: Path, images: StreamedImages) -> None:
+    """Nor a loader that is used for something else meanwhile."""
+    expected = first(images, 8, range(4))
+    two = streamed(photos / "train.beton", workers=2)
+    interleaved = training_set(two).batches(SAMPLER, range(4), 0, 2)
+    got = []
+    for step in range(8):
+        got.append(next(interleaved))
+        list(training_set(two).batchnorm_images(0, step, 2, 5, slice(0, 2)))
+    for a, b, c in zip(expected, got, first(images, 8, range(4), workers=2), strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.images, c.images)
+
+
+def test_batches_that_are_kept_stay_what_they_are(images: StreamedImages) -> None:
+    kept = first(images, 40, range(4))  # more than FFCV has memory for
+    for step in (0, 20, 39):
+        [again] = first(images, 1, range(4), start=step)
+        assert torch.equal(kept[step].images, again.images)
+
+
+def test_batchnorm_batches_are_shared_by_the_processes(images: StreamedImages) -> None:
+    data = training_set(images)
+    whole = list(data.batchnorm_images(0, 9, 7, 3, slice(0, 7)))
+    dealt = [list(data.batchnorm_images(0, 9, 7, 3, slice(rank, 7, 2))) for rank in range(2)]
+    for i, batch in enumerate(whole):
+        assert torch.equal(dealt[i % 2][i // 2], batch)
+
+
+@pytest.mark.parametrize("size", [1, 7, 250, 1000])
+def test_every_image_is_evaluated_once(images: StreamedImages, size: int) -> None:
+    own = [np.arange(rank, 480, 3) for rank in range(3)]
+    data = ImageSet(images, PHOTOS, CPU, torch.float32)
+    seen: list[Tensor] = []
+    for indices in own:
+        if size == 1:
+            indices = indices[:5]
+        parts = list(data.in_batches(indices, size))
+        assert torch.equal(torch.cat([y for _, y in parts]), data.labels[torch.from_numpy(indices)])
+        seen += [x for x, _ in parts]
+    assert sum(len(x) for x in seen) == (15 if size == 1 else 480)
+
+
+def test_a_subset_is_of_the_file(images: StreamedImages) -> None:
+    part = images.subset(np.array([400, 3, 77]))
+    [got] = pixels(part, Request(indices=np.array([2, 0]), crops=None))
+    [wanted] = pixels(images, Request(indices=np.array([77, 400]), crops=None))
+    assert np.array_equal(got, wanted)
+    assert part.labels.tolist() == images.labels[[400, 3, 77]].tolist()
+
+
+@covers("loader")
+def test_cifar10_is_the_same_run_from_memory_and_streamed(
+    tiny_cifar10: Path, tmp_path: Path
+) -> None:
+    path = tiny_cifar10 / "train.beton"
+    sampler = Sampler(seed=1, num_samples=64, num_clients=4, batch_size=4, steps_per_epoch=4)
+    both = (MemoryImages(read_beton(path), CPU), streamed(path))
+    memory, ffcv = (
+        list(islice(training_set(each, CIFAR10).batches(sampler, range(4), 0, 0), 9))
+        for each in both
+    )
+    for a, b in zip(memory, ffcv, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.labels, b.labels)
+    words = [
+        "train", "--dataset", "cifar10", "--model", "cnn_bn", "--data-pth", tiny_cifar10,
+        "--batch-size", 8, "--total-batch-size", 32, "--epochs", 2, "--clients", "serial",
+    ]  # fmt: skip
+    for loader in ("memory", "ffcv"):
+        done = trainer(*words, "--loader", loader, "--log-pth", tmp_path / loader)
+        assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "memory") == metrics(tmp_path / "ffcv")
+
+
+@covers("image_size", "num_classes")
+def test_a_folder_of_images_is_one_run_on_any_number_of_processes(
+    photos: Path, tmp_path: Path
+) -> None:
+    """ResNet-18 from JPEG files; the learning rate is small, since BatchNorm amplifies rounding."""
+    words = [
+        "train", "--dataset", "imagefolder", "--num-classes", 10, "--image-size", 40,
+        "--model", "resnet18", "--data-pth", photos, "--train-subset", 64, "--batch-size", 8,
+        "--total-batch-size", 32, "--epochs", 2, "--step1", 2, "--start-lr", 1e-4,
+        "--precision", "fp64", "--clients", "serial", "--bn-batches", 4, "--nw", 1,
+    ]  # fmt: skip
+    for processes in (1, 2):
+        done = torchrun(processes, *words, "--log-pth", tmp_path / str(processes))
+        assert done.returncode == 0, done.stderr
+    assert_same_metrics(metrics(tmp_path / "1"), metrics(tmp_path / "2"))
+    assert metrics(tmp_path / "1")[-1]["step"] == 4
+    assert RunSettings(dataset="imagefolder", num_classes=7, model="resnet18").data.num_classes == 7
+
+
+def test_labels_beyond_the_classes_are_refused(photos: Path, tmp_path: Path) -> None:
+    message = one_line(
+        trainer(
+            "train", "--dataset", "imagefolder", "--num-classes", 4, "--model", "resnet18",
+            "--image-size", 40, "--data-pth", photos, "--log-pth", tmp_path,
+        )
+    )  # fmt: skip
+    assert "labels up to 9" in message and "num_classes" in message
+
+
+def test_torchs_threads_stay_as_they_were(photos: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first(streamed(photos / "train.beton"), 3, range(4))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_more_workers_than_cores_are_refused(photos: Path) -> None:
+    from trainer.errors import UserError
+
+    with pytest.raises(UserError, match=r"nw 1000: this machine has \d+ cores"):
+        streamed(photos / "train.beton", workers=1000)
+
+
+def test_a_failure_in_ffcvs_thread_is_not_waited_for() -> None:
+    class Dead(Thread):
+        """What FFCV's iterator is once its thread has ended with a traceback."""
+
+        def __init__(self) -> None:
+            super().__init__(daemon=True)
+            from queue import Queue
+
+            self.output_queue: Queue[Any] = Queue()
+
+        def run(self) -> None:
+            """Ends at once, without a last word."""
+
+    dead = Dead()
+    dead.start()
+    with pytest.raises(RuntimeError, match="decoding thread failed"):
+        next(_watched(dead))
+
+
+def test_crops_lie_inside_their_images(images: StreamedImages) -> None:
+    draw = np.random.default_rng(5)
+    heights, widths = draw.integers(1, 600, (2, 5000))
+    crops: Crops = random_crops(draw, heights, widths, flip=False)
+    assert (crops.height >= 1).all() and (crops.width >= 1).all()
+    assert (crops.top >= 0).all() and (crops.top + crops.height <= heights).all()
+    assert (crops.left >= 0).all() and (crops.left + crops.width <= widths).all()
+    assert not crops.mirrored.any()

@@ -1,0 +1,81 @@
+"""A small set of real image files: patches of ten photographs that come with installed packages.
+
+It stands in for ImageNet where that is not at hand. The class of a patch is the photograph that it
+was cut from; training and test patches are different squares of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.files import writing
+
+SIZES = (30, 36)  # sides of the patches in pixels, from … to
+PATCHES = 96  # of each photograph, half of them for training
+JPEG_QUALITY = 95
+
+
+def _of_scikit_image(name: str) -> Callable[[], NDArray[Any]]:
+    def load() -> NDArray[Any]:
+        from skimage import data
+
+        photo: NDArray[Any] = getattr(data, name)()
+        return photo
+
+    return load
+
+
+def _of_scikit_learn(name: str) -> Callable[[], NDArray[Any]]:
+    def load() -> NDArray[Any]:
+        from sklearn.datasets import load_sample_image
+
+        photo: NDArray[Any] = load_sample_image(f"{name}.jpg")
+        return photo
+
+    return load
+
+
+PHOTOS = {
+    **{
+        name: _of_scikit_image(name)
+        for name in (
+            "astronaut", "chelsea", "coffee", "hubble_deep_field",
+            "immunohistochemistry", "retina", "rocket",
+        )
+    },
+    "motorcycle": lambda: _of_scikit_image("stereo_motorcycle")()[0],
+    **{name: _of_scikit_learn(name) for name in ("china", "flower")},
+}  # fmt: skip
+
+
+def write_photos(folder: Path) -> None:
+    """``folder/{train,val}/<photograph>/<patch>.jpg``; the same pixels on every call."""
+    from PIL import Image
+
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    with writing(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
+        for label, name in enumerate(sorted(PHOTOS)):
+            for i, patch in enumerate(_patches(PHOTOS[name](), np.random.default_rng(label))):
+                split = "train" if i < PATCHES // 2 else "val"
+                path = temporary / split / name / f"{i:03}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(patch).save(path, quality=JPEG_QUALITY)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+
+
+def _patches(photo: NDArray[np.uint8], draw: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
+    """``PATCHES`` of several sizes, no two of which overlap, in random order."""
+    largest = SIZES[1]
+    rows, columns = (side // largest for side in photo.shape[:2])
+    for cell in draw.permutation(rows * columns)[:PATCHES]:
+        top, left = (largest * place for place in divmod(int(cell), columns))
+        height, width = draw.integers(*SIZES, size=2, endpoint=True)
+        yield photo[top : top + height, left : left + width]

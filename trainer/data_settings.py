@@ -1,0 +1,117 @@
+"""The settings of a run that say what is trained on which samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator
+
+from trainer.data.settings import known_dataset
+from trainer.data.specs import DATASETS, DatasetSpec
+from trainer.models import MODELS, known_model, model_spec
+from trainer.settings import Settings, setting
+
+
+class DataSettings(Settings):
+    """Model, data set, and what becomes of its samples."""
+
+    # Model
+    model: str = setting(
+        "mlp",
+        f"architecture: {', '.join(MODELS)}, or a classification model of torchvision by its name",
+        "model",
+    )
+    bn: bool | None = setting(
+        None,
+        "the model has BatchNorm: re-estimate its statistics before evaluation; None: as it is",
+        "model",
+    )
+    bn_batches: int = setting(
+        100, "training batches for the re-estimation, over all processes", "model", ge=0
+    )
+    n_groups: int = setting(
+        8, "groups of GroupNorm, for architectures that have it (names in _gn)", "model"
+    )
+
+    # Data
+    dataset: str = setting(
+        lambda given: model_spec(given["model"]).dataset,
+        f"data set: {', '.join(DATASETS)}; default: the one that the model is made for",
+        "data",
+    )
+    data_pth: Path = setting(
+        lambda given: Path("resources") / given["dataset"],
+        "directory with train.beton and test.beton; default: resources/<dataset>",
+        "data",
+        science=False,
+    )
+    train_pth: Path | None = setting(
+        None, "training samples, a .beton; None: train.beton in data_pth", "data", science=False
+    )
+    val_pth: Path | None = setting(
+        None, "test samples, a .beton; None: test.beton in data_pth", "data", science=False
+    )
+    image_size: int | None = setting(
+        None,
+        "image files: side of the squares that the model sees, in pixels; None: the data set's",
+        "data",
+        ge=1,
+    )
+    num_classes: int | None = setting(
+        None, "dataset imagefolder: how many class folders it has", "data", ge=2
+    )
+    loader: Literal["auto", "memory", "ffcv"] = setting(
+        "auto",
+        "memory: images of one size from the mapped file; ffcv: streamed and decoded by FFCV; "
+        "auto: ffcv for image files",
+        "data",
+        science=False,
+    )
+    nw: int = setting(
+        0,
+        "data loader workers: threads that prepare batches ahead; 0: the training one does (FFCV "
+        "always has one of its own)",
+        "data",
+        science=False,
+        ge=0,
+    )
+    train_subset: int | None = setting(
+        None, "train on this many samples, drawn per seed; None: on all", "data", ge=1
+    )
+    aug: bool = setting(
+        True,
+        "data augmentation: random crop with padding, of image files random resized crop; and flip "
+        "where it fits",
+        "data",
+    )
+    replacement: bool = setting(False, "sample with replacement", "data")
+    label_noise: bool = setting(False, "resample every label at every step", "data")
+    noise_p: float = setting(
+        0.1, "label noise: a label is uniform over the other classes with this probability", "data",
+        ge=0, lt=1,
+    )  # fmt: skip
+
+    _dataset_is_known = field_validator("dataset")(known_dataset)
+    _model_is_known = field_validator("model")(known_model)
+
+    @property
+    def betons(self) -> tuple[Path, Path]:
+        """The files of training and of test samples."""
+        train, test = self.data_pth / "train.beton", self.data_pth / "test.beton"
+        return self.train_pth or train, self.val_pth or test
+
+    @property
+    def data(self) -> DatasetSpec:
+        """What is known of the data set, with this run's size of images and number of classes."""
+        spec = DATASETS[self.dataset]
+        return replace(
+            spec,
+            image_size=self.image_size or spec.image_size,
+            num_classes=self.num_classes or spec.num_classes,
+        )
+
+    @property
+    def streamed(self) -> bool:
+        return self.loader == "ffcv" or (self.loader == "auto" and self.data.of_files)
