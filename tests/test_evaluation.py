@@ -56,6 +56,9 @@ def test_scores_are_over_every_sample_once(most: int) -> None:
     for _ in range(2):
         scores = evaluate(SmallMemory(model, most))
         assert scores.accuracy == (logits.argmax(1) == data.labels).double().mean().item()
+        ranks = (logits > logits.gather(1, data.labels[:, None])).sum(1)
+        assert scores.top5 == (ranks < 5).double().mean().item()
+        assert scores.accuracy < scores.top5 < 1
         expected = nn.functional.cross_entropy(logits, data.labels).item()
         assert scores.loss == pytest.approx(expected, rel=1e-12)
     assert evaluate.batch_size <= most < 2 * evaluate.batch_size or most == 1000

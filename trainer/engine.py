@@ -132,6 +132,7 @@ class Run:
             train_loss=train_loss,
             test_loss=scores.loss,
             test_accuracy=scores.accuracy,
+            test_top5_accuracy=scores.top5,
             bytes_sent=round.index * self.average.bytes,
             hessian_trace=sharp.trace if sharp else None,
             hessian_largest_eigenvalue=sharp.largest_eigenvalue if sharp else None,

@@ -20,9 +20,13 @@ CPU_BATCH = 250
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Over all test samples, clean labels: share of correct answers and mean cross-entropy."""
+    """Over all test samples, clean labels: share of correct answers and mean cross-entropy.
+
+    ``top5``: share of samples whose class is among the five best; all are, of five classes.
+    """
 
     accuracy: float
+    top5: float
     loss: float
 
 
@@ -46,20 +50,25 @@ class Evaluator:
         while totals is None:
             self.batch_size = (self.batch_size + 1) // 2
             totals = self._totals(model)
-        correct, loss, count = self._world.sum_(totals).tolist()
+        correct, among_five, loss, count = self._world.sum_(totals).tolist()
         total = len(self._test)
         assert count == total, f"evaluated {count} of {total} test samples"
-        return Scores(accuracy=correct / count, loss=loss / count)
+        return Scores(accuracy=correct / count, top5=among_five / count, loss=loss / count)
 
     def _totals(self, model: nn.Module) -> Tensor | None:
-        """Correct answers, summed loss and count of this process; None where memory ran out."""
-        totals = torch.zeros(3, dtype=torch.float64, device=self._world.device)
+        """Correct answers, those among the best five, summed loss and count of this process.
+
+        None where memory ran out.
+        """
+        totals = torch.zeros(4, dtype=torch.float64, device=self._world.device)
         try:
             for images, labels in self._test.in_batches(self._own, self.batch_size):
                 logits = model(images)
+                best = logits.topk(min(5, logits.shape[1])).indices
                 totals[0] += (logits.argmax(1) == labels).sum()
-                totals[1] += F.cross_entropy(logits, labels, reduction="sum")
-                totals[2] += len(labels)
+                totals[1] += (best == labels[:, None]).sum()
+                totals[2] += F.cross_entropy(logits, labels, reduction="sum")
+                totals[3] += len(labels)
         except torch.OutOfMemoryError:
             if self.batch_size == 1:
                 raise

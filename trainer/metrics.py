@@ -41,6 +41,7 @@ class Evaluation:
     train_loss: float | None
     test_loss: float
     test_accuracy: float
+    test_top5_accuracy: float
     bytes_sent: int
     hessian_trace: float | None = None
     hessian_largest_eigenvalue: float | None = None
