@@ -14,6 +14,7 @@ BENCHMARKS = (
     "workflow",
     "communication",
     "input",
+    "stream",
     "clients",
     "resnet56",
     "averaging",

@@ -162,10 +162,10 @@ def ffcv_loader(beton: Path) -> Iterable[Any]:
     return loader
 
 
-def images_per_second(batches: Iterable[Tensor]) -> float:
+def images_per_second(batches: Iterable[Tensor], side: int = 32) -> float:
     start, count = time.perf_counter(), 0
     for images in batches:
-        assert images.shape[1:] == (3, 32, 32) and images.dtype == torch.float32
+        assert images.shape[1:] == (3, side, side) and images.dtype == torch.float32
         count += len(images)
     return count / (time.perf_counter() - start)
 

@@ -1,0 +1,154 @@
+"""Photographs per second and core: decoded, cropped, resized, flipped and normalised.
+
+JPEG files of 500 × 375 pixels, cut from the photographs of scikit-image and scikit-learn, to
+random resized crops of 224 pixels, as ImageNet is trained. All on one core: FFCV decodes in a
+thread of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from bench.input import images_per_second
+from bench.measure import Record, Target, interleaved, ratios, spreads
+from trainer.assembly import load_data, make_sampler
+from trainer.config import RunSettings
+from trainer.data.photos import PHOTOS
+from trainer.data.prepare import prepare
+from trainer.data.settings import BetonSettings, PrepareSettings
+from trainer.data.specs import IMAGENET
+from trainer.data.write_beton import write_betons
+
+HEIGHT, WIDTH, OF_EACH = 375, 500, 32
+CLIENTS, BATCH_SIZE, STEPS = 2, 32, 5  # an epoch is all images
+IMAGENET_IMAGES = 1_281_167
+# Share of the images that is JPEG: all, as the folder has them; and the paper's
+SHARES = (1.0, 0.5)
+
+
+def run(repetitions: int) -> Iterator[Record]:
+    before, cores = torch.get_num_threads(), os.sched_getaffinity(0)
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            write_folder(Path(folder) / "images")
+            for share in SHARES:
+                yield from measured(Path(folder), share, repetitions)
+    finally:
+        torch.set_num_threads(before)  # other benchmarks follow in this process
+        os.sched_setaffinity(0, cores)
+
+
+def measured(folder: Path, share: float, repetitions: int) -> Iterator[Record]:
+    source, betons = folder / "images", folder / f"betons-{share}"
+    prepare(PrepareSettings(dataset="imagefolder", source=source, out=betons))
+    write_betons(BetonSettings(data_pth=betons, compress_probability=share))
+    torch.set_num_threads(1)  # importing ffcv sets them
+    settings = RunSettings(
+        dataset="imagefolder", num_classes=len(PHOTOS), model="resnet50", data_pth=betons,
+        batch_size=BATCH_SIZE, total_batch_size=CLIENTS * BATCH_SIZE, device="cpu",
+    )  # fmt: skip
+    training, _ = load_data(settings, torch.device("cpu"))
+    batches = training.batches(make_sampler(settings, len(training)), range(CLIENTS), 0, 0)
+    plain = DataLoader(ImageFolder(str(source / "train"), torchvisions()), BATCH_SIZE, shuffle=True)
+    ffcv = ffcvs(betons / "train.beton")
+    variants: dict[str, Callable[[], float]] = {
+        "trainer": lambda: images_per_second(
+            (batch.images.flatten(0, 1) for batch in islice(batches, STEPS)), side=224
+        ),
+        "torchvision": lambda: images_per_second((images for images, _ in plain), side=224),
+        "FFCV": lambda: images_per_second((images for (images,) in ffcv), side=224),
+    }
+    values = interleaved(variants, repetitions)
+    about = {
+        "images": f"{OF_EACH * len(PHOTOS)} of {WIDTH} × {HEIGHT}", "JPEG": share,
+        "batch": BATCH_SIZE, "K": CLIENTS, "cores": 1,
+    }  # fmt: skip
+    record = partial(Record, unit="images/s", settings=about)
+    name = f"stream: {share:.0%} JPEG"
+    yield record(
+        benchmark=f"{name}, against torchvision",
+        variants=spreads({n: v for n, v in values.items() if n != "FFCV"}),
+        figure_is="trainer ÷ torchvision's ImageFolder and DataLoader",
+        figure=ratios(values, "trainer", "torchvision"),
+        target=Target(bound=1.0),
+    )
+    yield record(
+        benchmark=f"{name}, against FFCV",
+        variants=spreads({n: v for n, v in values.items() if n != "torchvision"}),
+        figure_is="trainer ÷ FFCV's own pipeline",
+        figure=ratios(values, "trainer", "FFCV"),
+        target=Target(bound=0.8),
+    )
+    hours = {"trainer": [IMAGENET_IMAGES / speed / 3600 for speed in values["trainer"]]}
+    yield record(
+        benchmark=f"{name}, projected",
+        unit="core hours",
+        variants=spreads(hours),
+        figure_is="core hours for an epoch of ImageNet, were its images like these, and in memory",
+        figure=spreads(hours)["trainer"],
+    )
+
+
+def write_folder(folder: Path) -> None:
+    draw = np.random.default_rng(0)
+    for name, load in PHOTOS.items():
+        photo = Image.fromarray(load())
+        scale = max(1.0, 1.2 * HEIGHT / photo.height, 1.2 * WIDTH / photo.width)
+        photo = photo.resize((round(scale * photo.width), round(scale * photo.height)))
+        for split, count in (("train", OF_EACH), ("val", 1)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                left = int(draw.integers(photo.width - WIDTH + 1))
+                top = int(draw.integers(photo.height - HEIGHT + 1))
+                part = photo.crop((left, top, left + WIDTH, top + HEIGHT))
+                part.save(folder / split / name / f"{i:03}.jpg", quality=90)
+
+
+def torchvisions() -> transforms.Compose:
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(224),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET.mean, IMAGENET.std),
+        ]
+    )
+
+
+def ffcvs(beton: Path) -> Iterable[Any]:
+    from ffcv.fields.decoders import RandomResizedCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTorchImage
+
+    mean, std = (255 * np.array(values) for values in (IMAGENET.mean, IMAGENET.std))
+    image = [
+        RandomResizedCropRGBImageDecoder((224, 224)),
+        RandomHorizontalFlip(),
+        NormalizeImage(mean, std, np.float32),
+        ToTensor(),
+        ToTorchImage(),
+    ]
+    loader: Iterable[Any] = Loader(
+        str(beton),
+        batch_size=BATCH_SIZE,
+        num_workers=1,
+        os_cache=True,
+        order=OrderOption.RANDOM,
+        pipelines={"image": image, "label": None},
+    )
+    return loader
