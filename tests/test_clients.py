@@ -18,7 +18,8 @@ from trainer.processes import World
 
 K, B_LOC, ROUNDS = 4, 6, [3, 3, 2]
 SERIAL = Plan("serial")
-REPLICAS = [SERIAL, Plan("vectorized", K), Plan("vectorized", 3)]
+OFFLOADED = Plan("offloaded")
+REPLICAS = [SERIAL, OFFLOADED, Plan("vectorized", K), Plan("vectorized", 3)]
 FUSED = [Plan("fused", 1), Plan("fused", 3), Plan("fused", K)]
 DIGITS = DATASETS["digits"]
 WORLD = World(0, 1, torch.device("cpu"))

@@ -22,6 +22,7 @@ def ways(folder: Path) -> dict[str, str]:
         (("--decay1", 1, "--step2", 3), {"fused"}, {"serial", "vectorized"}),
         (("--momentum", 0.9), {"fused"}, {"fused"}),
         (("--clients", "serial"), {"serial"}, {"serial"}),
+        (("--clients", "offloaded", "--step1", 2), {"offloaded"}, {"offloaded"}),
     ],
 )
 def test_a_run_is_executed_as_it_allows(

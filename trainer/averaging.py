@@ -46,12 +46,12 @@ class Averaging:
 
     @torch.no_grad()
     def _average(self, stack: Stack) -> None:
-        """A single replica is averaged where it lies."""
+        """A single replica is averaged where it lies; offloaded ones on the device."""
         alone = stack.replicas == 1
         if alone and self._world.size == 1:
             return  # it is its own mean
-        flat = stack.memory if alone else stack.mean(out=self._buffer)
-        self._world.sum_(flat)
+        own = stack.memory if alone else stack.mean(out=self._buffer)
+        flat = self._world.sum_(own.to(self._world.device))
         flat /= self._world.size
-        if not alone:
+        if flat is not stack.memory:
             stack.assign(flat)

@@ -7,6 +7,7 @@ is a mean over the first dimension.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +21,7 @@ from trainer.layers import for_several_clients, takes_stacked_weights
 from trainer.optimizer import SGD, Descent
 from trainer.stack import Stack
 
-Way = Literal["serial", "vectorized", "fused"]
+Way = Literal["serial", "vectorized", "fused", "offloaded"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Plan:
     them, by `vmap` over their parameters or, where all layers with parameters are linear, as
     products of stacked matrices without its overhead. ``fused``: for rounds of one step, after
     which all clients are equal again: one replica, whose gradient is the mean of the clients'.
+    ``offloaded``: serial, but all replicas lie in the host's memory, and one at a time is copied to
+    the device for its step and back.
     """
 
     way: Way
@@ -44,10 +47,12 @@ class Plan:
 class Pass:
     """Some clients that are computed together: their part of a batch, and what they train.
 
-    Parameters are leaves of their own that share the stack's memory.
+    Parameters are leaves of their own that share the stack's memory; but where clients are
+    offloaded, those of ``home`` are copied to them and back.
     """
 
     clients: slice
+    home: int | None = None
     parameters: dict[str, Tensor]
     momentum: dict[str, Tensor]
 
@@ -90,6 +95,7 @@ class ClientBank:
         if compiled:
             self._logits_of_many = torch.compile(self._logits_of_many)
         parameters = {name: p.detach() for name, p in model.named_parameters()}
+        self._device = next(iter(parameters.values())).device
         momentum = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self._descend = Descent(optimizer, model)
         self._start(plan, parameters, momentum if optimizer.momentum else {})
@@ -104,12 +110,14 @@ class ClientBank:
         fused = self.plan.way == "fused"
         all_losses = []
         for part in self._passes:
+            self._fetch(part)
             losses = self._losses(part, batch)
             if fused:  # the gradients of all passes add up
                 (losses.sum() / self.num_clients).backward()
             else:
                 losses.sum().backward()
                 self._descend(part.parameters, part.momentum, lr)
+                self._store(part)
             all_losses.append(losses.detach())
         if fused:
             self._descend(self._passes[-1].parameters, self._passes[-1].momentum, lr)
@@ -146,8 +154,22 @@ class ClientBank:
         self.plan = plan
         k, size = self.num_clients, plan.clients_per_pass
         replicas = 1 if plan.way == "fused" else k
-        self.parameters = Stack.of(parameters, replicas)
-        self.momentum = Stack.of(momentum, replicas)
+        offloaded = plan.way == "offloaded"
+        place = torch.device("cpu") if offloaded else self._device
+        pinned = offloaded and self._device.type == "cuda"  # copied several times faster
+        self.parameters = Stack.of(parameters, replicas, place, pinned=pinned)
+        self.momentum = Stack.of(momentum, replicas, place, pinned=pinned)
+        if offloaded:
+            working = Pass(
+                clients=slice(0, 1),
+                parameters={
+                    name: p.to(self._device, copy=True).requires_grad_()
+                    for name, p in parameters.items()
+                },
+                momentum={name: m.to(self._device, copy=True) for name, m in momentum.items()},
+            )
+            self._passes = [replace(working, clients=slice(c, c + 1), home=c) for c in range(k)]
+            return
         if plan.way == "serial":
             self._passes = [self._pass(slice(client, client + 1), client) for client in range(k)]
             return
@@ -165,6 +187,26 @@ class ClientBank:
             parameters={name: p.requires_grad_() for name, p in shared.items()},
             momentum={name: m[replicas] for name, m in self.momentum.tensors.items()},
         )
+
+    def _fetch(self, part: Pass) -> None:
+        """Of an offloaded client, what it trains; the others' is there."""
+        for working, stored in self._copies(part):
+            working.copy_(stored, non_blocking=True)
+
+    def _store(self, part: Pass) -> None:
+        """The opposite of ``_fetch``; waited for, since averaging reads it in the host's memory."""
+        for working, stored in self._copies(part):
+            stored.copy_(working)
+
+    def _copies(self, part: Pass) -> Iterator[tuple[Tensor, Tensor]]:
+        """What an offloaded client trains, on the device and in the host's memory."""
+        if part.home is not None:
+            for working, stack in (
+                (part.parameters, self.parameters),
+                (part.momentum, self.momentum),
+            ):
+                for name, tensor in working.items():
+                    yield tensor.detach(), stack.tensors[name][part.home]
 
     def _losses(self, part: Pass, batch: Batch) -> Tensor:
         """Of the clients of ``part``, (clients,)."""

@@ -58,10 +58,11 @@ class RunSettings(WandbSettings, ScheduleSettings, DataSettings):
     total_batch_size: int = setting(
         128, "total batch size B = K · B_loc; K, the number of clients, follows", "clients", ge=1
     )
-    clients: Literal["auto", "vectorized", "serial", "fused"] = setting(
+    clients: Literal["auto", "vectorized", "serial", "fused", "offloaded"] = setting(
         "auto",
-        "how a process executes its clients: in one pass, one after the other, or (H = 1) as one "
-        "replica; auto: the fastest, tried on a few steps",
+        "how a process executes its clients: in one pass, one after the other, (H = 1) as one "
+        "replica, or one after the other from the host's memory; auto: the fastest that the "
+        "device has memory for, tried on a few steps",
         "clients",
         science=False,
     )

@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
+from trainer.capacity import CPU, Need, fits, refusal
 from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
 from trainer.data.training import Batch
+from trainer.errors import UserError
 from trainer.files import write_json
 from trainer.models import model_spec
 from trainer.processes import World
@@ -62,16 +64,18 @@ def find_plans(
     # the mean of their parameters depends on the mean of their momentum alone.
     own_momentum = settings.momentum > 0 and settings.momentum_averaging == "keep"
     fusible = not model_spec(settings.model).stochastic and (kinds == {True} or not own_momentum)
-    fit = world.least(_clients_that_fit(batch, make_bank))
-    found = {
-        one_step: _fastest(
-            _candidates(settings, fit, fused=one_step and fusible),
-            batch,
-            make_bank,
-            world,
-        )
-        for one_step in kinds
-    }
+    one = make_bank(1, Plan("serial"))
+    activations = one.activation_bytes(batch)
+    need = Need(
+        replica=one.parameters.memory.nbytes + one.momentum.memory.nbytes,
+        working=one.parameters.memory.nbytes + activations,
+    )
+    fit = world.least(_clients_that_fit(batch, activations))
+    found = {}
+    for one_step in kinds:
+        candidates = _candidates(settings, fit, fused=one_step and fusible)
+        possible = _with_memory(candidates, settings, need, len(batch.images), world)
+        found[one_step] = _fastest(possible, batch, make_bank, world)
     either = next(iter(found.values()))
     plans = Plans(one_step=found.get(True, either), several_steps=found.get(False, either))
     return plans if fusible else Plans(one_step=either, several_steps=either)
@@ -113,17 +117,34 @@ def _identity(settings: RunSettings, world: World) -> dict[str, Any]:
     }
 
 
-def _clients_that_fit(batch: Batch, make_bank: MakeBank) -> int:
+def _clients_that_fit(batch: Batch, activations: int) -> int:
     """In one pass on this process."""
-    size = make_bank(1, Plan("serial")).activation_bytes(batch)
-    return min(max(1, _pass_bytes(batch.images.device) // size), len(batch.images))
+    return min(max(1, _pass_bytes(batch.images.device) // activations), len(batch.images))
+
+
+def _with_memory(
+    plans: list[Plan], settings: RunSettings, need: Need, clients: int, world: World
+) -> list[Plan]:
+    """``plans``, or where their replicas do not fit, offloaded ones (``auto`` on a GPU).
+
+    Raises UserError, on all processes, where none does.
+    """
+    offloaded = [Plan("offloaded")]
+    replicas = 1 if plans[0].way == "fused" else clients
+    device = CPU if plans == offloaded else world.device
+    if world.least(fits(need, replicas, device)):
+        return plans
+    if settings.clients == "auto" and world.device.type == "cuda":
+        return _with_memory(offloaded, settings, need, clients, world)
+    raise UserError(refusal(settings, need, replicas, world))
 
 
 def _candidates(settings: RunSettings, fit: int, *, fused: bool) -> list[Plan]:
     """The plans that are possible, or of these the one that ``clients`` asks for."""
     serial = Plan("serial")
     if settings.clients != "auto":
-        return [serial if settings.clients == "serial" else Plan(settings.clients, fit)]
+        alone = settings.clients in ("serial", "offloaded")
+        return [Plan(settings.clients, 1 if alone else fit)]
     if fused:
         return [Plan("fused", size) for size in sorted({1, fit})]
     one_by_one = model_spec(settings.model).stochastic or settings.precision == "bf16"

@@ -23,11 +23,18 @@ class Stack:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, parameters: Mapping[str, Tensor], replicas: int) -> Stack:
-        """So many copies of ``parameters``, of which there may be none."""
+    def of(
+        cls,
+        parameters: Mapping[str, Tensor],
+        replicas: int,
+        device: torch.device,
+        *,
+        pinned: bool = False,
+    ) -> Stack:
+        """So many copies of ``parameters``, of which there may be none, on ``device``."""
         size = sum(p.numel() for p in parameters.values())
         some = next(iter(parameters.values()), torch.empty(0))
-        memory = some.new_empty(replicas * size)
+        memory = torch.empty(replicas * size, dtype=some.dtype, device=device, pin_memory=pinned)
         tensors, start = {}, 0
         for name, p in parameters.items():
             stop = start + replicas * p.numel()

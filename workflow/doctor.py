@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from trainer.checks import check_processes
 from trainer.errors import UserError
 from trainer.files import sha256
@@ -134,8 +136,7 @@ def _cores(asked: Asked, processes: int) -> Check:
 
 
 def _memory(asked: Asked, processes: int, sizes: dict[str, int]) -> Check:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    free = psutil.virtual_memory().available
     settings = [job.run.settings for job in asked.jobs]
     clients = max(CLIENT_COPIES * s.num_clients * sizes[s.model] for s in settings)
     runs = at_once(asked, len(asked.jobs))

@@ -1,0 +1,65 @@
+"""Memory for the clients: what is needed, and what is said where it is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.option_runs import WORLD, configured
+from trainer import capacity, execution
+from trainer.capacity import CPU, Need, fits, free_bytes, refusal
+from trainer.config import RunSettings
+from trainer.engine import Run
+from trainer.errors import UserError
+from trainer.processes import World
+
+IMAGENET = RunSettings(model="resnet50", batch_size=32, total_batch_size=8192)
+PARAMETERS = 4 * 25_557_032  # of ResNet-50, in bytes
+NEED = Need(replica=PARAMETERS, working=3 * 10**9)
+GPU = torch.device("cuda", 0)
+
+
+def room(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
+    for module in (capacity, execution):
+        if hasattr(module, "free_bytes"):
+            monkeypatch.setattr(module, "free_bytes", lambda device: int(size))
+
+
+def test_the_papers_imagenet_run_is_told_how_many_gpus_would_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """256 replicas of 102 MB are 26.2 GB; 3 GB more for one at work."""
+    room(monkeypatch, 16e9)
+    assert not fits(NEED, 256, GPU) and fits(NEED, 64, GPU)
+    assert refusal(IMAGENET, NEED, 256, World(0, 1, GPU)) == (
+        "K = 256 clients: 256 of model resnet50 on each process need about 29.2GB of memory, "
+        "16.0GB are free on cuda:0; start 4 processes, or set clients offloaded"
+    )
+    room(monkeypatch, 1e9)
+    assert "; set clients offloaded" in refusal(IMAGENET, NEED, 256, World(0, 1, GPU))
+
+
+def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    whole = free_bytes(CPU)
+    assert 0.5 < whole / psutil.virtual_memory().available < 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_bytes(CPU) == pytest.approx(whole / 4, rel=0.3)
+    room(monkeypatch, 1e9)
+    assert "more machines" in refusal(IMAGENET, NEED, 256, World(0, 1, CPU))
+
+
+def test_a_run_without_memory_is_refused_before_it_takes_any(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(configured(digits, log_pth=tmp_path), WORLD)
+    replica = run.bank.parameters.memory.nbytes // 4
+    assert replica == 8 * 26_122
+    room(monkeypatch, 4.5 * replica)  # four clients, and the gradients of one
+    with pytest.raises(UserError, match=r"K = 4 clients: 4 of model mlp on each process need"):
+        Run(configured(digits, log_pth=tmp_path), WORLD)
+    fused = configured(digits, log_pth=tmp_path, step1=1, clients="fused")
+    assert Run(fused, WORLD).bank.parameters.replicas == 1
