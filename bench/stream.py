@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torchvision.datasets import ImageFolder
 
 from bench.input import images_per_second
 from bench.measure import Record, Target, interleaved, ratios, spreads
-from trainer.assembly import load_data, make_sampler
+from trainer.assembly import load_data
 from trainer.config import RunSettings
 from trainer.data.photos import PHOTOS
 from trainer.data.prepare import prepare
@@ -33,7 +33,7 @@ from trainer.data.specs import IMAGENET
 from trainer.data.write_beton import write_betons
 
 HEIGHT, WIDTH, OF_EACH = 375, 500, 32
-CLIENTS, BATCH_SIZE, STEPS = 2, 32, 5  # an epoch is all images
+BATCH_SIZE, BATCHES = 32, 10  # all images
 IMAGENET_IMAGES = 1_281_167
 # Share of the images that is JPEG: all, as the folder has them; and the paper's
 SHARES = (1.0, 0.5)
@@ -60,23 +60,23 @@ def measured(folder: Path, share: float, repetitions: int) -> Iterator[Record]:
     torch.set_num_threads(1)  # importing ffcv sets them
     settings = RunSettings(
         dataset="imagefolder", num_classes=len(PHOTOS), model="resnet50", data_pth=betons,
-        batch_size=BATCH_SIZE, total_batch_size=CLIENTS * BATCH_SIZE, device="cpu",
+        batch_size=BATCH_SIZE, total_batch_size=BATCH_SIZE, device="cpu",
     )  # fmt: skip
     training, _ = load_data(settings, torch.device("cpu"))
-    batches = training.batches(make_sampler(settings, len(training)), range(CLIENTS), 0, 0)
+    passes = count()
+    # One finite pass: a training's batches are decoded ahead, while the others are measured.
+    own = partial(training.batchnorm_images, 0, num_batches=BATCHES, batch_size=BATCH_SIZE)
     plain = DataLoader(ImageFolder(str(source / "train"), torchvisions()), BATCH_SIZE, shuffle=True)
     ffcv = ffcvs(betons / "train.beton")
     variants: dict[str, Callable[[], float]] = {
-        "trainer": lambda: images_per_second(
-            (batch.images.flatten(0, 1) for batch in islice(batches, STEPS)), side=224
-        ),
+        "trainer": lambda: images_per_second(own(next(passes), own=slice(BATCHES)), side=224),
         "torchvision": lambda: images_per_second((images for images, _ in plain), side=224),
         "FFCV": lambda: images_per_second((images for (images,) in ffcv), side=224),
     }
     values = interleaved(variants, repetitions)
     about = {
         "images": f"{OF_EACH * len(PHOTOS)} of {WIDTH} × {HEIGHT}", "JPEG": share,
-        "batch": BATCH_SIZE, "K": CLIENTS, "cores": 1,
+        "batch": BATCH_SIZE, "cores": 1,
     }  # fmt: skip
     record = partial(Record, unit="images/s", settings=about)
     name = f"stream: {share:.0%} JPEG"
@@ -110,9 +110,9 @@ def write_folder(folder: Path) -> None:
         photo = Image.fromarray(load())
         scale = max(1.0, 1.2 * HEIGHT / photo.height, 1.2 * WIDTH / photo.width)
         photo = photo.resize((round(scale * photo.width), round(scale * photo.height)))
-        for split, count in (("train", OF_EACH), ("val", 1)):
+        for split, images in (("train", OF_EACH), ("val", 1)):
             (folder / split / name).mkdir(parents=True)
-            for i in range(count):
+            for i in range(images):
                 left = int(draw.integers(photo.width - WIDTH + 1))
                 top = int(draw.integers(photo.height - HEIGHT + 1))
                 part = photo.crop((left, top, left + WIDTH, top + HEIGHT))
