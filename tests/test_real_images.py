@@ -109,9 +109,11 @@ def plain_scores(model: nn.Module, folder: Path) -> Scores:
     steps = [transforms.ToTensor(), transforms.Normalize(CIFAR10.mean, CIFAR10.std)]
     images = ImageFolder(str(folder), transforms.Compose(steps))
     assert tuple(images.classes) == CIFAR10.classes
-    correct, loss = 0, 0.0
+    correct, among_five, loss = 0, 0, 0.0
     for batch, labels in DataLoader(images, batch_size=250):
         logits = model.eval()(batch)
         correct += int((logits.argmax(1) == labels).sum())
+        among_five += int((logits.argsort(1)[:, -5:] == labels[:, None]).sum())
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-    return Scores(accuracy=correct / len(images), loss=loss / len(images))
+    n = len(images)
+    return Scores(accuracy=correct / n, top5=among_five / n, loss=loss / n)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 from threading import Thread
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tests.commands import ROOT
 from tests.conftest import assert_same_metrics, metrics, one_line, torchrun, trainer
 from tests.option_runs import covers
 from trainer.config import RunSettings
@@ -261,6 +265,31 @@ def test_torchs_threads_stay_as_they_were(photos: Path) -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+ON_ONE_CORE = """
+import os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from trainer.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_process_with_one_core_comes_to_its_end(photos: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        shutil.copy(photos / f"{split}.json", tmp_path)
+    run = tmp_path / "run"
+    for words in (
+        ["beton", "--data-pth", tmp_path],
+        ["train", "--dataset", "photos", "--model", "cnn", "--data-pth", tmp_path,
+         "--epochs", 1, "--log-pth", run],
+    ):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", ON_ONE_CORE, *map(str, words)],
+            cwd=ROOT, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert len(metrics(run)) == 3
 
 
 def test_more_workers_than_cores_are_refused(photos: Path) -> None:
