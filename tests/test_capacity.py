@@ -10,6 +10,7 @@ import torch
 from tests.option_runs import WORLD, configured
 from trainer import capacity, execution
 from trainer.capacity import CPU, Need, fits, free_bytes, refusal
+from trainer.clients import Plan, Way
 from trainer.config import RunSettings
 from trainer.engine import Run
 from trainer.errors import UserError
@@ -17,28 +18,27 @@ from trainer.processes import World
 
 IMAGENET = RunSettings(model="resnet50", batch_size=32, total_batch_size=8192)
 PARAMETERS = 4 * 25_557_032  # of ResNet-50, in bytes
-NEED = Need(replica=PARAMETERS, working=3 * 10**9)
+NEED = Need(replica=PARAMETERS, gradients=PARAMETERS, activations=3 * 10**9 - PARAMETERS)
 GPU = torch.device("cuda", 0)
 
 
-def room(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
-    for module in (capacity, execution):
-        if hasattr(module, "free_bytes"):
-            monkeypatch.setattr(module, "free_bytes", lambda device: int(size))
+def room(monkeypatch: pytest.MonkeyPatch, size: float, on_gpu: float = 0) -> None:
+    sizes = {"cpu": int(size), "cuda": int(on_gpu)}
+    monkeypatch.setattr(capacity, "free_bytes", lambda device: sizes[device.type])
 
 
 def test_the_papers_imagenet_run_is_told_how_many_gpus_would_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """256 replicas of 102 MB are 26.2 GB; 3 GB more for one at work."""
-    room(monkeypatch, 16e9)
+    room(monkeypatch, 0, on_gpu=16e9)
     assert not fits(NEED, 256, GPU) and fits(NEED, 64, GPU)
-    assert refusal(IMAGENET, NEED, 256, World(0, 1, GPU)) == (
+    assert refusal(IMAGENET, NEED, 256, GPU, 1) == (
         "K = 256 clients: 256 of model resnet50 on each process need about 29.2GB of memory, "
         "16.0GB are free on cuda:0; start 4 processes, or set clients offloaded"
     )
-    room(monkeypatch, 1e9)
-    assert "; set clients offloaded" in refusal(IMAGENET, NEED, 256, World(0, 1, GPU))
+    room(monkeypatch, 0, on_gpu=1e9)
+    assert "; set clients offloaded" in refusal(IMAGENET, NEED, 256, GPU, 1)
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert free_bytes(CPU) == pytest.approx(whole / 4, rel=0.3)
     room(monkeypatch, 1e9)
-    assert "more machines" in refusal(IMAGENET, NEED, 256, World(0, 1, CPU))
+    assert "more machines" in refusal(IMAGENET, NEED, 256, CPU, 1)
 
 
 def test_a_run_without_memory_is_refused_before_it_takes_any(
@@ -63,3 +63,32 @@ def test_a_run_without_memory_is_refused_before_it_takes_any(
         Run(configured(digits, log_pth=tmp_path), WORLD)
     fused = configured(digits, log_pth=tmp_path, step1=1, clients="fused")
     assert Run(fused, WORLD).bank.parameters.replicas == 1
+
+
+class Gpus(World):
+    """Processes with a GPU each, as far as a machine without any can tell."""
+
+    def least(self, value: int) -> int:
+        return value
+
+
+def test_auto_offloads_where_a_gpu_is_too_small_and_gives_up_where_the_host_is_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def chosen(settings: RunSettings, way: Way) -> list[Plan]:
+        return execution._with_memory([Plan(way)], settings, NEED, 256, Gpus(0, 1, GPU))
+
+    serial = IMAGENET.model_copy(update={"clients": "serial"})
+    room(monkeypatch, 64e9, on_gpu=64e9)
+    assert chosen(IMAGENET, "serial") == [Plan("serial")]
+    room(monkeypatch, 64e9, on_gpu=16e9)
+    assert chosen(IMAGENET, "serial") == [Plan("offloaded")]
+    assert chosen(IMAGENET, "fused") == [Plan("fused")]
+    with pytest.raises(UserError, match="free on cuda:0; start 4 processes, or set clients off"):
+        chosen(serial, "serial")
+    room(monkeypatch, 16e9, on_gpu=16e9)
+    for settings in (IMAGENET, IMAGENET.model_copy(update={"clients": "offloaded"})):
+        with pytest.raises(UserError, match=r"16\.0GB are free on cpu; lower total_batch_size"):
+            chosen(settings, "offloaded")
+    with pytest.raises(UserError, match="free on cpu"):
+        chosen(IMAGENET, "serial")

@@ -10,25 +10,26 @@ import torch
 from tqdm import tqdm
 
 from trainer.config import RunSettings
-from trainer.processes import World
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """In bytes: parameters and momentum of a client; gradients and activations of one at work."""
+    """Of one client, in bytes; ``replica`` is its parameters and momentum."""
 
     replica: int
-    working: int
+    gradients: int
+    activations: int
 
-    def of(self, clients: int) -> int:
-        return clients * self.replica + self.working
+    def of(self, replicas: int) -> int:
+        """With one client at work."""
+        return replicas * self.replica + self.gradients + self.activations
 
 
-def fits(need: Need, clients: int, device: torch.device) -> bool:
-    """Whether ``device`` holds so many clients of a process."""
-    return need.of(clients) <= free_bytes(device)
+def fits(need: Need, replicas: int, device: torch.device) -> bool:
+    """Whether ``device`` holds so many replicas of a process."""
+    return need.of(replicas) <= free_bytes(device)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -39,16 +40,18 @@ def free_bytes(device: torch.device) -> int:
     return available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def refusal(settings: RunSettings, need: Need, clients: int, world: World) -> str:
-    """What is missing, and how many processes would do."""
-    device, k = world.device, settings.num_clients
+def refusal(
+    settings: RunSettings, need: Need, replicas: int, place: torch.device, processes: int
+) -> str:
+    """What is missing on ``place``, where they were to lie, and what would do."""
+    k = settings.num_clients
     missing = (
-        f"K = {k} clients: {clients} of model {settings.model} on each process need about "
-        f"{_size(need.of(clients))} of memory, {_size(free_bytes(device))} are free on {device}"
+        f"K = {k} clients: {replicas} of model {settings.model} on each process need about "
+        f"{_size(need.of(replicas))} of memory, {_size(free_bytes(place))} are free on {place}"
     )
-    if device.type == "cpu":  # processes of one machine share it
+    if place.type == "cpu":  # processes of one machine share it
         return f"{missing}; lower total_batch_size, or start processes on more machines"
-    enough = [n for n in range(world.size, k + 1) if k % n == 0 and fits(need, k // n, device)]
+    enough = [n for n in range(processes, k + 1) if k % n == 0 and fits(need, k // n, place)]
     start = f"start {enough[0]} processes, or " if enough else ""
     return f"{missing}; {start}set clients offloaded"
 

@@ -64,13 +64,8 @@ def find_plans(
     # the mean of their parameters depends on the mean of their momentum alone.
     own_momentum = settings.momentum > 0 and settings.momentum_averaging == "keep"
     fusible = not model_spec(settings.model).stochastic and (kinds == {True} or not own_momentum)
-    one = make_bank(1, Plan("serial"))
-    activations = one.activation_bytes(batch)
-    need = Need(
-        replica=one.parameters.memory.nbytes + one.momentum.memory.nbytes,
-        working=one.parameters.memory.nbytes + activations,
-    )
-    fit = world.least(_clients_that_fit(batch, activations))
+    need = _need(make_bank(1, Plan("serial")), batch)
+    fit = world.least(_clients_that_fit(batch, need))
     found = {}
     for one_step in kinds:
         candidates = _candidates(settings, fit, fused=one_step and fusible)
@@ -117,9 +112,19 @@ def _identity(settings: RunSettings, world: World) -> dict[str, Any]:
     }
 
 
-def _clients_that_fit(batch: Batch, activations: int) -> int:
+def _need(one: ClientBank, batch: Batch) -> Need:
+    """Of a client, found with a bank of one."""
+    parameters = one.parameters.memory.nbytes
+    return Need(
+        replica=parameters + one.momentum.memory.nbytes,
+        gradients=parameters,
+        activations=one.activation_bytes(batch),
+    )
+
+
+def _clients_that_fit(batch: Batch, need: Need) -> int:
     """In one pass on this process."""
-    return min(max(1, _pass_bytes(batch.images.device) // activations), len(batch.images))
+    return min(max(1, _pass_bytes(batch.images.device) // need.activations), len(batch.images))
 
 
 def _with_memory(
@@ -129,14 +134,14 @@ def _with_memory(
 
     Raises UserError, on all processes, where none does.
     """
-    offloaded = [Plan("offloaded")]
-    replicas = 1 if plans[0].way == "fused" else clients
-    device = CPU if plans == offloaded else world.device
-    if world.least(fits(need, replicas, device)):
+    way = plans[0].way
+    replicas = 1 if way == "fused" else clients
+    place = CPU if way == "offloaded" else world.device
+    if world.least(fits(need, replicas, place)):
         return plans
-    if settings.clients == "auto" and world.device.type == "cuda":
-        return _with_memory(offloaded, settings, need, clients, world)
-    raise UserError(refusal(settings, need, replicas, world))
+    if settings.clients == "auto" and place.type == "cuda":
+        return _with_memory([Plan("offloaded")], settings, need, clients, world)
+    raise UserError(refusal(settings, need, replicas, place, world.size))
 
 
 def _candidates(settings: RunSettings, fit: int, *, fused: bool) -> list[Plan]:
