@@ -25,7 +25,7 @@ from trainer.assembly import load_data, make_sampler
 from trainer.config import RunSettings
 from trainer.data.prepare import read_prepared
 from trainer.data.settings import BetonSettings
-from trainer.data.specs import DATASETS
+from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.data.write_beton import write_betons
 from trainer.engine import Run
 from trainer.processes import World
@@ -83,7 +83,7 @@ def throughput(settings: RunSettings, repetitions: int) -> Iterator[Record]:
     batches = training.batches(sampler, range(CLIENTS), 0, 0)
     arrays, _ = read_prepared(settings.data_pth / "train.npz")
     plain = DataLoader(Transformed(CIFAR10, arrays), BATCH_SIZE, shuffle=True)
-    ffcv = ffcv_loader(settings.data_pth / "train.beton")
+    ffcv = cropped_by_ffcv(settings.data_pth / "train.beton")
     variants: dict[str, Callable[[], float]] = {
         "trainer": lambda: images_per_second(
             batch.images.flatten(0, 1) for batch in islice(batches, EPOCHS * STEPS)
@@ -130,34 +130,39 @@ def share_of_step(settings: RunSettings, repetitions: int) -> Record:
     )
 
 
-def ffcv_loader(beton: Path) -> Iterable[Any]:
-    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
-    from ffcv.loader import Loader, OrderOption
-    from ffcv.transforms import (
-        NormalizeImage,
-        RandomHorizontalFlip,
-        RandomTranslate,
-        ToTensor,
-        ToTorchImage,
-    )
+def cropped_by_ffcv(beton: Path) -> Iterable[Any]:
+    from ffcv.fields.decoders import SimpleRGBImageDecoder
+    from ffcv.transforms import RandomHorizontalFlip, RandomTranslate
 
-    mean, std = (255 * np.array(values) for values in (CIFAR10.mean, CIFAR10.std))
-    image = [
+    operations = [
         SimpleRGBImageDecoder(),
         RandomHorizontalFlip(),
         RandomTranslate(padding=CIFAR10.padding),
-        NormalizeImage(mean, std, np.float32),  # converts as well
-        ToTensor(),
-        ToTorchImage(),
     ]
+    return ffcv_loader(beton, BATCH_SIZE, CIFAR10, operations)
+
+
+def ffcv_loader(
+    beton: Path, batch_size: int, spec: DatasetSpec, operations: list[Any]
+) -> Iterable[Any]:
+    """FFCV's own: ``operations`` on images, then its normalisation; in its own random order."""
+    from ffcv.fields.decoders import IntDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import NormalizeImage, ToTensor, ToTorchImage
+
+    mean, std = (255 * np.array(values) for values in (spec.mean, spec.std))
+    normalised = NormalizeImage(mean, std, np.float32)  # converts as well
     loader: Iterable[Any] = Loader(
         str(beton),
-        batch_size=BATCH_SIZE,
+        batch_size=batch_size,
         num_workers=1,
         os_cache=True,
         order=OrderOption.RANDOM,
         drop_last=True,
-        pipelines={"image": image, "label": [IntDecoder(), ToTensor()]},
+        pipelines={
+            "image": [*operations, normalised, ToTensor(), ToTorchImage()],
+            "label": [IntDecoder(), ToTensor()],
+        },
     )
     return loader
 

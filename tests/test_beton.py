@@ -133,7 +133,7 @@ def test_a_truncated_file_is_refused_even_if_its_sidecar_agrees(copy: Path, keep
 
     path = copy / "train.beton"
     path.write_bytes(path.read_bytes()[:keep])
-    sidecar = {"bytes": keep, "sha256": sha256(path), "index_sha256": ""}
+    sidecar = {"bytes": keep, "sha256": sha256(path), "index_sha256": "", "samples_per_class": {}}
     sidecar_path(path).write_text(json.dumps(sidecar))
     with pytest.raises(UserError, match="not a whole"):
         read_beton(path)

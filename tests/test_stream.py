@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 from threading import Thread
@@ -19,15 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tests.commands import ROOT
-from tests.conftest import assert_same_metrics, metrics, one_line, torchrun, trainer
-from tests.option_runs import covers
-from trainer.config import RunSettings
-from trainer.data.beton import mapped, read_beton, read_index
+from trainer.data.beton import mapped, read_index
 from trainer.data.beton_format import JPEG, RAW
-from trainer.data.crops import Crops, random_crops
+from trainer.data.crops import random_crops
 from trainer.data.images import ImageSet, Request
-from trainer.data.memory import MemoryImages
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.data.stream import StreamedImages, _watched
 from trainer.data.training import Batch, TrainingSet
@@ -110,29 +102,6 @@ def test_evaluation_sees_ffcvs_own_centre_crops(photos: Path, images: StreamedIm
     np.testing.assert_allclose(seen.movedim(1, -1).numpy(), (wanted - mean) / std, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(60, 100), (100, 60), (10, 200), (200, 10)])
-def test_crops_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
-    """Kolmogorov-Smirnov on each number of a crop; long images often need the fallback."""
-    from scipy import stats
-    from torchvision.transforms import RandomResizedCrop
-
-    n = 4000
-    blank = torch.empty(3, *shape)
-    torch.manual_seed(0)
-    theirs = np.array(
-        [RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(n)]
-    )
-    crops = random_crops(
-        np.random.default_rng(1), np.full(n, shape[0]), np.full(n, shape[1]), flip=True
-    )
-    ours = np.stack([crops.top, crops.left, crops.height, crops.width], axis=1)
-    for name, a, b in zip(("top", "left", "height", "width"), theirs.T, ours.T, strict=True):
-        assert stats.ks_2samp(a, b).pvalue > 1e-3, name
-    areas = (a[:, 2] * a[:, 3] for a in (theirs, ours))
-    assert stats.ks_2samp(*areas).pvalue > 1e-3
-    assert stats.binomtest(int(crops.mirrored.sum()), n).pvalue > 1e-3
-
-
 def test_batches_do_not_depend_on_processes_or_where_one_begins(images: StreamedImages) -> None:
     whole = first(images, 12, range(4))
     assert not torch.equal(whole[0].images, whole[5].images)
@@ -204,59 +173,6 @@ def test_a_subset_is_of_the_file(images: StreamedImages) -> None:
     assert part.labels.tolist() == images.labels[[400, 3, 77]].tolist()
 
 
-@covers("loader")
-def test_cifar10_is_the_same_run_from_memory_and_streamed(
-    tiny_cifar10: Path, tmp_path: Path
-) -> None:
-    path = tiny_cifar10 / "train.beton"
-    sampler = Sampler(seed=1, num_samples=64, num_clients=4, batch_size=4, steps_per_epoch=4)
-    both = (MemoryImages(read_beton(path), CPU), streamed(path))
-    memory, ffcv = (
-        list(islice(training_set(each, CIFAR10).batches(sampler, range(4), 0, 0), 9))
-        for each in both
-    )
-    for a, b in zip(memory, ffcv, strict=True):
-        assert torch.equal(a.images, b.images)
-        assert torch.equal(a.labels, b.labels)
-    words = [
-        "train", "--dataset", "cifar10", "--model", "cnn_bn", "--data-pth", tiny_cifar10,
-        "--batch-size", 8, "--total-batch-size", 32, "--epochs", 2, "--clients", "serial",
-    ]  # fmt: skip
-    for loader in ("memory", "ffcv"):
-        done = trainer(*words, "--loader", loader, "--log-pth", tmp_path / loader)
-        assert done.returncode == 0, done.stderr
-    assert metrics(tmp_path / "memory") == metrics(tmp_path / "ffcv")
-
-
-@covers("image_size", "num_classes")
-def test_a_folder_of_images_is_one_run_on_any_number_of_processes(
-    photos: Path, tmp_path: Path
-) -> None:
-    """ResNet-18 from JPEG files; the learning rate is small, since BatchNorm amplifies rounding."""
-    words = [
-        "train", "--dataset", "imagefolder", "--num-classes", 10, "--image-size", 40,
-        "--model", "resnet18", "--data-pth", photos, "--train-subset", 64, "--batch-size", 8,
-        "--total-batch-size", 32, "--epochs", 2, "--step1", 2, "--start-lr", 1e-4,
-        "--precision", "fp64", "--clients", "serial", "--bn-batches", 4, "--nw", 1,
-    ]  # fmt: skip
-    for processes in (1, 2):
-        done = torchrun(processes, *words, "--log-pth", tmp_path / str(processes))
-        assert done.returncode == 0, done.stderr
-    assert_same_metrics(metrics(tmp_path / "1"), metrics(tmp_path / "2"))
-    assert metrics(tmp_path / "1")[-1]["step"] == 4
-    assert RunSettings(dataset="imagefolder", num_classes=7, model="resnet18").data.num_classes == 7
-
-
-def test_labels_beyond_the_classes_are_refused(photos: Path, tmp_path: Path) -> None:
-    message = one_line(
-        trainer(
-            "train", "--dataset", "imagefolder", "--num-classes", 4, "--model", "resnet18",
-            "--image-size", 40, "--data-pth", photos, "--log-pth", tmp_path,
-        )
-    )  # fmt: skip
-    assert "labels up to 9" in message and "num_classes" in message
-
-
 def test_torchs_threads_stay_as_they_were(photos: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -265,31 +181,6 @@ def test_torchs_threads_stay_as_they_were(photos: Path) -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-
-
-ON_ONE_CORE = """
-import os, sys
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from trainer.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_a_process_with_one_core_comes_to_its_end(photos: Path, tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        shutil.copy(photos / f"{split}.json", tmp_path)
-    run = tmp_path / "run"
-    for words in (
-        ["beton", "--data-pth", tmp_path],
-        ["train", "--dataset", "photos", "--model", "cnn", "--data-pth", tmp_path,
-         "--epochs", 1, "--log-pth", run],
-    ):  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-c", ON_ONE_CORE, *map(str, words)],
-            cwd=ROOT, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    assert len(metrics(run)) == 3
 
 
 def test_more_workers_than_cores_are_refused(photos: Path) -> None:
@@ -316,13 +207,3 @@ def test_a_failure_in_ffcvs_thread_is_not_waited_for() -> None:
     dead.start()
     with pytest.raises(RuntimeError, match="decoding thread failed"):
         next(_watched(dead))
-
-
-def test_crops_lie_inside_their_images(images: StreamedImages) -> None:
-    draw = np.random.default_rng(5)
-    heights, widths = draw.integers(1, 600, (2, 5000))
-    crops: Crops = random_crops(draw, heights, widths, flip=False)
-    assert (crops.height >= 1).all() and (crops.width >= 1).all()
-    assert (crops.top >= 0).all() and (crops.top + crops.height <= heights).all()
-    assert (crops.left >= 0).all() and (crops.left + crops.width <= widths).all()
-    assert not crops.mirrored.any()

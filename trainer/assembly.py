@@ -12,7 +12,7 @@ from torch import nn
 from trainer.checkpoint import load_model
 from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
-from trainer.data.beton import read_beton, read_index
+from trainer.data.beton import class_names, read_beton, read_index
 from trainer.data.images import Images, ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.training import TrainingSet
@@ -71,10 +71,10 @@ def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:
             f"{path}: images of shape {shape}, dataset {settings.dataset} has {wanted}; check "
             "dataset and the path"
         )
-    if images.labels.min() < 0 or images.labels.max() >= spec.num_classes:
+    if (found := len(class_names(path))) != spec.num_classes:
         raise UserError(
-            f"{path}: labels up to {images.labels.max()}, dataset {settings.dataset} has "
-            f"{spec.num_classes} classes; check dataset and num_classes"
+            f"{path}: {found} classes, {spec.num_classes} were asked for; check dataset "
+            f"{settings.dataset} and num_classes"
         )
     return images
 

@@ -17,6 +17,7 @@ from trainer.files import sha256
 
 # Larger ones are not read from end to end at each start: size, index and table of contents are.
 HASHED_BYTES = 2**30
+NOTED = ("bytes", "sha256", "index_sha256", "samples_per_class")
 
 
 def sidecar_path(beton: Path) -> Path:
@@ -73,6 +74,11 @@ def read_beton(path: Path) -> Samples:
     return Samples(content=mapped(path), starts=index.pointers, shape=shape, labels=index.labels)
 
 
+def class_names(path: Path) -> list[str]:
+    """In label order, as noted when the .beton was written."""
+    return list(_noted(path)["samples_per_class"])
+
+
 def mapped(path: Path) -> NDArray[np.uint8]:
     # "c", not "r": what torch makes of it must be writable, and no write would reach the file.
     return np.memmap(path, np.uint8, mode="c")
@@ -81,7 +87,7 @@ def mapped(path: Path) -> NDArray[np.uint8]:
 def _noted(path: Path) -> dict[str, Any]:
     try:
         noted = json.loads(sidecar_path(path).read_text("utf-8"))
-        return {name: noted[name] for name in ("bytes", "sha256", "index_sha256")}
+        return {name: noted[name] for name in NOTED}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{sidecar_path(path)}: missing or damaged ({error}); run `beton` again"

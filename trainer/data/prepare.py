@@ -53,6 +53,7 @@ def prepare(settings: PrepareSettings) -> dict[str, int]:
     for name, split in splits.items():
         with atomic(settings.out / f"{name}.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, images=split.images, labels=split.labels, classes=list(spec.classes))
+        (settings.out / f"{name}.json").unlink(missing_ok=True)  # of image files, prepared before
     return {name: len(split.labels) for name, split in splits.items()}
 
 
@@ -190,6 +191,8 @@ SOURCES: dict[str, Callable[[Path | None, DatasetSpec], dict[str, Arrays]]] = {
 }
 WANTED = {
     "imagenet": "its licence forbids redistribution; get ILSVRC2012 from https://image-net.org, "
-    "extract it to <source>/train/<class>/*.JPEG and <source>/val/<class>/*.JPEG, set source",
-    "imagefolder": "a folder with train/<class>/<image> and val/<class>/<image>; set source",
+    "extract it to <source>/train/<class>/*.JPEG and <source>/val/<class>/*.JPEG, and set source "
+    "(in config.yaml: imagenet_source)",
+    "imagefolder": "a folder with train/<class>/<image> and val/<class>/<image>; set source "
+    "(in config.yaml: imagefolder_source)",
 }

@@ -38,6 +38,7 @@ class ImageFileSettings(Settings):
         "image files: the longer side, in pixels; larger ones are reduced to it",
         "image files",
         ge=1,
+        le=20_000,
     )
     compress_probability: float = setting(
         0.5,

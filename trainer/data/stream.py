@@ -44,7 +44,6 @@ class StreamedImages:
                 "and the path"
             )
         self.heights, self.widths, self.labels = index.heights, index.widths, index.labels
-        self.image_shape = (size, size, 3)
         self._samples = np.arange(len(index))  # of the file
         self._loader = _loader(path, size, workers)
 

@@ -155,9 +155,9 @@ def _check_space(path: Path, source: Source, image_field: Any) -> None:
     size = partial(tqdm.format_sizeof, suffix="B", divisor=1000)
     print(f"{path}: about {size(needed)} of {size(free)} free", flush=True)
     if needed > free:
+        smaller = ", lower max_resolution or raise compress_probability" if source.of_files else ""
         raise UserError(
-            f"{path}: needs about {size(needed)}, {size(free)} are free; make room, "
-            "or lower max_resolution or raise compress_probability"
+            f"{path}: needs about {size(needed)}, {size(free)} are free; make room{smaller}"
         )
 
 

@@ -1,0 +1,100 @@
+"""Whole runs on images that FFCV decodes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands import ROOT
+from tests.conftest import assert_same_metrics, metrics, one_line, torchrun, trainer
+from tests.option_runs import covers
+from tests.test_stream import CIFAR10, CPU, streamed, training_set
+from trainer.config import RunSettings
+from trainer.data.beton import read_beton
+from trainer.data.memory import MemoryImages
+from trainer.sampling import Sampler
+
+
+@covers("loader")
+def test_cifar10_is_the_same_run_from_memory_and_streamed(
+    tiny_cifar10: Path, tmp_path: Path
+) -> None:
+    path = tiny_cifar10 / "train.beton"
+    sampler = Sampler(seed=1, num_samples=64, num_clients=4, batch_size=4, steps_per_epoch=4)
+    both = (MemoryImages(read_beton(path), CPU), streamed(path))
+    memory, ffcv = (
+        list(islice(training_set(each, CIFAR10).batches(sampler, range(4), 0, 0), 9))
+        for each in both
+    )
+    for a, b in zip(memory, ffcv, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.labels, b.labels)
+    words = [
+        "train", "--dataset", "cifar10", "--model", "cnn_bn", "--data-pth", tiny_cifar10,
+        "--batch-size", 8, "--total-batch-size", 32, "--epochs", 2, "--clients", "serial",
+    ]  # fmt: skip
+    for loader in ("memory", "ffcv"):
+        done = trainer(*words, "--loader", loader, "--log-pth", tmp_path / loader)
+        assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "memory") == metrics(tmp_path / "ffcv")
+
+
+@covers("image_size", "num_classes")
+def test_a_folder_of_images_is_one_run_on_any_number_of_processes(
+    photos: Path, tmp_path: Path
+) -> None:
+    """ResNet-18 from JPEG files; the learning rate is small, since BatchNorm amplifies rounding."""
+    words = [
+        "train", "--dataset", "imagefolder", "--num-classes", 10, "--image-size", 40,
+        "--model", "resnet18", "--data-pth", photos, "--train-subset", 64, "--batch-size", 8,
+        "--total-batch-size", 32, "--epochs", 2, "--step1", 2, "--start-lr", 1e-4,
+        "--precision", "fp64", "--clients", "serial", "--bn-batches", 4, "--nw", 1,
+    ]  # fmt: skip
+    for processes in (1, 2):
+        done = torchrun(processes, *words, "--log-pth", tmp_path / str(processes))
+        assert done.returncode == 0, done.stderr
+    assert_same_metrics(metrics(tmp_path / "1"), metrics(tmp_path / "2"))
+    assert metrics(tmp_path / "1")[-1]["step"] == 4
+    assert RunSettings(dataset="imagefolder", num_classes=7, model="resnet18").data.num_classes == 7
+
+
+@pytest.mark.parametrize("asked", [4, 20])
+def test_another_number_of_classes_is_refused(photos: Path, tmp_path: Path, asked: int) -> None:
+    message = one_line(
+        trainer(
+            "train", "--dataset", "imagefolder", "--num-classes", asked, "--model", "resnet18",
+            "--image-size", 40, "--data-pth", photos, "--log-pth", tmp_path,
+        )
+    )  # fmt: skip
+    assert f"10 classes, {asked} were asked for" in message and "num_classes" in message
+
+
+ON_ONE_CORE = """
+import os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from trainer.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_process_with_one_core_comes_to_its_end(photos: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        shutil.copy(photos / f"{split}.json", tmp_path)
+    run = tmp_path / "run"
+    for words in (
+        ["beton", "--data-pth", tmp_path],
+        ["train", "--dataset", "photos", "--model", "cnn", "--data-pth", tmp_path,
+         "--epochs", 1, "--log-pth", run],
+    ):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", ON_ONE_CORE, *map(str, words)],
+            cwd=ROOT, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert len(metrics(run)) == 3
