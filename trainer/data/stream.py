@@ -65,7 +65,11 @@ class StreamedImages:
 
     def _lines(self, request: Request) -> NDArray[np.void]:
         indices = request.indices
-        crops = request.crops or whole(self.heights[indices], self.widths[indices])
+        heights, widths = self.heights[indices], self.widths[indices]
+        crops = request.crops or whole(heights, widths)
+        # The decoder would read beyond the image's memory.
+        assert (crops.top + crops.height <= heights).all(), "a crop ends below its image"
+        assert (crops.left + crops.width <= widths).all(), "a crop ends beside its image"
         return order(self._samples[indices], crops)
 
     @contextmanager
