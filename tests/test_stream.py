@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
+from copy import copy
 from itertools import islice
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import cv2
@@ -16,13 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from trainer.data.beton import mapped, read_index
+from trainer.data.beton import mapped, read_index, sidecar_path
 from trainer.data.beton_format import JPEG, RAW
 from trainer.data.crops import random_crops
 from trainer.data.images import ImageSet, Request
 from trainer.data.specs import DATASETS, DatasetSpec
-from trainer.data.stream import StreamedImages, _watched
+from trainer.data.stream import StreamedImages
 from trainer.data.training import Batch, TrainingSet
+from trainer.errors import UserError
 from trainer.sampling import Sampler
 
 CPU = torch.device("cpu")
@@ -187,26 +190,71 @@ def test_torchs_threads_stay_as_they_were(photos: Path) -> None:
 
 
 def test_more_workers_than_cores_are_refused(photos: Path) -> None:
-    from trainer.errors import UserError
-
     with pytest.raises(UserError, match=r"nw 1000: this machine has \d+ cores"):
         streamed(photos / "train.beton", workers=1000)
 
 
-def test_a_failure_in_ffcvs_thread_is_not_waited_for() -> None:
-    class Dead(Thread):
-        """What FFCV's iterator is once its thread has ended with a traceback."""
-
-        def __init__(self) -> None:
-            super().__init__(daemon=True)
-            from queue import Queue
-
-            self.output_queue: Queue[Any] = Queue()
-
-        def run(self) -> None:
-            """Ends at once, without a last word."""
-
-    dead = Dead()
-    dead.start()
+def test_a_failure_in_ffcvs_thread_is_not_waited_for(images: StreamedImages) -> None:
+    beyond = np.array([0])
+    broken = copy(images)
+    broken._samples = np.array([10**6])  # not a sample of the file
+    everything = Request(indices=beyond, crops=None)
     with pytest.raises(RuntimeError, match="decoding thread failed"):
-        next(_watched(dead))
+        pixels(broken, everything)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_jpeg_is_named_and_not_taken_for_the_image_before_it(
+    photos: Path, tmp_path: Path, workers: int
+) -> None:
+    """As in a file too large for its content to be hashed at each start."""
+    path = tmp_path / "train.beton"
+    index = read_index(photos / "train.beton")
+    damaged = int(np.flatnonzero(index.modes == JPEG)[20])
+    content = bytearray((photos / "train.beton").read_bytes())
+    start = index.pointers[damaged]
+    content[start : start + index.sizes[damaged]] = bytes(index.sizes[damaged])
+    path.write_bytes(content)
+    images = StreamedImages(path, index, 32, workers)
+    whole = Request(indices=np.delete(np.arange(len(index)), damaged), crops=None)
+    expected = pixels(streamed(photos / "train.beton"), whole)
+    assert np.array_equal(pixels(images, whole), expected)
+    with pytest.raises(UserError, match=f"train.beton: sample {damaged} is damaged; run `beton`"):
+        pixels(images, Request(indices=np.arange(len(index)), crops=None))
+
+
+@pytest.fixture
+def own(photos: Path, tmp_path: Path) -> Path:
+    for name in ("train.beton", "train.beton.json", "test.beton.json"):
+        shutil.copy(photos / name, tmp_path)
+    return tmp_path / "train.beton"
+
+
+def sidecar_agrees(path: Path) -> None:
+    noted = json.loads(sidecar_path(path).read_text())
+    sidecar_path(path).write_text(json.dumps(noted | {"bytes": path.stat().st_size}))
+
+
+@pytest.mark.parametrize("keep", [0.001, 0.5, 0.999])
+def test_a_truncated_file_of_jpegs_is_refused(own: Path, keep: float) -> None:
+    content = own.read_bytes()
+    own.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(UserError, match=r"train\.beton: truncated or changed"):
+        read_index(own)
+    sidecar_agrees(own)
+    with pytest.raises(UserError, match=r"train\.beton: not a whole \.beton"):
+        read_index(own)
+
+
+def test_a_file_of_another_version_is_refused(own: Path) -> None:
+    content = bytearray(own.read_bytes())
+    content[0] += 1  # FFCV's header begins with the version, little-endian
+    own.write_bytes(content)
+    with pytest.raises(UserError, match=r"not a whole \.beton \(format version 3"):
+        read_index(own)
+
+
+def test_a_file_under_anothers_name_is_refused(own: Path) -> None:
+    renamed = own.rename(own.with_name("test.beton"))
+    with pytest.raises(UserError, match=r"test\.beton: (truncated or changed|content changed)"):
+        read_index(renamed)

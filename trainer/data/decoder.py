@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ffcv.fields.rgb_image import ResizedCropRGBImageDecoder
 from ffcv.libffcv import imdecode, resize_crop
+from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.memory_managers import OSCacheManager
 from ffcv.pipeline.compiler import Compiler
 from ffcv.traversal_order.base import TraversalOrder
@@ -39,6 +40,26 @@ def _reader(manager: OSCacheManager) -> Any:
 OSCacheManager.compile_reader = _reader
 
 
+class DamagedImageError(Exception):
+    """Its argument: which sample of the file."""
+
+
+def _reporting(run: Callable[[EpochIterator], None]) -> Callable[[EpochIterator], None]:
+    """FFCV's thread, which keeps why it failed for the one who waits for it."""
+
+    def reporting(iterator: EpochIterator) -> None:
+        iterator.failure = None
+        try:
+            run(iterator)
+        except Exception as error:
+            iterator.failure = error
+
+    return reporting
+
+
+EpochIterator.run = _reporting(EpochIterator.run)
+
+
 class Given(TraversalOrder):  # type: ignore[misc]
     """The order that ``lines`` (``crops.ORDER``) say, whatever the epoch."""
 
@@ -52,7 +73,8 @@ class PartOfImage(ResizedCropRGBImageDecoder):  # type: ignore[misc]
     """From lines of ``crops.ORDER`` to (output_size, 3) uint8: decoded, cropped, resized, flipped.
 
     FFCV's decoder for crops, but for where they come from. It resizes by averaging areas
-    (OpenCV's INTER_AREA), as FFCV's own does.
+    (OpenCV's INTER_AREA), as FFCV's own does. A JPEG that cannot be decoded is an error, where FFCV
+    would go on with the pixels that an earlier image left in the memory.
     """
 
     @property
@@ -65,13 +87,14 @@ class PartOfImage(ResizedCropRGBImageDecoder):  # type: ignore[misc]
 
         def decode(lines, memory, metadata, storage_state):  # type: ignore[no-untyped-def]
             out, decoded = memory
+            status = np.zeros(len(lines), np.int64)
             for i in range_(len(lines)):
                 line = lines[i]
                 image = metadata[line["sample"]]
                 stored = read(image["data_ptr"], storage_state)
                 height, width = np.uint32(image["height"]), np.uint32(image["width"])
                 if image["mode"] == JPEG:
-                    decode_jpeg(
+                    status[i] = decode_jpeg(
                         stored, decoded[i], height, width, height, width, 0, 0, 1, 1, False, False
                     )
                     pixels = decoded[i][: 3 * height * width].reshape(height, width, 3)
@@ -81,6 +104,9 @@ class PartOfImage(ResizedCropRGBImageDecoder):  # type: ignore[misc]
                 crop_and_resize(pixels, line["top"], bottom, line["left"], right, out[i])
                 if line["mirrored"]:
                     out[i] = out[i][:, ::-1].copy()
+            for i in range(len(lines)):  # not above: a parallel loop cannot be left
+                if status[i] != 0:
+                    raise DamagedImageError(lines[i]["sample"])
             return out[: len(lines)]
 
         decode.is_parallel = True  # type: ignore[attr-defined]

@@ -43,6 +43,7 @@ class StreamedImages:
                 f"{path}: images without colours, which loader ffcv does not read; check dataset "
                 "and the path"
             )
+        self._path = path
         self.heights, self.widths, self.labels = index.heights, index.widths, index.labels
         self._samples = np.arange(len(index))  # of the file
         self._loader = _loader(path, size, workers)
@@ -84,7 +85,7 @@ class StreamedImages:
         with _own_threads():
             batches = iter(loader)
         try:
-            yield chain.from_iterable(_watched(batches))
+            yield chain.from_iterable(_watched(batches, self._path))
         finally:
             batches.close()
 
@@ -122,13 +123,18 @@ def _own_threads() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _watched(batches: Any) -> Iterator[NDArray[np.uint8]]:
+def _watched(batches: Any, path: Path) -> Iterator[NDArray[np.uint8]]:
     """What FFCV's thread decodes. It would be waited for for ever, once it had failed."""
+    from trainer.data.decoder import DamagedImageError
+
     while True:
         while batches.output_queue.empty():
             batches.join(LOOK_SECONDS)
             if not batches.is_alive() and batches.output_queue.empty():
-                raise RuntimeError("FFCV's decoding thread failed; its reason is above")
+                if isinstance(batches.failure, DamagedImageError):
+                    [sample] = batches.failure.args
+                    raise UserError(f"{path}: sample {sample} is damaged; run `beton` again")
+                raise RuntimeError("FFCV's decoding thread failed") from batches.failure
         batch = next(batches, None)
         if batch is None:
             return
