@@ -206,7 +206,10 @@ def test_a_run_in_progress_is_running_while_snakemake_locks_the_folder(own: Path
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--scale", "desk"], "unknown scale 'desk'; choose one of laptop, paper, workstation"),
+        (
+            ["--scale", "desk"],
+            "'desk'; choose one of laptop, paper, photos, workstation",
+        ),
         (["--config", "sale=laptop"], "unknown setting sale; did you mean scale?"),
         (["--config", "laptop"], "--config laptop: must be KEY=VALUE"),
         (["--config", "processes=3"], "3 processes cannot share K = 4 clients"),

@@ -13,7 +13,7 @@ from tests.workflows import copy_project, edit, planned, refused, snakemake
 from workflow.analysis.tables import read_table
 from workflow.experiments import expand, load_experiments, start_points
 
-SCALES = ("laptop", "workstation", "paper")
+SCALES = ("laptop", "photos", "workstation", "paper")
 
 
 ALL = {"figure": 3, "page": 3, "simulation": 1, "judge": 1, "runs": 1}

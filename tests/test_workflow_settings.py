@@ -12,7 +12,7 @@ from tests.commands import ROOT
 from tests.workflows import TINY, copy_project, edit, refused
 from workflow.json_schemas import schemas
 
-SCALES = ("laptop", "workstation", "paper")
+SCALES = ("laptop", "photos", "workstation", "paper")
 
 
 @pytest.fixture
@@ -27,7 +27,12 @@ def checkout(tmp_path: Path) -> Path:
     ("file", "old", "new", "expected"),
     [
         ("config.yaml", "processes:", "procesess:", ["procesess", "did you mean processes"]),
-        ("config.yaml", "scale: laptop", "scale: desk", ["'desk'", "laptop, paper, workstation"]),
+        (
+            "config.yaml",
+            "scale: laptop",
+            "scale: desk",
+            ["'desk'", "laptop, paper, photos, "],
+        ),
         ("config.yaml", "processes: null", "processes: 3", ["3 processes", "K = 4"]),
         ("config.yaml", "threads: null", "threads: 0", ["threads", "greater than"]),
         ("config.yaml", "device: null", "device: gpu", ["device", "'cuda'", "'gpu'"]),
