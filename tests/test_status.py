@@ -208,7 +208,7 @@ def test_a_run_in_progress_is_running_while_snakemake_locks_the_folder(own: Path
     [
         (
             ["--scale", "desk"],
-            "'desk'; choose one of laptop, paper, photos, workstation",
+            "unknown scale 'desk'; choose one of laptop, paper, photos, workstation",
         ),
         (["--config", "sale=laptop"], "unknown setting sale; did you mean scale?"),
         (["--config", "laptop"], "--config laptop: must be KEY=VALUE"),

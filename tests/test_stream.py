@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -194,13 +193,18 @@ def test_more_workers_than_cores_are_refused(photos: Path) -> None:
         streamed(photos / "train.beton", workers=1000)
 
 
-def test_a_failure_in_ffcvs_thread_is_not_waited_for(images: StreamedImages) -> None:
-    beyond = np.array([0])
-    broken = copy(images)
-    broken._samples = np.array([10**6])  # not a sample of the file
-    everything = Request(indices=beyond, crops=None)
-    with pytest.raises(RuntimeError, match="decoding thread failed"):
-        pixels(broken, everything)
+def test_a_failure_in_ffcvs_thread_is_not_waited_for_and_says_why(
+    images: StreamedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ffcv.loader.epoch_iterator import EpochIterator
+
+    def failing(*_: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(EpochIterator, "run_pipeline", failing)
+    with pytest.raises(RuntimeError, match="decoding thread failed") as raised:
+        pixels(images, Request(indices=np.arange(3), crops=None))
+    assert isinstance(raised.value.__cause__, MemoryError)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -219,7 +223,9 @@ def test_a_damaged_jpeg_is_named_and_not_taken_for_the_image_before_it(
     whole = Request(indices=np.delete(np.arange(len(index)), damaged), crops=None)
     expected = pixels(streamed(photos / "train.beton"), whole)
     assert np.array_equal(pixels(images, whole), expected)
-    with pytest.raises(UserError, match=f"train.beton: sample {damaged} is damaged; run `beton`"):
+    with pytest.raises(
+        UserError, match=f"train.beton: sample {damaged} is damaged; delete it and run"
+    ):
         pixels(images, Request(indices=np.arange(len(index)), crops=None))
 
 
@@ -256,5 +262,5 @@ def test_a_file_of_another_version_is_refused(own: Path) -> None:
 
 def test_a_file_under_anothers_name_is_refused(own: Path) -> None:
     renamed = own.rename(own.with_name("test.beton"))
-    with pytest.raises(UserError, match=r"test\.beton: (truncated or changed|content changed)"):
+    with pytest.raises(UserError, match=r"test\.beton: content changed"):
         read_index(renamed)

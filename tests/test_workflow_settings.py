@@ -31,7 +31,7 @@ def checkout(tmp_path: Path) -> Path:
             "config.yaml",
             "scale: laptop",
             "scale: desk",
-            ["'desk'", "laptop, paper, photos, "],
+            ["'desk'", "laptop, paper, photos, workstation"],
         ),
         ("config.yaml", "processes: null", "processes: 3", ["3 processes", "K = 4"]),
         ("config.yaml", "threads: null", "threads: 0", ["threads", "greater than"]),

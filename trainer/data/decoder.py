@@ -74,7 +74,8 @@ class PartOfImage(ResizedCropRGBImageDecoder):  # type: ignore[misc]
 
     FFCV's decoder for crops, but for where they come from. It resizes by averaging areas
     (OpenCV's INTER_AREA), as FFCV's own does. A JPEG that cannot be decoded is an error, where FFCV
-    would go on with the pixels that an earlier image left in the memory.
+    would go on with the pixels that an earlier image left in the memory. The decoder's warnings
+    count: the writer encoded every JPEG itself, so none of them is odd without being damaged.
     """
 
     @property

@@ -133,7 +133,9 @@ def _watched(batches: Any, path: Path) -> Iterator[NDArray[np.uint8]]:
             if not batches.is_alive() and batches.output_queue.empty():
                 if isinstance(batches.failure, DamagedImageError):
                     [sample] = batches.failure.args
-                    raise UserError(f"{path}: sample {sample} is damaged; run `beton` again")
+                    raise UserError(
+                        f"{path}: sample {sample} is damaged; delete it and run `beton` again"
+                    )
                 raise RuntimeError("FFCV's decoding thread failed") from batches.failure
         batch = next(batches, None)
         if batch is None:
