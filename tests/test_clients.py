@@ -246,6 +246,25 @@ def test_bfloat16_rounds_the_forward_passes_alone() -> None:
     assert {p.dtype for p in bank.parameters.tensors.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("plan", [Plan("serial"), Plan("fused", K)], ids=str)
+def test_float16_keeps_gradients_that_are_below_its_smallest_number(plan: Plan) -> None:
+    images = torch.randn(K, B_LOC, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(K, B_LOC, dtype=torch.long)
+
+    def moved(dtype: torch.dtype | None) -> Tensor:
+        linear = nn.Linear(64, 10)
+        nn.init.zeros_(linear.weight)
+        with torch.no_grad():  # so sure of class 0 that the loss's gradient is about 1e-8
+            linear.bias.copy_(torch.tensor([16.0] + 9 * [0.0]))
+        bank = ClientBank(nn.Sequential(nn.Flatten(), linear), K, SGD(), plan, autocast=dtype)
+        bank.step(batch(images, labels), lr=1e4)
+        return bank.parameters.tensors["1.weight"][0].clone()
+
+    expected = moved(None)
+    assert expected.abs().max() > 1e-4
+    torch.testing.assert_close(moved(torch.float16), expected, rtol=0.05, atol=1e-5)
+
+
 def test_group_weight_spares_the_biases_of_attention() -> None:
     spared = undecayed_names(nn.TransformerEncoderLayer(8, 2))
     assert {"self_attn.in_proj_bias", "self_attn.out_proj.bias", "norm1.weight"} <= set(spared)

@@ -23,8 +23,9 @@ from trainer.models import build, model_spec
 from trainer.optimizer import SGD
 from trainer.sampling import Sampler, train_subset
 
-# Of parameters and images; bf16 is mixed precision.
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32}
+# Of the forward passes where precision is mixed; parameters and images are float32 there.
+MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp64": torch.float64} | dict.fromkeys(["fp32", *MIXED], torch.float32)
 
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:
@@ -131,7 +132,7 @@ def make_bank(
         optimizer,
         plan,
         stochastic=model_spec(settings.model).stochastic,
-        autocast=torch.bfloat16 if settings.precision == "bf16" else None,
+        autocast=MIXED.get(settings.precision),
         compiled=settings.compile,
     )
 

@@ -84,8 +84,10 @@ def clients_can_be_computed_together(s: RunSettings) -> str | None:
             f"clients {s.clients} would draw model {s.model}'s dropout for several clients at "
             "once, so that the run depended on the processes; set clients serial"
         )
-    if s.clients == "vectorized" and s.precision == "bf16":  # autocast does not reach inside vmap
-        return "precision bf16 needs clients serial (or fused, for H = 1); set clients auto"
+    if s.clients == "vectorized" and s.mixed_precision:  # autocast does not reach inside vmap
+        return (
+            f"precision {s.precision} needs clients serial (or fused, for H = 1); set clients auto"
+        )
     longest = max(phase.local_steps for phase in s.phases)
     if s.clients == "fused" and (s.h_rule != "constant" or longest > 1):
         h = f"H is {longest}" if s.h_rule == "constant" else f"h_rule {s.h_rule} raises H"

@@ -23,6 +23,9 @@ from trainer.stack import Stack
 
 Way = Literal["serial", "vectorized", "fused", "offloaded"]
 
+# float16's smallest number is 6e-8, and many a gradient less. A power of two costs no digits.
+FLOAT16_LOSS_SCALE = 1024.0
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -63,9 +66,9 @@ class ClientBank:
     ``model`` is taken over as the template of the computation: its BatchNorm layers stop tracking
     statistics, which are per client and batch in training and re-estimated for evaluation.
     ``stochastic``: the model draws random numbers, each client's from the seed that its batch
-    brings. ``autocast``: the forward passes compute in this type. ``compiled``: by
-    `torch.compile`, without CUDA graphs, whose memory the next pass would overwrite while fused
-    gradients add up.
+    brings. ``autocast``: the forward passes compute in this type; float16's backward passes start
+    from a loss that is a constant times larger. ``compiled``: by `torch.compile`, without CUDA
+    graphs, whose memory the next pass would overwrite while fused gradients add up.
     """
 
     def __init__(
@@ -98,6 +101,9 @@ class ClientBank:
         self._device = next(iter(parameters.values())).device
         momentum = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self._descend = Descent(optimizer, model)
+        self._loss_scale = None
+        if autocast == torch.float16:
+            self._loss_scale = torch.tensor(FLOAT16_LOSS_SCALE, device=self._device)
         self._start(plan, parameters, momentum if optimizer.momentum else {})
 
     def execute(self, plan: Plan) -> None:
@@ -112,15 +118,17 @@ class ClientBank:
         for part in self._passes:
             self._fetch(part)
             losses = self._losses(part, batch)
+            total = losses.sum() if self._loss_scale is None else losses.sum() * self._loss_scale
             if fused:  # the gradients of all passes add up
-                (losses.sum() / self.num_clients).backward()
+                (total / self.num_clients).backward()
             else:
-                losses.sum().backward()
-                self._descend(part.parameters, part.momentum, lr)
+                total.backward()
+                self._descend(part.parameters, part.momentum, lr, self._loss_scale)
                 self._store(part)
             all_losses.append(losses.detach())
         if fused:
-            self._descend(self._passes[-1].parameters, self._passes[-1].momentum, lr)
+            last = self._passes[-1]
+            self._descend(last.parameters, last.momentum, lr, self._loss_scale)
         return torch.cat(all_losses)
 
     @torch.no_grad()

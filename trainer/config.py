@@ -109,9 +109,10 @@ class RunSettings(WandbSettings, ScheduleSettings, DataSettings):
         "each client's momentum at averaging: kept, averaged as the parameters are, or set to 0",
         "optimizer",
     )
-    precision: Literal["fp32", "fp64", "bf16"] = setting(
+    precision: Literal["fp32", "fp64", "bf16", "fp16"] = setting(
         "fp32",
-        "arithmetic; bf16: mixed, training's forward passes in bfloat16, the rest in fp32",
+        "arithmetic; bf16, fp16: mixed, training's forward passes in bfloat16 or float16 (its loss "
+        "scaled by a constant), the rest in fp32",
         "optimizer",
     )
 
@@ -153,6 +154,10 @@ class RunSettings(WandbSettings, ScheduleSettings, DataSettings):
     def num_clients(self) -> int:
         """K."""
         return self.total_batch_size // self.batch_size
+
+    @property
+    def mixed_precision(self) -> bool:
+        return self.precision in ("bf16", "fp16")
 
     @property
     def peak_lr(self) -> float:

@@ -152,7 +152,7 @@ def _candidates(settings: RunSettings, fit: int, *, fused: bool) -> list[Plan]:
         return [Plan(settings.clients, 1 if alone else fit)]
     if fused:
         return [Plan("fused", size) for size in sorted({1, fit})]
-    one_by_one = model_spec(settings.model).stochastic or settings.precision == "bf16"
+    one_by_one = model_spec(settings.model).stochastic or settings.mixed_precision
     return [serial] if fit == 1 or one_by_one else [serial, Plan("vectorized", fit)]
 
 

@@ -35,9 +35,16 @@ class Descent:
 
     @torch.no_grad()
     def __call__(
-        self, parameters: dict[str, Tensor], momentum: dict[str, Tensor], lr: float
+        self,
+        parameters: dict[str, Tensor],
+        momentum: dict[str, Tensor],
+        lr: float,
+        scale: Tensor | None = None,
     ) -> None:
-        """Moves ``parameters`` along their gradients, which are then gone, and ``momentum``."""
+        """Moves ``parameters`` along their gradients, which are then gone, and ``momentum``.
+
+        ``scale``: what the gradients are too large by, a scalar on their device.
+        """
         for names, weight_decay in self._groups:
             if not names:
                 continue
@@ -52,6 +59,7 @@ class Descent:
                 dampening=0.0,
                 nesterov=self._optimizer.nesterov,
                 maximize=False,
+                grad_scale=scale,
             )
         for parameter in parameters.values():
             parameter.grad = None
