@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure as Canvas
 from matplotlib.image import imread
 from scipy import stats
 
 from trainer.errors import UserError
 from workflow.analysis.compare import compare
-from workflow.analysis.drawing import draw
+from workflow.analysis.drawing import below, draw
 from workflow.analysis.figures import FIGURES
 from workflow.analysis.panels import missing_runs, panel_numbers
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
@@ -165,6 +166,16 @@ def test_equal_tables_give_equal_figures(name: str, tmp_path: Path) -> None:
     a, b = (imread(tmp_path / f"{out}.png") for out in ("a", "b"))
     assert a.shape == b.shape
     assert np.abs(a - b).mean() < 1e-3
+
+
+@pytest.mark.parametrize("length", [5, 20])
+def test_a_legend_is_no_wider_than_its_figure(length: int) -> None:
+    canvas = Canvas(figsize=(5.5, 5), layout="constrained")
+    [line] = canvas.subplots().plot([0, 1])
+    below(canvas, {f"{i}" * length: line for i in range(5)}, "five curves", ncols=3)
+    [legend] = canvas.legends
+    assert legend.get_window_extent().width <= canvas.bbox.width
+    assert legend._ncols == (3 if length == 5 else 2)
 
 
 def test_an_h_keeps_its_colour_whatever_else_is_drawn() -> None:

@@ -61,17 +61,27 @@ def draw(
         subfigure.suptitle(title, fontsize="medium" if columns == 1 else "small")
     if figure.title:
         canvas.suptitle(figure.title, fontsize="large")
-    canvas.legend(
-        list(drawn.values()),
-        list(drawn.keys()),
-        loc="outside lower center",
-        ncols=3 if columns == 1 else 6,
-        fontsize="small",
-        title=wrapped(note(figure, numbers, tables), 40 * max(columns, 2)),
-        title_fontsize="small",
-        frameon=False,
-    )
+    title = wrapped(note(figure, numbers, tables), 40 * max(columns, 2))
+    below(canvas, drawn, title, ncols=3 if columns == 1 else 6)
     save(canvas, out)
+
+
+def below(canvas: Canvas, handles: Mapping[str, Artist], title: str, ncols: int) -> None:
+    """The legend below the panels, in as many columns up to ``ncols`` as the figure is wide."""
+    for columns in range(ncols, 0, -1):
+        legend = canvas.legend(
+            list(handles.values()),
+            list(handles.keys()),
+            loc="outside lower center",
+            ncols=columns,
+            fontsize="small",
+            title=title,
+            title_fontsize="small",
+            frameon=False,
+        )
+        if columns == 1 or legend.get_window_extent().width <= canvas.bbox.width:
+            return
+        legend.remove()
 
 
 def note(figure: Figure, numbers: list[pd.DataFrame], tables: Mapping[str, pd.DataFrame]) -> str:
