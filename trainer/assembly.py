@@ -23,14 +23,10 @@ from trainer.models import build, model_spec
 from trainer.optimizer import SGD
 from trainer.sampling import Sampler, train_subset
 
-# Of the forward passes where precision is mixed; parameters and images are float32 there.
-MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
-DTYPES = {"fp64": torch.float64} | dict.fromkeys(["fp32", *MIXED], torch.float32)
-
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:
     """The training samples that this run may use, and all test samples."""
-    spec, dtype = settings.data, DTYPES[settings.precision]
+    spec, dtype = settings.data, _dtype(settings)
     train_pth, val_pth = settings.betons
     images, test = (_images(settings, path, device) for path in (train_pth, val_pth))
     if settings.train_subset is not None:
@@ -107,7 +103,7 @@ def start_file(settings: RunSettings) -> Path | None:
 def initial_model(settings: RunSettings) -> nn.Module:
     """The start point, or an initialisation that depends on the seed alone; on the CPU."""
     model = _build(settings)
-    model = model.to(DTYPES[settings.precision])  # before loading, which converts to the model's
+    model = model.to(_dtype(settings))  # before loading, which converts to the model's
     if start := start_file(settings):
         load_model(start, model, settings.resume_sha256)
     return model
@@ -120,6 +116,7 @@ def make_bank(
     if settings.compile and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         raise UserError("compile 1 needs a C++ compiler: install g++, or set compile 0")
     template = _build(settings)
+    mixed = settings.mixed_precision
     optimizer = SGD(
         weight_decay=settings.wd,
         group_weight=settings.group_weight,
@@ -127,14 +124,19 @@ def make_bank(
         nesterov=settings.nesterov,
     )
     return ClientBank(
-        template.to(device, DTYPES[settings.precision]),
+        template.to(device, _dtype(settings)),
         num_clients,
         optimizer,
         plan,
         stochastic=model_spec(settings.model).stochastic,
-        autocast=MIXED.get(settings.precision),
+        autocast=getattr(torch, mixed) if mixed else None,
         compiled=settings.compile,
     )
+
+
+def _dtype(settings: RunSettings) -> torch.dtype:
+    """Of parameters and images."""
+    return torch.float64 if settings.precision == "fp64" else torch.float32
 
 
 def _build(settings: RunSettings) -> nn.Module:

@@ -23,7 +23,7 @@ from trainer.stack import Stack
 
 Way = Literal["serial", "vectorized", "fused", "offloaded"]
 
-# float16's smallest number is 6e-8, and many a gradient less. A power of two costs no digits.
+# float16's smallest number is 6e-8, and many gradients are less. A power of two costs no digits.
 FLOAT16_LOSS_SCALE = 1024.0
 
 

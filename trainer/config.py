@@ -156,8 +156,9 @@ class RunSettings(WandbSettings, ScheduleSettings, DataSettings):
         return self.total_batch_size // self.batch_size
 
     @property
-    def mixed_precision(self) -> bool:
-        return self.precision in ("bf16", "fp16")
+    def mixed_precision(self) -> str | None:
+        """PyTorch's name for the type of training's forward passes, if not the parameters'."""
+        return {"bf16": "bfloat16", "fp16": "float16"}.get(self.precision)
 
     @property
     def peak_lr(self) -> float:

@@ -117,9 +117,10 @@ class Run:
         train_loss = self._mean_train_loss()
         lr = self.schedule.lr(max(round.stop - 1, 0))
         if not math.isfinite((train_loss or 0.0) + scores.loss):
+            overflow = ", or set precision bf16" if self.settings.precision == "fp16" else ""
             raise UserError(
                 f"the loss is not finite at step {round.stop} (lr {lr:g}, H {round.local_steps}): "
-                "training diverged; lower start_lr or max_lr, or H"
+                f"training diverged; lower start_lr or max_lr, or H{overflow}"
             )
         sharp = self._sharpness()
         return Evaluation(
