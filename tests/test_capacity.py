@@ -61,6 +61,8 @@ def test_a_run_without_memory_is_refused_before_it_takes_any(
     room(monkeypatch, 4.5 * replica)  # four clients, and the gradients of one
     with pytest.raises(UserError, match=r"K = 4 clients: 4 of model mlp on each process need"):
         Run(configured(digits, log_pth=tmp_path), WORLD)
+    with pytest.raises(UserError, match="need about"):  # what an earlier start chose is no excuse
+        Run(configured(digits, log_pth=tmp_path), WORLD, run.plans)
     fused = configured(digits, log_pth=tmp_path, step1=1, clients="fused")
     assert Run(fused, WORLD).bank.parameters.replicas == 1
 

@@ -246,17 +246,25 @@ def test_bfloat16_rounds_the_forward_passes_alone() -> None:
     assert {p.dtype for p in bank.parameters.tensors.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("plan", [Plan("serial"), Plan("fused", K)], ids=str)
-def test_float16_keeps_gradients_that_are_below_its_smallest_number(plan: Plan) -> None:
-    images = torch.randn(K, B_LOC, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    labels = torch.zeros(K, B_LOC, dtype=torch.long)
+@pytest.mark.parametrize(
+    ("plan", "clients"),
+    [(Plan("serial"), K), (Plan("fused", K), K), (Plan("fused", 16), 1024)],
+    ids=str,
+)
+def test_float16_keeps_gradients_that_are_below_its_smallest_number(
+    plan: Plan, clients: int
+) -> None:
+    images = torch.randn(clients, B_LOC, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = images + 1  # lest the mean over many clients is as small as its rounding
+    labels = torch.zeros(clients, B_LOC, dtype=torch.long)
 
     def moved(dtype: torch.dtype | None) -> Tensor:
         linear = nn.Linear(64, 10)
         nn.init.zeros_(linear.weight)
         with torch.no_grad():  # so sure of class 0 that the loss's gradient is about 1e-8
             linear.bias.copy_(torch.tensor([16.0] + 9 * [0.0]))
-        bank = ClientBank(nn.Sequential(nn.Flatten(), linear), K, SGD(), plan, autocast=dtype)
+        model = nn.Sequential(nn.Flatten(), linear)
+        bank = ClientBank(model, clients, SGD(), plan, autocast=dtype)
         bank.step(batch(images, labels), lr=1e4)
         return bank.parameters.tensors["1.weight"][0].clone()
 

@@ -118,17 +118,20 @@ class ClientBank:
         for part in self._passes:
             self._fetch(part)
             losses = self._losses(part, batch)
-            total = losses.sum() if self._loss_scale is None else losses.sum() * self._loss_scale
-            if fused:  # the gradients of all passes add up
-                (total / self.num_clients).backward()
-            else:
-                total.backward()
+            total = losses.sum()
+            if self._loss_scale is not None:
+                total = total * self._loss_scale
+            elif fused:
+                total = total / self.num_clients
+            total.backward()
+            if not fused:
                 self._descend(part.parameters, part.momentum, lr, self._loss_scale)
                 self._store(part)
             all_losses.append(losses.detach())
-        if fused:
+        if fused:  # the gradients of all passes have added up
+            scale = None if self._loss_scale is None else self._loss_scale * self.num_clients
             last = self._passes[-1]
-            self._descend(last.parameters, last.momentum, lr, self._loss_scale)
+            self._descend(last.parameters, last.momentum, lr, scale)
         return torch.cat(all_losses)
 
     @torch.no_grad()

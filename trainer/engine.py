@@ -44,7 +44,7 @@ class Run:
             return make_bank(settings, num_clients, plan, world.device)
 
         first = next(self._batches())
-        self.plans = plans or find_plans(settings, self.schedule, first, bank, world)
+        self.plans = find_plans(settings, self.schedule, first, bank, world, plans)
         self.bank = bank(len(self.clients), self.plans.several_steps)
         self.bank.parameters.assign(nn.utils.parameters_to_vector(self.model.parameters()))
         self.average = Averaging(self.bank, world, settings.momentum_averaging)

@@ -53,11 +53,17 @@ class Plans:
 
 
 def find_plans(
-    settings: RunSettings, schedule: Schedule, batch: Batch, make_bank: MakeBank, world: World
+    settings: RunSettings,
+    schedule: Schedule,
+    batch: Batch,
+    make_bank: MakeBank,
+    world: World,
+    kept: Plans | None = None,
 ) -> Plans:
     """The fastest plans for a run whose steps are like ``batch``; the same on all processes.
 
-    ``make_bank`` gives a bank of so many clients to try a plan with.
+    ``make_bank`` gives a bank of so many clients to try a plan with. ``kept`` ones are not tried
+    again. Raises UserError where there is too little memory for any, or for the kept ones.
     """
     kinds = {round.local_steps == 1 for round in schedule.rounds()}
     # With momentum of their own the clients are not equal after averaging. But where every H is 1,
@@ -69,6 +75,8 @@ def find_plans(
     found = {}
     for one_step in kinds:
         candidates = _candidates(settings, fit, fused=one_step and fusible)
+        if kept is not None:
+            candidates = [kept.one_step if one_step else kept.several_steps]
         possible = _with_memory(candidates, settings, need, len(batch.images), world)
         found[one_step] = _fastest(possible, batch, make_bank, world)
     either = next(iter(found.values()))
