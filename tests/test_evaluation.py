@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.checkpoint import load_model, save_model
 from trainer.data.images import ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.prepare import Arrays
@@ -18,6 +17,7 @@ from trainer.errors import UserError
 from trainer.evaluation import Evaluator, reestimate_batchnorm
 from trainer.models import build
 from trainer.processes import World
+from trainer.saved_models import load_model, save_model
 
 CPU = torch.device("cpu")
 DIGITS = DATASETS["digits"]

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from tests.conftest import shared_file
-from trainer.checkpoint import load_model
 from trainer.data.specs import DATASETS
 from trainer.models import MODELS, build, misfit, model_spec
+from trainer.saved_models import load_model
 
 CIFAR10 = DATASETS["cifar10"]
 

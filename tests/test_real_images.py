@@ -15,7 +15,6 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from tests.conftest import metrics, shared_file, trainer, unpacked
-from trainer.checkpoint import load_model
 from trainer.data.beton import read_beton
 from trainer.data.memory import MemoryImages
 from trainer.data.specs import DATASETS
@@ -23,6 +22,7 @@ from trainer.data.training import TrainingSet
 from trainer.evaluation import Scores, reestimate_batchnorm
 from trainer.models import build
 from trainer.processes import World
+from trainer.saved_models import load_model
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainer.checkpoint import load_model
 from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
 from trainer.data.beton import class_names, read_beton, read_index
@@ -22,6 +21,7 @@ from trainer.errors import UserError
 from trainer.models import build, model_spec
 from trainer.optimizer import SGD
 from trainer.sampling import Sampler, train_subset
+from trainer.saved_models import load_model
 
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:

@@ -7,12 +7,12 @@ import time
 
 from torch import nn
 
-from trainer.checkpoint import SavedModels, save_model
 from trainer.config import RunSettings
 from trainer.execution import Plans, keep_plans
 from trainer.files import atomic, make_ready, write_json
 from trainer.metrics import PARTIAL, Evaluation, MetricsFile, Progress, provenance
 from trainer.processes import World
+from trainer.saved_models import SavedModels, save_model
 from trainer.schedule import Round
 from trainer.wandb_log import WandbLog
 
