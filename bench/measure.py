@@ -92,7 +92,7 @@ def spreads(values: Mapping[str, Sequence[float]]) -> dict[str, Spread]:
 
 def write(records: Sequence[Record]) -> None:
     """Prints the records as a table and appends each to ``results/bench.jsonl``."""
-    where = provenance(0.0, 1, "cpu", "")
+    where = provenance(0.0, 1, 1, "cpu", "")
     about = {key: where[key] for key in ("git_commit", "git_dirty", "versions", "machine")}
     RECORDS.parent.mkdir(parents=True, exist_ok=True)
     with RECORDS.open("a") as file:

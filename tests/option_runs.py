@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from trainer.config import RunSettings
-from trainer.engine import train
 from trainer.processes import World
+from trainer.session import train
 
 WORLD = World(0, 1, torch.device("cpu"))
 COVERED: set[str] = set()

@@ -15,8 +15,9 @@ from trainer import cli
 from trainer.assembly import initial_model
 from trainer.config import RunSettings
 from trainer.data.specs import DATASETS
-from trainer.engine import Run, train
+from trainer.engine import Run
 from trainer.models import build
+from trainer.session import train
 
 
 def test_metrics_have_a_line_per_evaluated_round(digits: Path, tmp_path: Path) -> None:

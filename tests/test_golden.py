@@ -14,8 +14,8 @@ import torch
 
 from tests.conftest import metrics
 from trainer.config import RunSettings
-from trainer.engine import train
 from trainer.processes import World
+from trainer.session import train
 
 GOLDEN = Path(__file__).parent / "golden"
 RUNS: dict[str, dict[str, object]] = {

@@ -12,8 +12,8 @@ import torch
 
 from tests.test_status import ask, one_line, small_project, small_runs
 from tests.workflows import edit, planned
-from trainer.engine import train
 from trainer.processes import World
+from trainer.session import train
 from workflow.experiments import Run, expand, load_experiments
 from workflow.plan import Finished, replacements
 from workflow.status import Job

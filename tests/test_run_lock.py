@@ -208,5 +208,5 @@ def test_an_interrupted_forked_trainer_says_so(digits: Path, tmp_path: Path) -> 
         assert trains is not None
         os.kill(trains.pid, signal.SIGINT)
         said = launcher.communicate(timeout=60)[1]
-    assert "interrupted\n" in said
+    assert "stopped: SIGINT; saved at step" in said
     assert "SignalException" not in said

@@ -18,6 +18,7 @@ from trainer.download import DownloadSettings
 from trainer.download import download as fetch
 from trainer.errors import UserError
 from trainer.settings import Settings
+from trainer.stopping import EXIT_STATUS, StoppedError
 from trainer.wandb_sync import WandbSyncSettings, wandb_sync
 
 
@@ -51,11 +52,11 @@ def train(settings: RunSettings) -> None:
     check_start(settings)
     check_processes(settings, int(os.environ.get("WORLD_SIZE", "1")))
 
-    from trainer import engine
+    from trainer import session
     from trainer.processes import join_world
 
     with join_world(settings) as world:
-        engine.train(settings, world)
+        session.train(settings, world)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
         return 2
+    except StoppedError as stopped:
+        sys.stderr.write(f"stopped: {stopped}\n")
+        sys.stderr.flush()
+        return EXIT_STATUS
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130

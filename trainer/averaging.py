@@ -45,6 +45,14 @@ class Averaging:
             self._bank.momentum.memory.zero_()
 
     @torch.no_grad()
+    def is_the_same(self) -> bool:
+        """Whether all processes hold the same parameters, bit by bit, right after averaging."""
+        first = self._bank.parameters.replica(0).values()
+        whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+        sums = [p.contiguous().view(whole[p.element_size()]).sum(dtype=torch.int64) for p in first]
+        return self._world.same(hash(tuple(torch.stack(sums).tolist())))
+
+    @torch.no_grad()
     def _average(self, stack: Stack) -> None:
         """A single replica is averaged where it lies; offloaded ones on the device."""
         alone = stack.replicas == 1

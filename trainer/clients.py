@@ -111,6 +111,18 @@ class ClientBank:
         if plan != self.plan:
             self._start(plan, self.parameters.replica(0), self.momentum.replica(0))
 
+    def state(self, *, averaged: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters and momentum, of each client or, where all are equal, of one."""
+        return (
+            self.parameters.replicas_or_one(equal=averaged),
+            self.momentum.replicas_or_one(equal=False),
+        )
+
+    def restore(self, parameters: dict[str, Tensor], momentum: dict[str, Tensor]) -> None:
+        """What ``state`` gave, under the same plan."""
+        self.parameters.fill(parameters)
+        self.momentum.fill(momentum)
+
     def step(self, batch: Batch, lr: float) -> Tensor:
         """One local step of every client on its own batch; returns the clients' losses (K,)."""
         fused = self.plan.way == "fused"

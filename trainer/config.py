@@ -16,6 +16,7 @@ from pydantic import field_validator, model_validator
 from trainer.checks import CHECKS
 from trainer.data_settings import DataSettings
 from trainer.download import https, is_url
+from trainer.interruption_settings import InterruptionSettings
 from trainer.schedule_settings import ScheduleSettings
 from trainer.settings import setting
 from trainer.wandb_settings import WandbSettings
@@ -23,7 +24,7 @@ from trainer.wandb_settings import WandbSettings
 Device = Literal["auto", "cpu", "cuda"]
 
 
-class RunSettings(WandbSettings, ScheduleSettings, DataSettings):
+class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSettings):
     """One training run: a configuration with one seed."""
 
     # Start

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from dataclasses import replace
 
-import torch
 from torch import nn
 
-from trainer.assembly import initial_model, load_data, make_bank, make_sampler, start_file
+from trainer.assembly import initial_model, load_data, make_bank, make_sampler
 from trainer.averaging import Averaging
+from trainer.checkpoint import Checkpoint, Share
 from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
 from trainer.data.training import Batch
-from trainer.errors import UserError
-from trainer.evaluation import Evaluator, reestimate_batchnorm
-from trainer.execution import Plans, find_plans, kept_plans
+from trainer.errors import DivergedError, UserError
+from trainer.evaluation import Evaluator, Scores, reestimate_batchnorm
+from trainer.execution import Plans, find_plans
 from trainer.metrics import Evaluation
 from trainer.models import model_spec
+from trainer.pauses import Pauses
 from trainer.processes import World
 from trainer.recorder import Recorder
-from trainer.run_lock import running
 from trainer.schedule import Round, make_schedule
 from trainer.sharpness import Sharpness, sharpness
+from trainer.train_loss import TrainLoss
 
 
 class Run:
@@ -39,6 +40,7 @@ class Run:
         self.schedule = make_schedule(settings, self.sampler.steps_per_epoch)
         self.model = initial_model(settings).to(world.device)
         self.clients = world.own_clients(settings.num_clients)
+        self.done = 0  # steps before this start
 
         def bank(num_clients: int, plan: Plan) -> ClientBank:
             return make_bank(settings, num_clients, plan, world.device)
@@ -48,27 +50,68 @@ class Run:
         self.bank = bank(len(self.clients), self.plans.several_steps)
         self.bank.parameters.assign(nn.utils.parameters_to_vector(self.model.parameters()))
         self.average = Averaging(self.bank, world, settings.momentum_averaging)
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
-        self._loss_steps = 0
+        self.loss = TrainLoss(world)
 
-    def train(self, recorder: Recorder | None) -> None:
-        """All rounds of the schedule; the last leaves the averaged model in ``self.model``.
+    def train(self, recorder: Recorder | None, pauses: Pauses) -> None:
+        """All rounds that are not done yet; the last leaves the averaged model in ``self.model``.
 
-        Raises UserError at an evaluation that finds the loss no longer finite.
+        Raises DivergedError once the loss or the parameters are not finite.
         """
-        if recorder is not None:
-            recorder.started(self.model)
-        if self.settings.eval_on_start:
-            self._finish(self.schedule.before_the_first(), recorder)
+        if self.done == 0:
+            if recorder is not None:
+                recorder.started(self.model)
+            if self.settings.eval_on_start:
+                self._finish(self.schedule.before_the_first(), recorder, pauses)
         batches = self._batches()
         for round in self.schedule.rounds():
+            if round.stop < self.done:
+                continue
             self.bank.execute(self.plans.of(round))
-            for step in range(round.start, round.stop):
-                losses = self.bank.step(next(batches), self.schedule.lr(step))
-                self._loss_sum += losses.sum()
-                self._loss_steps += 1
-            self.average()
-            self._finish(round, recorder)
+            for step in range(max(round.start, self.done), round.stop):
+                self.loss.add(self.bank.step(next(batches), self.schedule.lr(step)))
+                if step + 1 == round.stop:
+                    self.average()
+                pauses.after(step + 1, round)
+            self._finish(round, recorder, pauses)
+
+    def share(self, step: int, round: Round) -> Share:
+        """This process's share of the state after ``step`` steps, the last in ``round``."""
+        parameters, momentum = self.bank.state(averaged=step == round.stop)
+        return Share(
+            clients=self.clients,
+            parameters=parameters,
+            momentum=momentum,
+            loss_sum=self.loss.total,
+            loss_steps=self.loss.steps,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from there; a round's end is then still to be evaluated."""
+        share = checkpoint.share(self.clients)
+        self.done = checkpoint.step
+        round = next(round for round in self.schedule.rounds() if round.stop >= self.done)
+        self.bank.execute(self.plans.of(round))
+        self.bank.restore(share.parameters, share.momentum)
+        self.loss = TrainLoss(self.world, share.loss_sum, share.loss_steps)
+
+    def check(self, step: int, round: Round, thorough: bool) -> None:
+        """Raises where the state after ``step`` steps, in ``round``, is not to go on from.
+
+        DivergedError for a loss that is not finite and, where ``thorough``, parameters. UserError
+        for processes that have different ones after averaging.
+        """
+        before, finite = step - self.loss.steps, self.loss.finite_steps()
+        if finite < self.loss.steps:
+            raise self._diverged("the loss is", before + finite + 1, round)
+        if not thorough:
+            return
+        if not self.world.least(int(self.bank.parameters.memory.isfinite().all())):
+            raise self._diverged("parameters are", step, round)
+        if step == round.stop and not self.average.is_the_same():
+            raise UserError(
+                f"processes hold different parameters after averaging at step {step}: a fault of "
+                "memory or network; start the run again, it goes on from its last checkpoint"
+            )
 
     def describe(self) -> str:
         """What is about to be trained, in one line."""
@@ -82,16 +125,27 @@ class Run:
             f"{sampler.num_samples} samples{dropped}; {self.schedule.steps} steps"
         )
 
-    def _batches(self) -> Iterator[Batch]:
-        return self.training.batches(self.sampler, self.clients, 0, self.settings.resume)
+    def score_diverged(self, error: DivergedError) -> Evaluation:
+        """The last line of a run that ended so: the accuracy of what its parameters now are."""
+        rounds = self.schedule.rounds()
+        round = next(round for round in rounds if round.stop >= error.step)
+        self.average()
+        self._export(round)
+        return replace(self._line(round, error.step, self.evaluate(self.model)), diverged=True)
 
-    def _finish(self, round: Round, recorder: Recorder | None) -> None:
+    def _batches(self) -> Iterator[Batch]:
+        return self.training.batches(self.sampler, self.clients, self.done, self.settings.resume)
+
+    def _finish(self, round: Round, recorder: Recorder | None, pauses: Pauses) -> None:
         """What follows the averaging: an evaluation, a saved model, or nothing."""
-        if round.evaluate or round.save or round.decay:
+        started = time.monotonic()
+        if round.exported:
             self._export(round)
         evaluation = self._evaluation(round) if round.evaluate else None
         if recorder is not None:
-            recorder.finished(round, self._epoch(round), self.model, evaluation)
+            recorder.finished(round, self._epoch(round.stop), self.model, evaluation)
+        if round.evaluate:
+            pauses.evaluated(time.monotonic() - started)
 
     def _export(self, round: Round) -> None:
         """``self.model`` becomes the averaged model after ``round``, ready to be evaluated."""
@@ -107,36 +161,50 @@ class Run:
                 batch_size=self.settings.batch_size,
             )
 
-    def _epoch(self, round: Round) -> float:
-        """Counted from the start point's on, at the end of ``round``."""
-        return self.settings.resume + round.stop / self.sampler.steps_per_epoch
+    def _epoch(self, step: int) -> float:
+        """Counted from the start point's on, after ``step`` steps."""
+        return self.settings.resume + step / self.sampler.steps_per_epoch
+
+    def _lr(self, step: int) -> float:
+        """Of the last of ``step`` steps."""
+        return self.schedule.lr(max(step - 1, 0))
 
     def _evaluation(self, round: Round) -> Evaluation:
-        """``self.model`` after ``round``, scored. Raises UserError for a loss not finite."""
+        """``self.model`` after ``round``, scored. Raises DivergedError for a loss not finite."""
         scores = self.evaluate(self.model)
-        train_loss = self._mean_train_loss()
-        lr = self.schedule.lr(max(round.stop - 1, 0))
-        if not math.isfinite((train_loss or 0.0) + scores.loss):
-            overflow = ", or set precision bf16" if self.settings.precision == "fp16" else ""
-            raise UserError(
-                f"the loss is not finite at step {round.stop} (lr {lr:g}, H {round.local_steps}): "
-                f"training diverged; lower start_lr or max_lr, or H{overflow}"
-            )
+        if not math.isfinite(scores.loss):
+            raise self._diverged("the test loss is", round.stop, round)
         sharp = self._sharpness()
+        return replace(
+            self._line(round, round.stop, scores),
+            train_loss=self.loss.mean(self.settings.num_clients),
+            test_loss=scores.loss,
+            hessian_trace=sharp.trace if sharp else None,
+            hessian_largest_eigenvalue=sharp.largest_eigenvalue if sharp else None,
+        )
+
+    def _line(self, round: Round, step: int, scores: Scores) -> Evaluation:
+        """Of metrics.jsonl, without what a run that diverged lacks."""
         return Evaluation(
-            step=round.stop,
+            step=step,
             round=round.index,
             phase=round.phase,
-            epoch=self._epoch(round),
-            lr=lr,
+            epoch=self._epoch(step),
+            lr=self._lr(step),
             local_steps=round.local_steps,
-            train_loss=train_loss,
-            test_loss=scores.loss,
+            train_loss=None,
+            test_loss=None,
             test_accuracy=scores.accuracy,
             test_top5_accuracy=scores.top5,
             bytes_sent=round.index * self.average.bytes,
-            hessian_trace=sharp.trace if sharp else None,
-            hessian_largest_eigenvalue=sharp.largest_eigenvalue if sharp else None,
+        )
+
+    def _diverged(self, what: str, step: int, round: Round) -> DivergedError:
+        overflow = ", or set precision bf16" if self.settings.precision == "fp16" else ""
+        return DivergedError(
+            f"{what} not finite at step {step} (lr {self._lr(step):g}, H {round.local_steps}): "
+            f"training diverged; lower start_lr or max_lr, or H{overflow}",
+            step,
         )
 
     def _sharpness(self) -> Sharpness | None:
@@ -150,43 +218,3 @@ class Run:
             probes=self.settings.sharpness_probes,
             seed=self.settings.seed,
         )
-
-    def _mean_train_loss(self) -> float | None:
-        if self._loss_steps == 0:
-            return None
-        total = self.world.sum_(self._loss_sum).item()
-        mean = total / (self._loss_steps * self.settings.num_clients)
-        self._loss_sum.zero_()
-        self._loss_steps = 0
-        return mean
-
-
-def train(settings: RunSettings, world: World) -> None:
-    """The whole run. Its files appear in ``out`` under their final names once it is complete.
-
-    In progress, the metrics are in ``log_pth`` as ``metrics.partial.jsonl``. Raises UserError when
-    another process trains into ``log_pth``.
-    """
-    with ExitStack() as stack:
-        refusal = None
-        if world.is_main:  # it alone writes, and downloads what the others find there
-            try:
-                stack.enter_context(running(settings.log_pth))
-                start_file(settings)
-            except UserError as error:
-                refusal = str(error)
-        if refusal := world.from_main(refusal):  # all end, none waits for the others
-            raise UserError(refusal)
-        run = Run(settings, world, kept_plans(settings, world))
-        if not world.is_main:
-            run.train(recorder=None)
-            return
-        print(run.describe(), file=sys.stderr, flush=True)
-        recorder = Recorder(settings, world, run.schedule.steps, run.plans)
-        complete = False
-        try:
-            run.train(recorder)
-            recorder.publish(run.model)
-            complete = True
-        finally:
-            recorder.close(complete=complete)

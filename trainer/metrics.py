@@ -29,7 +29,8 @@ class Evaluation:
     ``lr`` and ``local_steps`` are those of the last step; ``train_loss`` is the clients' mean over
     the steps since the last evaluation, None before the first. ``bytes_sent`` is what one client
     has sent so far: one model per round, two where momentum is averaged. The Hessian's numbers are
-    None unless ``sharpness``.
+    None unless ``sharpness``. ``diverged``: losses or parameters were not finite after ``step``
+    steps, for the first time, which ended the run; the accuracies are that model's, losses None.
     """
 
     step: int
@@ -39,28 +40,36 @@ class Evaluation:
     lr: float
     local_steps: int
     train_loss: float | None
-    test_loss: float
+    test_loss: float | None
     test_accuracy: float
     test_top5_accuracy: float
     bytes_sent: int
     hessian_trace: float | None = None
     hessian_largest_eigenvalue: float | None = None
+    diverged: bool = False
 
 
 class MetricsFile:
     """Appends evaluations to a file as JSON lines, each on the disk once written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text: str = "") -> None:
+        """The file begins with the lines ``text``, whatever it held."""
         self.path = path
+        self.text = ""
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = path.open("w", encoding="utf-8")
+            # Unbuffered: what a full disk did not take is not tried again at the end.
+            self._file: IO[bytes] = path.open("wb", buffering=0)
+            self._append(text)
 
     def write(self, evaluation: Evaluation) -> None:
         with writing(self.path):
-            self._file.write(json.dumps(asdict(evaluation)) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._append(json.dumps(asdict(evaluation)) + "\n")
+
+    def _append(self, text: str) -> None:
+        self._file.write(text.encode())
+        os.fsync(self._file.fileno())
+        self.text += text
 
     def close(self) -> None:
         self._file.close()
@@ -69,11 +78,12 @@ class MetricsFile:
 class Progress:
     """Says on stderr how far the run is and how long it will take: a bar, or a line at times."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, done: int = 0) -> None:
         self._total = total
+        self._done = done
         self._start = time.monotonic()
         self._next = self._start + PROGRESS_SECONDS
-        self._bar = tqdm(total=total, unit="step") if sys.stderr.isatty() else None
+        self._bar = tqdm(total=total, initial=done, unit="step") if sys.stderr.isatty() else None
         self._accuracy = ""
 
     def evaluated(self, evaluation: Evaluation) -> None:
@@ -89,7 +99,13 @@ class Progress:
             self._next = time.monotonic() + PROGRESS_SECONDS
             elapsed = time.monotonic() - self._start
             meter = tqdm.format_meter(
-                step, self._total, elapsed, unit="step", postfix=self._accuracy, ncols=100
+                step,
+                self._total,
+                elapsed,
+                unit="step",
+                postfix=self._accuracy,
+                ncols=100,
+                initial=self._done,
             )
             print(meter, file=sys.stderr, flush=True)
 
@@ -98,11 +114,17 @@ class Progress:
             self._bar.close()
 
 
-def provenance(seconds: float, world_size: int, device: str, execution: str) -> dict[str, object]:
-    """Where and with what a run was made; kept apart from the metrics and from rule parameters."""
+def provenance(
+    seconds: float, starts: int, world_size: int, device: str, execution: str
+) -> dict[str, object]:
+    """Where and with what a run was made; kept apart from the metrics and from rule parameters.
+
+    ``starts``: in so many, of which this was the last.
+    """
     packages = ("torch", "torchvision", "numpy", "scipy", "ffcv", "snakemake", "wandb")
     return {
         "seconds": round(seconds, 3),
+        "starts": starts,
         "processes": world_size,
         "device": device,
         "execution": execution,

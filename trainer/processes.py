@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -40,22 +41,37 @@ class World:
     def sum_(self, tensor: Tensor) -> Tensor:
         """``tensor`` summed over all processes, in place."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            with _in_touch():
+                dist.all_reduce(tensor)
         return tensor
 
     def least(self, value: int) -> int:
         """The least of all processes' ``value``."""
         found = torch.tensor(value, device=self.device)
         if self.size > 1:
-            dist.all_reduce(found, dist.ReduceOp.MIN)
+            with _in_touch():
+                dist.all_reduce(found, dist.ReduceOp.MIN)
         return int(found)
+
+    def same(self, value: int) -> bool:
+        """Whether all processes have the same ``value``."""
+        return self.least(value) == -self.least(-value)
 
     def from_main(self, value: T) -> T:
         """The main process's ``value``, on every process."""
         values = [value]
         if self.size > 1:
-            dist.broadcast_object_list(values)
+            with _in_touch():
+                dist.broadcast_object_list(values)
         return values[0]
+
+    def of_all(self, value: T) -> list[T]:
+        """Every process's ``value``, in order, on every process."""
+        values = [value] * self.size
+        if self.size > 1:
+            with _in_touch():
+                dist.all_gather_object(values, value)
+        return values
 
     def synchronise(self) -> None:
         """Until this process's device has done what it was given."""
@@ -65,7 +81,20 @@ class World:
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
-            dist.barrier()
+            with _in_touch():
+                dist.barrier()
+
+
+@contextmanager
+def _in_touch() -> Iterator[None]:
+    """Turns what a process that has died or does not answer provokes in the others into a line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(
+            f"another process has died or does not answer ({error}); see what it said above, and "
+            "start the run again: it goes on from its last checkpoint"
+        ) from None
 
 
 @contextmanager
@@ -94,7 +123,14 @@ def join_world(settings: RunSettings) -> Iterator[World]:
             backend = settings.backend
             if backend == "auto":
                 backend = "nccl" if cuda else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+            with _in_touch():
+                dist.init_process_group(
+                    backend,
+                    store=store,
+                    rank=rank,
+                    world_size=size,
+                    timeout=timedelta(minutes=settings.timeout),
+                )
             stack.callback(dist.destroy_process_group)
         yield World(rank, size, device)
 

@@ -44,11 +44,15 @@ class Owner:
 UNKNOWN = Owner(pid=0, host="?", started="?")
 
 
+class HeldError(UserError):
+    """Another process trains there."""
+
+
 @contextmanager
 def running(log_pth: Path) -> Iterator[None]:
     """Holds the lock of the run in ``log_pth``; leaves nothing of it behind.
 
-    Raises UserError naming the folder and its owner when another process trains there.
+    Raises HeldError naming the folder and its owner when another process trains there.
     """
     lock = FileLock(log_pth / LOCK)
     with writing(log_pth / LOCK):
@@ -56,7 +60,7 @@ def running(log_pth: Path) -> Iterator[None]:
         while not _acquired(lock):
             # Held by another run; or shared by those who look, and nobody's.
             if (holder := owner(log_pth)) is not None:
-                raise UserError(
+                raise HeldError(
                     f"log_pth {log_pth}: this run is in progress already ({holder}); "
                     "wait for it, end it, or choose another log_pth"
                 )

@@ -42,6 +42,11 @@ class Round:
     save: bool = False
     decay: bool = False
 
+    @property
+    def exported(self) -> bool:
+        """Whether the averaged model is looked at or kept."""
+        return self.evaluate or self.save or self.decay
+
 
 class HRule(Protocol):
     """H of a round from the phase it is in and η at its first step."""

@@ -52,6 +52,18 @@ class Stack:
         """One replica's parameters, which share the memory."""
         return {name: tensor[index] for name, tensor in self.tensors.items()}
 
+    def replicas_or_one(self, *, equal: bool) -> dict[str, Tensor]:
+        """All replicas' parameters, sharing the memory; of ``equal`` ones a copy of the first."""
+        if equal:
+            return {name: tensor[:1].clone() for name, tensor in self.tensors.items()}
+        return dict(self.tensors)
+
+    @torch.no_grad()
+    def fill(self, parameters: Mapping[str, Tensor]) -> None:
+        """From ``parameters`` of as many replicas, or of one for all (``replicas_or_one``)."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(parameters[name][: self.replicas].expand_as(tensor))
+
     @torch.no_grad()
     def mean(self, out: Tensor) -> Tensor:
         """The replicas' mean, flat, written to ``out`` (P,)."""

@@ -79,6 +79,11 @@ def class_names(path: Path) -> list[str]:
     return list(_noted(path)["samples_per_class"])
 
 
+def noted_digest(path: Path) -> str:
+    """The SHA-256 of a .beton as it was written."""
+    return str(_noted(path)["sha256"])
+
+
 def mapped(path: Path) -> NDArray[np.uint8]:
     # "c", not "r": what torch makes of it must be writable, and no write would reach the file.
     return np.memmap(path, np.uint8, mode="c")

@@ -1,0 +1,242 @@
+"""The whole state of a run on disk, to go on from as if nothing had come between.
+
+``log_pth/state/step=<n>/`` holds a file of each process, the metrics so far, and
+``checkpoint.json``, which knows the SHA-256 of the others and of itself, and to which run they
+belong. A folder gets this name once all of it is on the disk; the two newest are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.errors import UserError
+from trainer.files import sha256, sync
+from trainer.processes import World
+
+FOLDER = "state"
+NOTES = "checkpoint.json"
+METRICS = "metrics.jsonl"
+KEPT = 2
+FORMAT = 1  # raised when what a run does between two steps changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What some consecutive clients have after a step.
+
+    ``parameters`` and ``momentum``: by name, (clients, *shape), or (1, *shape) where all are equal.
+    ``loss_sum``: of the clients' losses in the ``loss_steps`` steps since the last evaluation.
+    """
+
+    clients: range
+    parameters: dict[str, Tensor]
+    momentum: dict[str, Tensor]
+    loss_sum: float
+    loss_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What was written down so far: the lines of the metrics, in how many seconds and starts."""
+
+    metrics: str = ""
+    seconds: float = 0.0
+    starts: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A verified one, after ``step`` steps."""
+
+    folder: Path
+    step: int
+    record: Record
+
+    def share(self, clients: range) -> Share:
+        """That of ``clients``, whichever processes they were saved by."""
+        parts = [part for part in self._shares() if _overlap(part.clients, clients)]
+        return Share(
+            clients=clients,
+            parameters=_of_clients([(p.clients, p.parameters) for p in parts], clients),
+            momentum=_of_clients([(p.clients, p.momentum) for p in parts], clients),
+            # Only the sum over all processes counts: each part goes to who has its first client.
+            loss_sum=sum(p.loss_sum for p in parts if p.clients.start in clients),
+            loss_steps=parts[0].loss_steps,
+        )
+
+    def _shares(self) -> Iterator[Share]:
+        for path in sorted(self.folder.glob("*.pt")):
+            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            yield Share(**{**content, "clients": range(*content["clients"])})
+
+
+class Checkpoints:
+    """Those of the run in ``log_pth`` that ``belongs_to`` identifies. All processes call alike."""
+
+    def __init__(self, log_pth: Path, world: World, belongs_to: str) -> None:
+        self._folder = log_pth / FOLDER
+        self._world = world
+        self._belongs_to = belongs_to
+
+    def save(self, step: int, share: Share, record: Record | None) -> None:
+        """``record`` is the main process's. Raises UserError, on all of them, if it cannot be."""
+        final = self._folder / f"step={step}"
+        temporary = self._folder / f".{final.name}.tmp"
+        own = temporary / f"{self._world.rank}-of-{self._world.size}.pt"
+        with self._together(temporary):
+            if self._world.is_main:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+        with self._together(temporary):
+            _write_share(own, share)
+        noted = self._world.of_all((own.name, _noted(own)))
+        with self._together(temporary):
+            if record is not None:
+                _write(temporary / METRICS, record.metrics)
+                files = dict(sorted([*noted, (METRICS, _noted(temporary / METRICS))]))
+                notes = _Notes(
+                    format=FORMAT,
+                    belongs_to=self._belongs_to,
+                    step=step,
+                    seconds=record.seconds,
+                    starts=record.starts,
+                    files=files,
+                )
+                notes.write(temporary / NOTES)
+                self._publish(temporary, final)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole one of this run; says on stderr which newer ones are not used."""
+        found = None
+        if self._world.is_main:
+            for folder in reversed(self._folders()):
+                try:
+                    found = self._verified(folder)
+                    break
+                except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+                    reason = " ".join(str(error).split())
+                    print(f"warning: {folder} is not used: {reason}", file=sys.stderr, flush=True)
+        return self._world.from_main(found)
+
+    def last(self) -> str:
+        """The newest, in words."""
+        folders = self._folders()
+        return f"the last good checkpoint is {folders[-1]}" if folders else "no checkpoint yet"
+
+    def remove(self) -> None:
+        """All of them, once the run is complete."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @contextmanager
+    def _together(self, temporary: Path) -> Iterator[None]:
+        """A failure to write on any process is one on all; what was written is then removed."""
+        failure = None
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # torch.save raises both
+            failure = getattr(error, "strerror", None) or str(error)
+        if reason := next(filter(None, self._world.of_all(failure)), None):
+            if self._world.is_main:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise UserError(f"{self._folder}: no checkpoint can be written ({reason}); make room")
+
+    def _publish(self, temporary: Path, final: Path) -> None:
+        sync(temporary)
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+        temporary.rename(final)
+        sync(self._folder)
+        for old in self._folders()[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        """As they were written, the newest last."""
+        return sorted(self._folder.glob("step=*"), key=lambda folder: folder.stat().st_mtime_ns)
+
+    def _verified(self, folder: Path) -> Checkpoint:
+        """Raises ValueError and others for one that is damaged, or of another run."""
+        notes = _Notes.read(folder / NOTES)
+        if notes.format != FORMAT:
+            raise ValueError(f"another version of this program wrote it (format {notes.format})")
+        if notes.belongs_to != self._belongs_to:
+            raise ValueError("it is of a run with other settings, data or start point")
+        for name, noted in notes.files.items():
+            if _noted(folder / name) != noted:
+                raise ValueError(f"{name} is damaged")
+        metrics = (folder / METRICS).read_text("utf-8")
+        record = Record(metrics=metrics, seconds=notes.seconds, starts=notes.starts)
+        return Checkpoint(folder=folder, step=notes.step, record=record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Notes:
+    """checkpoint.json. ``files``: size and SHA-256 by name."""
+
+    format: int
+    belongs_to: str
+    step: int
+    seconds: float
+    starts: int
+    files: dict[str, Any]
+
+    def write(self, path: Path) -> None:
+        _write(path, json.dumps({**asdict(self), "sha256": self._digest()}, indent=2))
+
+    @classmethod
+    def read(cls, path: Path) -> _Notes:
+        content = json.loads(path.read_text("utf-8"))
+        digest = content.pop("sha256")
+        notes = cls(**content)
+        if notes._digest() != digest:
+            raise ValueError(f"{path.name} is damaged")
+        return notes
+
+    def _digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def _write_share(path: Path, share: Share) -> None:
+    clients = [share.clients.start, share.clients.stop]
+    content = {field.name: getattr(share, field.name) for field in fields(share)}
+    with path.open("wb") as file:
+        torch.save({**content, "clients": clients}, file)
+    sync(path)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
+    sync(path)
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _of_clients(parts: list[tuple[range, dict[str, Tensor]]], clients: range) -> dict[str, Tensor]:
+    """``clients``' part of tensors that consecutive clients have, each or all together."""
+    if len(parts) == 1 and parts[0][0] == clients:
+        return parts[0][1]
+    found = {}
+    for name in parts[0][1]:
+        rows = []
+        for owners, tensors in parts:
+            of_each = tensors[name].expand(len(owners), *tensors[name].shape[1:])
+            first = max(clients.start, owners.start) - owners.start
+            last = min(clients.stop, owners.stop) - owners.start
+            rows.append(of_each[first:last])
+        found[name] = torch.cat(rows)
+    return found
+
+
+def _overlap(a: range, b: range) -> bool:
+    return a.start < b.stop and b.start < a.stop
