@@ -18,7 +18,7 @@ from trainer.errors import UserError
 from workflow.analysis.compare import compare
 from workflow.analysis.drawing import below, draw
 from workflow.analysis.figures import FIGURES
-from workflow.analysis.panels import missing_runs, panel_numbers
+from workflow.analysis.panels import panel_numbers, shortcomings
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
 from workflow.analysis.style import line_style
 from workflow.analysis.tables import build_table, read_table, write_csv
@@ -73,6 +73,7 @@ def table(**changes: object) -> pd.DataFrame:
             "bytes_sent": 1e6 * (epoch - 10) / h,
             "test_accuracy": 0.5 + 0.1 * seed + 0.01 * seed * (h > 1) * (epoch == 20),
             "hessian_trace": 3.0 / h,
+            "diverged": False,
         }
         for seed in (1, 2, 3)
         for h in (1, 8)
@@ -133,12 +134,29 @@ def test_evaluations_that_sgd_lacks_are_named() -> None:
         panel_numbers(gaps, PANEL)
 
 
+@pytest.mark.parametrize("h", [1, 8])
+def test_a_run_that_diverged_is_named_and_counts_as_an_end(tmp_path: Path, h: int) -> None:
+    """Over time it is drawn up to there: its last line stands at a step of its own."""
+    rows = table()
+    ended = (rows["seed"] == 2) & (rows["first_local_steps"] == h) & (rows["epoch"] == 20)
+    rows.loc[ended, ["epoch", "step", "test_accuracy", "diverged"]] = 13, 15.0, 0.1, True
+    numbers = drawn("fig1a", {"fig1a": rows}, tmp_path / "fig1a")
+    assert set(numbers["x"]) == {10, 20}
+    over_time = numbers.set_index(["quantity", "first_local_steps", "x"])["n"]
+    assert over_time[("test accuracy (%)", h, 20)] == 2
+    assert over_time[(GAIN, 8, 10)] == 3 and over_time[(GAIN, 8, 20)] == 2
+    at_end = panel_numbers(rows, FIGURES["fig2e"].panels[0]).set_index(["quantity", "x"])
+    others = 10 * (h > 1) * np.array([6.1, 8.3]) + 10 * (h == 1) * np.array([6, 8])
+    assert at_end.loc[("test accuracy (%)", h), "mean"] == pytest.approx(np.mean([*others, 10]))
+    assert shortcomings(rows) == f"diverged: 1 of 6 runs of fig1a (seed 2: H = {h})"
+
+
 def test_no_finished_run_is_an_error_and_a_missing_one_is_named(tmp_path: Path) -> None:
     rows = table()
     gone = (rows["seed"] == 2) & (rows["first_local_steps"] == 8)
     rows.loc[gone, ["step", "epoch", "test_accuracy"]] = np.nan
     rows = rows[~(gone & rows.duplicated("run"))]
-    assert missing_runs(rows) == "missing: 1 of 6 runs of fig1a (seed 2: H = 8)"
+    assert shortcomings(rows) == "missing: 1 of 6 runs of fig1a (seed 2: H = 8)"
     numbers = drawn("fig1a", {"fig1a": rows}, tmp_path / "fig1a")
     assert set(numbers.loc[numbers["quantity"] == GAIN, "n"]) == {2}
     none = rows.assign(step=np.nan)

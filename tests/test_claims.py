@@ -45,6 +45,7 @@ def runs(
             "step": float(step),
             "test_accuracy": accuracy(seed, h, lr, k, step) / 100,
             "hessian_trace": np.exp(-accuracy(seed, h, lr, k, step) / 10),
+            "diverged": False,
         }
         for seed in SEEDS
         for h in local_steps
@@ -65,6 +66,24 @@ def test_the_gain_is_paired_and_at_the_end() -> None:
     assert gains.to_dict() == pytest.approx({seed: float(seed) for seed in SEEDS})
     missing = effects.no_gain_at_the_end(table, 8)
     assert missing.to_dict() == pytest.approx({seed: effects.MARGIN - seed for seed in SEEDS})
+
+
+def test_a_run_that_diverged_ends_with_its_accuracy_and_is_named() -> None:
+    """Seed 2's Local SGD guesses one class of ten after 130 steps."""
+    table = runs(lambda seed, h, lr, k, step: 70.0 + seed + (h > 1) * step / 100)
+    ended = (table["seed"] == 2) & (table["first_local_steps"] == 8)
+    table.loc[ended & (table["step"] == 200), ["step", "test_accuracy", "diverged"]] = (
+        130,
+        0.1,
+        True,
+    )
+    gain = effects.gain_at_the_end(table, 8)
+    assert gain.drop(2).to_numpy() == pytest.approx(2)
+    assert gain[2] == pytest.approx(10 - 72)
+    throughout = effects.gain_throughout(table, 8)
+    assert 2 not in throughout.index and throughout.to_numpy() == pytest.approx(1.5)
+    [claim] = [claim for claim in CLAIMS if claim.name == "1a"]
+    assert claim.judge(table, 8).note == "diverged: 1 of 10 runs of fig1a (seed 2: H = 8)"
 
 
 def test_what_the_gain_needs() -> None:

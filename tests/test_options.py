@@ -244,7 +244,7 @@ def test_device_and_backend_are_those_asked_for(digits: Path) -> None:
 
 def test_every_option_is_covered() -> None:
     """Those of W&B are in tests/wandb."""
-    for others in ("tests.test_options_of_training", "tests.test_streamed_runs"):
-        importlib.import_module(others)
+    for others in ("options_of_training", "streamed_runs", "stopping", "divergence", "pauses"):
+        importlib.import_module(f"tests.test_{others}")
     options = {name for name in RunSettings.model_fields if not name.startswith("wandb")}
     assert options == COVERED

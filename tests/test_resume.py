@@ -20,11 +20,11 @@ from torch import Tensor
 
 from tests.conftest import metrics
 from tests.test_reference import VARIANTS, WORLD, settings
-from trainer.checkpoint import FOLDER
 from trainer.clients import ClientBank
 from trainer.config import RunSettings
 from trainer.data.training import Batch
 from trainer.errors import UserError
+from trainer.metrics import STATE
 from trainer.session import train
 from trainer.stopping import StoppedError
 
@@ -63,7 +63,7 @@ def bits(folder: Path) -> list[bytes]:
 
 def checkpoints(run: RunSettings) -> list[Path]:
     """The oldest first."""
-    return sorted((run.log_pth / FOLDER).glob("*"), key=lambda path: int(path.name[5:]))
+    return sorted((run.log_pth / STATE).glob("*"), key=lambda path: int(path.name[5:]))
 
 
 MORE = {
@@ -103,7 +103,7 @@ def test_a_run_stopped_at_any_steps_ends_with_the_same_bits(
             assert not (run.log_pth / "metrics.jsonl").exists()
         train(run, WORLD)
         assert bits(run.log_pth) == bits(whole.log_pth)
-        assert not (run.log_pth / FOLDER).exists()
+        assert not (run.log_pth / STATE).exists()
         names = {path.name for path in whole.log_pth.glob("*.pt")}
         assert {path.name for path in run.log_pth.glob("*.pt")} == names
         shutil.rmtree(run.log_pth)
@@ -211,7 +211,7 @@ def test_how_a_run_is_watched_or_placed_does_not_keep_it_from_going_on(
 def test_two_checkpoints_are_kept_and_half_written_ones_are_not_used(
     halted: RunSettings, whole: list[bytes]
 ) -> None:
-    half = halted.log_pth / FOLDER / ".step=16.tmp"
+    half = halted.log_pth / STATE / ".step=16.tmp"
     half.mkdir()
     (half / "0-of-1.pt").write_bytes(b"half")
     assert "saved at step 16," in stopped(halted, 2)
@@ -256,10 +256,10 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_a_stop_an_error(
     digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = settings(digits, log_pth=tmp_path, clients="serial", checkpoint_every=0)
-    (tmp_path / FOLDER).write_text("in the way")
+    (tmp_path / STATE).write_text("in the way")
     train(run, WORLD)
     said = capfd.readouterr().err
     assert said.count("no checkpoint can be written (Not a directory); make room") == STEPS
-    (tmp_path / FOLDER).write_text("in the way")
+    (tmp_path / STATE).write_text("in the way")
     with signalled(3), pytest.raises(UserError, match="no checkpoint can be written"):
         train(run, WORLD)

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from trainer.errors import UserError
 from trainer.files import sha256, sync
+from trainer.metrics import STATE
 from trainer.processes import World
 
-FOLDER = "state"
 NOTES = "checkpoint.json"
 METRICS = "metrics.jsonl"
 KEPT = 2
@@ -85,7 +85,7 @@ class Checkpoints:
     """Those of the run in ``log_pth`` that ``belongs_to`` identifies. All processes call alike."""
 
     def __init__(self, log_pth: Path, world: World, belongs_to: str) -> None:
-        self._folder = log_pth / FOLDER
+        self._folder = log_pth / STATE
         self._world = world
         self._belongs_to = belongs_to
 

@@ -18,7 +18,9 @@ from tqdm import tqdm
 from trainer.files import writing
 
 PROGRESS_SECONDS = 10.0
-PARTIAL = "metrics.partial.jsonl"  # in log_pth, while the run is in progress
+# In log_pth, while the run is in progress
+PARTIAL = "metrics.partial.jsonl"
+STATE = "state"  # checkpoints, ``trainer.checkpoint``
 
 
 @dataclass(frozen=True, kw_only=True)

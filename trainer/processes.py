@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from trainer.config import RunSettings
@@ -113,6 +114,9 @@ def join_world(settings: RunSettings) -> Iterator[World]:
         rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
         if size > 1:
             store, rank, size = next(rendezvous("env://"))
+            # torchrun's store outlives a restart, and so does what the dead left there.
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = PrefixStore(f"attempt {attempt}", store)
         device = torch.device("cpu")
         if cuda:
             local, processes = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)

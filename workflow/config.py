@@ -75,6 +75,21 @@ class Config(Settings):
         description="copy of each run on Weights & Biases: online, offline or disabled; "
         "null: as the scale suggests",
     )
+    retries: int | None = Field(
+        None,
+        description="how often a training job that stopped or failed is started again, to go on "
+        "from its last checkpoint; null: as the scale suggests",
+        ge=0,
+    )
+    checkpoint_every: float = Field(
+        10, description="minutes between the checkpoints of a training job", ge=0
+    )
+    time_limit: float | None = Field(
+        None,
+        description="minutes after which a training job saves a checkpoint and fails, for a retry "
+        "to go on; null: none",
+        gt=0,
+    )
     only_finished: bool = Field(
         False,
         description="figures and claims of the runs that are finished; others are not trained",

@@ -51,6 +51,9 @@ class Execution(Settings):
     )
     device: Device = Field("auto", description="auto (a GPU where there is one), cpu or cuda")
     wandb: WandbMode = Field("disabled", description="copy of each run on Weights & Biases")
+    retries: int = Field(
+        0, description="how often a training job that stopped or failed is started again", ge=0
+    )
 
 
 Overrides = dict[str, Any]
@@ -78,6 +81,9 @@ class Experiment(Settings):
     checkpoint: Checkpoint | None = Field(None, description="a published start point")
     phase2: Overrides = Field(default={}, description="further settings of the figure's runs")
     runs: list[Overrides] = Field(description="what differs between the runs", min_length=1)
+    allow_divergence: bool = Field(
+        False, description="a run that diverges is a result, marked so in the table; else an error"
+    )
     judged_h: int | None = Field(
         None,
         description="H that claims compare with H = 1, chosen on the pilot seeds; "

@@ -1,7 +1,8 @@
 """The state of every run that the experiments ask for. Trains, writes and locks nothing.
 
 A run is done when its metrics are there and Snakemake would keep them, running while its lock is
-held (``trainer/run_lock.py``), failed when its log holds the reason of an end before its time.
+held (``trainer/run_lock.py``), failed when its log holds the reason of an end before its time, and
+stopped when there is no such reason and a checkpoint to go on from.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ import yaml
 
 from trainer.cli import read_yaml
 from trainer.errors import UserError
-from trainer.metrics import PARTIAL
+from trainer.metrics import PARTIAL, STATE
 from trainer.run_lock import Owner, owner
 from workflow.config import Config, load_config
 from workflow.experiments import Experiments, Run, expand, load_experiments, start_points
 
-State = Literal["done", "running", "failed", "stale", "missing"]
+State = Literal["done", "running", "failed", "stopped", "stale", "missing"]
 STATES: tuple[State, ...] = get_args(State)
 # What Snakemake says of a file that is up to date, made by a job that it would repeat nevertheless.
 UPSTREAM = "what it is made from, or with, is made anew"
@@ -35,6 +36,7 @@ UPSTREAM = "what it is made from, or with, is made anew"
 STALE_LINES = 20
 NEXT = {
     "failed": "The next `snakemake` tries again; logs are {results}/logs/<run>.log",
+    "stopped": "The next `snakemake` goes on with them",
     "stale": "The next `snakemake` repeats them; `snakemake all --touch` keeps them as they are",
 }
 
@@ -150,8 +152,12 @@ def _status(job: Job, stale: str | None) -> Status:
         return Status(job, "running", _progress(job, holder))
     if job.finished:
         return Status(job, "stale", stale or "")
-    reason = _failure(job.log)
-    return Status(job, "failed", reason) if reason else Status(job, "missing")
+    if reason := _failure(job.log):
+        return Status(job, "failed", reason)
+    steps = [int(path.name.removeprefix("step=")) for path in (job.progress / STATE).glob("step=*")]
+    if steps:
+        return Status(job, "stopped", f"saved at step {max(steps)}")
+    return Status(job, "missing")
 
 
 def _progress(job: Job, holder: Owner) -> str:
@@ -179,7 +185,7 @@ def _failure(log: Path) -> str:
 
 
 def show(asked: Asked, found: Iterable[Status]) -> Iterator[str]:
-    """Lines for a terminal: counts per figure, then each run that is running, failed or stale."""
+    """Lines for a terminal: counts per figure, then the runs that are neither done nor missing."""
     by_folder = {status.job.folder: status for status in found}
     yield f"{asked.config.scale}: {len(by_folder)} runs asked for, start points included"
     yield ""
@@ -191,7 +197,7 @@ def show(asked: Asked, found: Iterable[Status]) -> Iterator[str]:
         yield f"{name:8}{len(jobs):9}" + "".join(cells)
     if sum(map(len, asked.figures.values())) > len(by_folder):
         yield "(A run that figures share counts in each, and once in all.)"
-    for state in ("running", "failed", "stale"):
+    for state in ("running", "failed", "stopped", "stale"):
         chosen = [status for status in by_folder.values() if status.state == state]
         if chosen:
             yield ""

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from trainer.errors import UserError
 from workflow.analysis.figures import FIGURES, Figure, Panel, Row
-from workflow.analysis.panels import missing_runs, panel_numbers, row_label
+from workflow.analysis.panels import panel_numbers, row_label, shortcomings
 from workflow.analysis.style import line_style, save, wrapped
 from workflow.analysis.tables import write_csv
 from workflow.config import Plot
@@ -89,7 +89,7 @@ def note(figure: Figure, numbers: list[pd.DataFrame], tables: Mapping[str, pd.Da
     n = pd.concat(numbers)["n"]
     seeds = f"n = {n.max()}" if n.nunique() == 1 else f"n = {n.min()} to {n.max()}"
     said = f"mean and 95 % interval over seeds, {seeds}" if n.max() > 1 else "one seed, no interval"
-    missing = [missing_runs(tables[name]) for name in figure.experiments if name in tables]
+    missing = [shortcomings(tables[name]) for name in figure.experiments if name in tables]
     lacking = ", ".join(name for name in figure.experiments if name not in tables)
     absent = f"this scale has no {lacking}" if lacking else ""
     return "\n".join(filter(None, [said, *missing, absent]))

@@ -2,7 +2,8 @@
 
 Every function takes the tidy table of an experiment and the H that is judged, which was chosen on
 pilot seeds. A seed counts when all its runs that the claim is about are there, those of a setting
-that no seed has finished included. Accuracies are in points (per cent).
+that no seed has finished included. Accuracies are in points (per cent). A run that diverged ends
+with the accuracy of what its parameters then were; before, it has fewer evaluations than others.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from workflow.analysis.panels import at_the_end
+from workflow.analysis.panels import at_the_end, has_diverged
 
 Values = pd.Series  # of floats, indexed by seed
 MARGIN = 0.1  # points: a smaller gain than this counts as none
@@ -111,7 +112,7 @@ def _ends(table: pd.DataFrame, column: str) -> pd.DataFrame:
 def _after_the_start(table: pd.DataFrame, h: int, value: str) -> pd.DataFrame:
     """Of the runs of one H: a line per seed, a column per step, in order."""
     rows = _finished(table)
-    rows = rows[(rows["step"] > 0) & (rows["first_local_steps"] == h)]
+    rows = rows[(rows["step"] > 0) & (rows["first_local_steps"] == h) & ~has_diverged(rows)]
     return _wide(rows, "step", value)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from workflow.analysis.panels import missing_runs
+from workflow.analysis.panels import shortcomings
 from workflow.analysis.statistics import ALPHA, Test, holm, t_test
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
@@ -34,7 +34,7 @@ class Claim:
             runs=f"{finished['run'].nunique()} of {table['run'].nunique()} of {self.experiment}",
         )
         values = self.effect(table, h)
-        lacking = missing_runs(table)
+        lacking = shortcomings(table)
         if len(values) < 2:
             reason = "at least two seeds with all their runs are needed"
             return replace(

@@ -19,11 +19,14 @@ COLUMNS = ["experiment", "quantity", "role", *SETTINGS, "x", "n", "mean", "low",
 def panel_numbers(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     """Of all rows of the panel: ``COLUMNS``, one line per point. Missing runs are left out.
 
-    Raises UserError where runs that both exist were evaluated at different times.
+    What diverged counts as a run's end; over time, where each did at a step of its own, it is not
+    drawn. Raises UserError where runs that both exist were evaluated at different times.
     """
     rows = table[table["step"].notna()]
     rows = rows.assign(megabytes=rows["bytes_sent"] / 1e6)
-    if panel.x not in OVER_TIME:
+    if panel.x in OVER_TIME:
+        rows = rows[~has_diverged(rows)]
+    else:
         rows = at_the_end(rows[rows["role"] == "phase 2"])
     if panel.x == "megabytes":  # on a logarithmic axis, from the first averaging on
         rows = rows[(rows["role"] == "phase 2") & (rows["megabytes"] > 0)]
@@ -62,12 +65,19 @@ def differences(rows: pd.DataFrame, panel: Panel, column: str) -> pd.DataFrame:
         local = local[pd.MultiIndex.from_frame(local[on]).isin(partners)]
         on = [*on, panel.x]
     found = paired_difference(local, sgd, on, column)
-    if panel.x in OVER_TIME and len(found) < len(local):
+    if panel.x in OVER_TIME and len(found) < _expected(local, sgd, panel.x):
         raise UserError(
             f"{panel.experiment} compares runs at equal times, some were evaluated where SGD was "
             "not; choose eval_freq1 so that step1 · eval_freq1 of each run is a multiple of SGD's"
         )
     return found
+
+
+def _expected(local: pd.DataFrame, sgd: pd.DataFrame, x: str) -> int:
+    """How many rows have a partner: those up to where SGD ended, which is early if it diverged."""
+    on = ["seed", "peak_lr", "num_clients"]
+    ends = sgd.groupby(on)[x].max().rename("end").reset_index()
+    return int((local[x] <= local.merge(ends, on=on, how="left")["end"].to_numpy()).sum())
 
 
 def at_the_end(rows: pd.DataFrame) -> pd.DataFrame:
@@ -82,14 +92,26 @@ def row_label(panel: Panel, row: Row) -> str:
     return f"gain over {control}\nof the same seed (points)"
 
 
-def missing_runs(table: pd.DataFrame) -> str:
-    """Which runs ``table`` has no evaluations of, for a caption; empty when none."""
-    missing = table[table["step"].isna()]
-    if missing.empty:
+def has_diverged(rows: pd.DataFrame) -> pd.Series:
+    """Which evaluations are those of a model that diverged; a missing run's is none."""
+    return rows["diverged"].eq(True)
+
+
+def shortcomings(table: pd.DataFrame) -> str:
+    """Which runs ``table`` has no evaluations of, and which diverged, for a caption."""
+    missing = _in_words("missing", table[table["step"].isna()], table)
+    return "; ".join(
+        filter(None, [missing, _in_words("diverged", table[has_diverged(table)], table)])
+    )
+
+
+def _in_words(what: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:
+    """``rows`` has one line of each run that this is said of."""
+    if rows.empty:
         return ""
     runs, experiment = table["run"].nunique(), table["experiment"].iloc[0]
-    if len(missing) == runs:
-        return f"missing: all {runs} runs of {experiment}"
-    of_seed = missing.groupby("seed")["first_local_steps"].unique()
+    if len(rows) == runs:
+        return f"{what}: all {runs} runs of {experiment}"
+    of_seed = rows.groupby("seed")["first_local_steps"].unique()
     parts = [f"seed {seed}: H = {', '.join(map(str, sorted(h)))}" for seed, h in of_seed.items()]
-    return f"missing: {len(missing)} of {runs} runs of {experiment} ({'; '.join(parts)})"
+    return f"{what}: {len(rows)} of {runs} runs of {experiment} ({'; '.join(parts)})"

@@ -53,9 +53,11 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 
-# Logs are long, the reason is one line: a failed job repeats it where the person looks.
+# Logs are long, the reason is one line: a failed job repeats it where the person looks. A job that stopped,
+# and is to be started again, ends with a status of its own.
 shell.prefix(
-    "set -euo pipefail; say_why() {{ grep -a '^error:' \"$1\" | sort -u >&2 ||"
+    "set -euo pipefail; say_why() {{ if grep -a '^error:' \"$1\" | sort -u >&2; then return 1; fi;"
+    " if grep -a '^stopped:' \"$1\" | sort -u >&2; then return 75; fi;"
     ' echo "error: unexpected, $1 ends with: $(tail -n 1 "$1")" >&2; return 1; }}; '
 )
 
@@ -79,6 +81,14 @@ WANDB_GROUPS = {
     for run in [*start_points(runs), *runs]
 }
 WANDB = CONFIG.wandb or EXPERIMENTS.execution.wandb
+RETRIES = EXPERIMENTS.execution.retries if CONFIG.retries is None else CONFIG.retries
+ALL_RUNS = START_POINTS | RUNS
+MAY_DIVERGE = {
+    run.id
+    for name, runs in FIGURE_RUNS.items()
+    if EXPERIMENTS.experiments[name].allow_divergence
+    for run in runs
+}
 
 
 wildcard_constraints:

@@ -1,0 +1,308 @@
+"""Signals, limits, dead and silent processes: real ones, through the real command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.commands import BIN, ROOT
+from tests.conftest import FORKED, metrics, one_line, torchrun, trainer
+from tests.option_runs import covers
+from trainer.metrics import STATE
+from trainer.run_lock import owner
+from trainer.stopping import EXIT_STATUS
+
+PARTIAL = "metrics.partial.jsonl"
+WORDS = (
+    "--batch-size", 8, "--total-batch-size", 32, "--train-subset", 160, "--step1", 3,
+    "--clients", "serial", "--momentum", 0.9, "--start-lr", 0.002, "--eval-freq1", 50,
+)  # fmt: skip
+LONG = (*WORDS, "--epochs", 400)  # 2,000 steps, 2 to 4 s
+ENDLESS = (*WORDS, "--epochs", 1_000_000)
+
+
+def torchrun_words(processes: int, *start: object) -> list[object]:
+    how = start or ("-m", "trainer")
+    return [BIN / "torchrun", "--standalone", "--nproc-per-node", processes, *how]
+
+
+ONE = [sys.executable, "-m", "trainer"]
+
+
+@contextmanager
+def started(*command: object) -> Iterator[subprocess.Popen[str]]:
+    """In a group of its own, all of which is killed at the end."""
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
+    family = psutil.Process(process.pid)
+    try:
+        yield process
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            for child in family.children(recursive=True):
+                child.kill()
+        process.kill()
+        process.communicate()
+
+
+def until_training(folder: Path, process: subprocess.Popen[str], lines: int = 2) -> None:
+    deadline = time.monotonic() + 60
+    partial = folder / PARTIAL
+    while not (partial.exists() and len(partial.read_text().splitlines()) >= lines):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def until_waiting(process: subprocess.Popen[str], folder: Path) -> None:
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert said.startswith(f"waiting: log_pth {folder}: this run is in progress already"), said
+
+
+def ranks(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that train, the main one first."""
+    found = psutil.Process(launcher.pid).children(recursive=True)
+    by_rank = {p.environ()["RANK"]: p for p in found if "RANK" in p.environ()}
+    return [by_rank[rank] for rank in sorted(by_rank)]
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids="{} process(es)".format)
+def undisturbed(
+    request: pytest.FixtureRequest, digits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, list[dict[str, object]]]:
+    folder = tmp_path_factory.mktemp("whole")
+    done = torchrun(request.param, "train", "--data-pth", digits, "--log-pth", folder, *LONG)
+    assert done.returncode == 0, done.stderr
+    return request.param, metrics(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_stops_and_the_run_goes_on(
+    digits: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    words = ["train", "--data-pth", digits, "--log-pth", tmp_path, *LONG]
+    with started(*ONE, *words) as process:
+        until_training(tmp_path, process)
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == EXIT_STATUS, said
+    assert re.search(rf"^stopped: {number.name}; saved at step \d+, start it", said, re.MULTILINE)
+    assert "Traceback" not in said
+    before = (tmp_path / PARTIAL).read_text().splitlines()
+    done = trainer(*words)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines()[: len(before)] == before
+
+
+def test_whichever_process_is_asked_all_stop_after_the_same_step(
+    digits: Path, tmp_path: Path, undisturbed: tuple[int, list[dict[str, object]]]
+) -> None:
+    processes, expected = undisturbed
+    words = ["train", "--data-pth", digits, "--log-pth", tmp_path, *LONG]
+    with started(*torchrun_words(processes), *words) as launcher:
+        until_training(tmp_path, launcher)
+        ranks(launcher)[-1].terminate()
+        said = launcher.communicate(timeout=60)[1]
+    assert launcher.returncode == 1  # torchrun's, for any failure
+    steps = re.findall(r"^stopped: .*; saved at step (\d+),", said, re.MULTILINE)
+    assert len(steps) == processes and len(set(steps)) == 1
+    done = torchrun(processes, *words)
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("start", [("-m", "trainer"), FORKED], ids=["module", "fork"])
+def test_processes_save_and_end_with_their_torchrun(
+    digits: Path, tmp_path: Path, start: tuple[object, ...], number: signal.Signals
+) -> None:
+    words = ["train", "--data-pth", digits, "--log-pth", tmp_path, *ENDLESS]
+    with started(*torchrun_words(2, *start), *words) as launcher:
+        until_training(tmp_path, launcher)
+        trainers = ranks(launcher)
+        launcher.send_signal(number)
+        _, alive = psutil.wait_procs(trainers, timeout=25)  # torchrun's patience is 30 s
+        assert not alive
+        launcher.wait(10)
+    assert len(list((tmp_path / STATE).glob("step=*"))) == 1
+    assert owner(tmp_path) is None
+
+
+def test_a_second_signal_by_hand_ends_at_once(digits: Path, tmp_path: Path) -> None:
+    words = ["train", "--data-pth", digits, "--log-pth", tmp_path, *ENDLESS, "--step1", 100_000]
+    with started(*ONE, *words) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / PARTIAL).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)  # both arrive before it can heed the first
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said and said.endswith("interrupted\n")
+
+
+@covers("time_limit")
+def test_a_run_stops_at_its_time_limit_and_goes_on_as_often_as_it_takes(
+    digits: Path, tmp_path: Path
+) -> None:
+    """Counted from the start of the process; a start that took all the time does one step."""
+    words = ["train", "--data-pth", digits, "--log-pth", tmp_path, *ENDLESS]
+    for limit, expected in ((0.001, "1,"), (0.001, "2,"), (0.15, "")):
+        begun = time.monotonic()
+        done = trainer(*words, "--time-limit", limit)
+        seconds = time.monotonic() - begun
+        assert done.returncode == EXIT_STATUS, done.stderr
+        said = f"stopped: time_limit of {limit:g} minutes; saved at step {expected}"
+        assert said in done.stderr, done.stderr
+    assert 0.15 * 60 - 2 < seconds < 0.15 * 60 + 15
+    assert int(re.findall(r"saved at step (\d+)", done.stderr)[0]) > 10
+
+
+def test_a_dead_process_is_noticed_and_a_restart_by_torchrun_goes_on(
+    digits: Path, tmp_path: Path, undisturbed: tuple[int, list[dict[str, object]]]
+) -> None:
+    processes, expected = undisturbed
+    words = [
+        "train",
+        "--data-pth",
+        digits,
+        "--log-pth",
+        tmp_path,
+        *LONG,
+        "--checkpoint-every",
+        0.01,
+    ]
+    launch = torchrun_words(processes)
+    with started(launch[0], "--max-restarts", 1, *launch[1:], *words) as launcher:
+        until_training(tmp_path, launcher, 6)
+        ranks(launcher)[-1].kill()
+        said = launcher.communicate(timeout=90)[1]
+    assert launcher.returncode == 0, said
+    assert metrics(tmp_path) == expected
+
+
+@covers("timeout")
+def test_a_silent_process_ends_the_run_after_the_timeout(digits: Path, tmp_path: Path) -> None:
+    words = ["train", "--data-pth", digits, "--log-pth", tmp_path, *ENDLESS]
+    with started(*torchrun_words(2), *words, "--timeout", 0.05) as launcher:
+        until_training(tmp_path, launcher)
+        ranks(launcher)[1].suspend()
+        said = launcher.communicate(timeout=90)[1]
+    assert launcher.returncode != 0
+    [line] = {line for line in said.splitlines() if line.startswith("error: ")}
+    assert "another process has died or does not answer" in line
+    assert "start the run again: it goes on from its last checkpoint" in line
+
+
+@covers("wait")
+def test_a_second_start_that_waits_goes_on_where_the_first_ends(
+    digits: Path, tmp_path: Path
+) -> None:
+    words = ["train", "--data-pth", digits, "--log-pth", tmp_path, *LONG]
+    with started(*ONE, *words) as first:
+        until_training(tmp_path, first)
+        first.send_signal(signal.SIGSTOP)
+        refused = one_line(trainer(*words))
+        assert "in progress already" in refused and f"process {first.pid}" in refused
+        with started(*torchrun_words(2), *words, "--wait", 1) as second:
+            until_waiting(second, tmp_path)
+            first.send_signal(signal.SIGTERM)
+            first.send_signal(signal.SIGCONT)
+            said = second.communicate(timeout=90)[1]
+    assert second.returncode == 0, said
+    assert "waiting: " not in said
+    assert metrics(tmp_path)[-1]["step"] == 2000
+
+
+def test_a_second_start_that_waits_leaves_a_run_that_the_first_completes(
+    digits: Path, tmp_path: Path
+) -> None:
+    words = ["train", "--data-pth", digits, "--log-pth", tmp_path, *LONG]
+    with started(*ONE, *words) as first:
+        until_training(tmp_path, first)
+        first.send_signal(signal.SIGSTOP)
+        with started(*torchrun_words(2), *words, "--wait", 1) as second:
+            until_waiting(second, tmp_path)
+            first.send_signal(signal.SIGCONT)
+            said = second.communicate(timeout=90)[1]
+        assert first.wait(30) == 0
+    assert second.returncode == 0 and "executed" not in said
+    assert metrics(tmp_path)[-1]["step"] == 2000
+
+
+def test_concurrent_launches_do_not_meet(digits: Path, tmp_path: Path) -> None:
+    words = ["train", "--data-pth", digits, *WORDS, "--epochs", 20]
+    launches = [
+        subprocess.Popen(
+            [str(w) for w in (*torchrun_words(2), *words, "--log-pth", tmp_path / str(i))],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for i in range(4)
+    ]  # fmt: skip
+    for launch in launches:
+        said = launch.communicate(timeout=120)[1]
+        assert launch.returncode == 0, said
+    assert len({(tmp_path / str(i) / "metrics.jsonl").read_text() for i in range(4)}) == 1
+
+
+def test_a_port_that_is_taken_is_an_error(digits: Path, tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        launch = [BIN / "torchrun", "--nproc-per-node", 2, "--master-port", taken.getsockname()[1]]
+        words = ["-m", "trainer", "train", "--data-pth", digits, "--log-pth", tmp_path, *LONG]
+        done = subprocess.run(
+            [str(w) for w in (*launch, *words)],
+            cwd=ROOT, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert done.returncode != 0
+    assert "EADDRINUSE" in done.stderr or "address already in use" in done.stderr
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+# One process's memory changes after averaging, as a broken one would.
+CORRUPTED = """
+import os, sys
+from trainer.averaging import Averaging
+average = Averaging.__call__
+calls = 0
+def corrupted(self):
+    global calls
+    average(self)
+    calls += 1
+    if calls == 3 and os.environ["RANK"] == "1":
+        self._bank.parameters.memory[1000] += 1e-3
+Averaging.__call__ = corrupted
+from trainer.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_processes_whose_parameters_differ_stop_the_run(digits: Path, tmp_path: Path) -> None:
+    script = tmp_path / "corrupted.py"
+    script.write_text(CORRUPTED)
+    words = ["train", "--data-pth", digits, "--log-pth", tmp_path / "run", *WORDS]
+    done = torchrun(2, *words, "--epochs", 10, "--eval-freq1", 3, start=(script,))
+    assert done.returncode != 0
+    lines = {line for line in done.stderr.splitlines() if line.startswith("error: ")}
+    [line] = lines
+    assert "different parameters after averaging at step 9" in line
