@@ -18,7 +18,7 @@ from trainer.download import DownloadSettings
 from trainer.download import download as fetch
 from trainer.errors import UserError
 from trainer.settings import Settings
-from trainer.stopping import EXIT_STATUS, StoppedError
+from trainer.stopping import EXIT_STATUS, StoppedError, end_with_torchrun
 from trainer.wandb_sync import WandbSyncSettings, wandb_sync
 
 
@@ -48,6 +48,8 @@ def train(settings: RunSettings) -> None:
     ):
         if callable(signal.getsignal(number)):
             signal.signal(number, own)
+
+    end_with_torchrun()
 
     check_start(settings)
     check_processes(settings, int(os.environ.get("WORLD_SIZE", "1")))

@@ -14,8 +14,9 @@ from trainer.files import atomic, sha256
 
 def save_model(path: Path, model: nn.Module) -> None:
     """The ``state_dict`` of ``model``, under the authors' keys."""
-    with atomic(path) as temporary:
-        torch.save(model.state_dict(), temporary)
+    # Given a path, torch.save would write the temporary name into the file.
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        torch.save(model.state_dict(), file)
 
 
 class SavedModels:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from trainer.processes import World
 from trainer.recorder import Recorder
 from trainer.run_lock import HeldError, running
 from trainer.schedule import Round
-from trainer.stopping import StoppedError, StopRequest
+from trainer.stopping import StoppedError, StopRequest, started_by_torchrun
 
 LOOK_SECONDS = 1.0
 
@@ -34,8 +33,7 @@ def train(settings: RunSettings, world: World) -> None:
     metrics are in ``log_pth`` as ``metrics.partial.jsonl``. Raises UserError when another process
     trains into ``log_pth``, StoppedError once it has been asked to stop.
     """
-    # It starts a run's processes, and they share its end.
-    request = StopRequest(settings.time_limit, by_torchrun="TORCHELASTIC_RUN_ID" in os.environ)
+    request = StopRequest(settings.time_limit, by_torchrun=started_by_torchrun())
     with ExitStack() as stack:
         stack.enter_context(request.listening())
         if _begin(settings, world, request, stack):

@@ -18,6 +18,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
+def started_by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def end_with_torchrun() -> None:
+    """This process gets SIGTERM when the torchrun that started it dies, killed or not."""
+    if started_by_torchrun() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class StoppedError(Exception):
     """The run was asked to stop and can go on from a checkpoint; its text is one line."""
 
@@ -54,17 +64,12 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Meanwhile, SIGTERM and SIGINT are reasons; those that are ignored stay so.
-
-        So is the death of the torchrun that started the process, which no longer watches it.
-        """
+        """Meanwhile, SIGTERM and SIGINT are reasons; those that are ignored stay so."""
         before = {number: signal.getsignal(number) for number in SIGNALS}
         heeded = [number for number, handler in before.items() if handler != signal.SIG_IGN]
         try:
             for number in heeded:
                 signal.signal(number, self._note)
-            if self._by_torchrun and sys.platform == "linux":
-                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             yield
         finally:
             for number in heeded:

@@ -1,0 +1,42 @@
+"""Smaller than ``python -m tests.faults.leaks``, which looks at 500 rounds and 200 runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.faults import leaks
+
+NOTHING = {"descriptors": 0, "threads": 0, "processes": 0, "shared_memory": 0}
+KEPT: list[tuple[int, bytearray]] = []
+
+
+def test_nothing_piles_up_over_rounds_and_runs(digits: Path, tmp_path: Path) -> None:
+    for growth in (
+        leaks.over_rounds(digits, tmp_path / "long", 100),
+        leaks.over_runs(digits, tmp_path, 20),
+    ):
+        assert growth.more == NOTHING
+        assert growth.memory < 1
+
+
+def test_what_piles_up_is_found(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.recorder import Recorder
+
+    close = Recorder.close
+
+    def leaky(self: Recorder, *, complete: bool) -> None:
+        close(self, complete=complete)
+        KEPT.append((os.open("/dev/null", os.O_RDONLY), bytearray(b"1" * 5_000_000)))
+
+    monkeypatch.setattr(Recorder, "close", leaky)
+    growth = leaks.over_runs(digits, tmp_path, 20)
+    for descriptor, _ in KEPT:
+        os.close(descriptor)
+    KEPT.clear()
+    assert growth.more["descriptors"] == 9
+    assert growth.memory > 3
