@@ -152,15 +152,15 @@ def test_cores_and_memory_are_held_against_what_runs_at_once_need(
 
 def test_a_disk_too_full_is_a_problem(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = load([])
-    assert doctor._results_disk(asked, SIZES).level == "ok"
+    assert doctor._results_disk(asked, 1, SIZES).level == "ok"
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(1e12, 0, 1e6))
-    assert doctor._results_disk(asked, SIZES).level == "problem"
+    assert doctor._results_disk(asked, 1, SIZES).level == "problem"
     found = list(doctor._data(asked))
     assert levels(found, "disk") == ["problem"]
     for job in asked.jobs:
         job.folder.mkdir(parents=True)
         (job.folder / "metrics.jsonl").touch()
-    assert doctor._results_disk(asked, SIZES).level == "ok"  # nothing is to be trained
+    assert doctor._results_disk(asked, 1, SIZES).level == "ok"  # nothing is to be trained
 
 
 def test_a_folder_that_cannot_be_written_is_a_problem(checkout: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -163,7 +164,7 @@ def test_a_failed_run_shows_its_reason(own: Path) -> None:
 
 
 @contextmanager
-def training(folder: Path, run: Run) -> Iterator[None]:
+def training(folder: Path, run: Run) -> Iterator[subprocess.Popen[bytes]]:
     """``run`` in progress by Snakemake, until the end of the block; then all of it is killed."""
     progress = folder / "results" / "laptop" / "checkpoints" / run.id
     file = f"results/laptop/runs/{run.id}/metrics.jsonl"
@@ -179,10 +180,29 @@ def training(folder: Path, run: Run) -> Iterator[None]:
             assert process.poll() is None, (folder / "snakemake.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        yield
+        yield process
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def test_a_run_stopped_by_ctrl_c_goes_on_from_where_it_was(own: Path) -> None:
+    edit(own / "experiments" / "laptop.yaml", "{step1: 6}", "{step1: 6, epochs: 4000}")
+    _, [_, run] = small_runs(own)
+    with training(own, run) as process:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.wait(60) != 0
+    said = (own / "snakemake.log").read_text()
+    assert "Traceback" not in said
+    printed = ask(own, "status")
+    assert counts(printed) == {"fig1a": [3, 2, 0, 0, 1, 0, 0]}
+    [step] = re.findall(rf"stopped {run.id} saved at step (\d+)", one_line(printed))
+    assert "1 to be trained" in one_line(ask(own, "plan"))
+    done = snakemake(own, f"results/laptop/runs/{run.id}/metrics.jsonl")
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = json.loads((own / f"results/laptop/runs/{run.id}/provenance.json").read_text())
+    assert made["starts"] == 2 and int(step) > 0
 
 
 def test_a_run_in_progress_is_running_while_snakemake_locks_the_folder(own: Path) -> None:

@@ -35,6 +35,8 @@ INSTALLED = {"digits": "scikit-learn", "photos": "scikit-image and scikit-learn"
 PROCESS_BYTES = 1.2e9
 # Of a client: parameters, gradients, momentum
 CLIENT_COPIES = 3
+# The two that a run keeps to go on from, and the one being written
+CHECKPOINTS = 3
 # Metrics, logs, settings, share of tables and figures
 RUN_BYTES = 1e6
 OF_A_MODEL = ("model", "dataset", "image_size", "num_classes", "n_groups")
@@ -77,7 +79,7 @@ def checks(overrides: Sequence[str]) -> Iterator[Check]:
     yield _memory(asked, processes, sizes)
     yield _writable("results")
     yield _writable("resources")
-    yield _results_disk(asked, sizes)
+    yield _results_disk(asked, processes, sizes)
     yield from _data(asked)
     yield from _start_points(asked)
     yield _wandb(asked)
@@ -163,8 +165,8 @@ def _existing(path: Path) -> Path:
     return next(p for p in [path, *path.absolute().parents] if p.exists())
 
 
-def _results_disk(asked: Asked, sizes: dict[str, int]) -> Check:
-    needed, runs = 0.0, 0
+def _results_disk(asked: Asked, processes: int, sizes: dict[str, int]) -> Check:
+    needed, runs, state = 0.0, 0, 0.0
     for job in asked.jobs:
         if not job.finished:
             s = job.run.settings
@@ -172,7 +174,15 @@ def _results_disk(asked: Asked, sizes: dict[str, int]) -> Check:
             models = 2 + len(s.phases) - 1 + (job.run.start is None)
             needed += models * sizes[s.model] + RUN_BYTES
             runs += 1
-    basis = f"for {runs} runs not finished yet: their models and {_size(RUN_BYTES)} each"
+            # At the end of a round: the averaged model of each process, each client's momentum
+            replicas = processes + (s.num_clients if s.momentum else 0)
+            state = max(state, replicas * sizes[s.model])
+    now = at_once(asked, max(1, runs))
+    needed += now * CHECKPOINTS * state
+    basis = (
+        f"for {runs} runs not finished yet: their models, {_size(RUN_BYTES)} each, and the "
+        f"checkpoints of {now} at once"
+    )
     return _disk("disk", Path("results"), needed, basis)
 
 

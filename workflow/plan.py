@@ -203,7 +203,7 @@ def at_once(asked: Asked, runs: int) -> int:
 def show(plan: Plan) -> Iterator[str]:
     """Lines for a terminal."""
     done, stale = plan.of("done"), plan.of("stale")
-    to_train = plan.of("stale", "failed", "missing")
+    to_train = plan.of("stale", "failed", "stopped", "missing")
     running = len(plan.of("running"))
     results = plan.asked.results
     yield (

@@ -172,13 +172,15 @@ def _progress(job: Job, holder: Owner) -> str:
 
 
 def _failure(log: Path) -> str:
-    """Why the run ended before its time; empty for one that was never begun, or interrupted."""
+    """Why the run ended before its time; empty for one that was never begun, or was stopped."""
     try:
         lines = log.read_text("utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     if reasons := [line for line in lines if line.startswith("error: ")]:
         return reasons[-1]
+    if any(line.startswith("stopped: ") for line in lines):  # and a traceback of torchrun's
+        return ""
     if any("Traceback (most recent call last)" in line for line in lines):
         return f"error: unexpected, see {log}"
     return ""
