@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 
 from tests import workflows
 from tests.commands import BIN, ROOT, command
+from tests.https import Https
 from tests.option_runs import Trained
 from trainer.data.specs import DATASETS
 
@@ -80,6 +83,26 @@ def assert_same_metrics(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]]
         assert numbers == pytest.approx(
             {key: value for key, value in right.items() if key not in empty}, rel=1e-5, abs=1e-5
         )
+
+
+@pytest.fixture(scope="module")
+def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Https]:
+    """Its certificate is trusted, also by the commands that a test starts."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl, to make the server's certificate")
+    server = Https(tmp_path_factory.mktemp("certificate"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(server.certificate))
+        yield server
+
+
+@pytest.fixture(scope="module")
+def served(https: Https, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder and the https URL that it is served under."""
+    folder = tmp_path_factory.mktemp("served")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with https.serving(handler) as url:
+        yield folder, url
 
 
 @pytest.fixture(scope="session")

@@ -1,49 +1,20 @@
-"""Downloads from a real https server on this machine, whose certificate is trusted for the test."""
+"""Downloads from a real https server on this machine."""
 
 from __future__ import annotations
 
 import hashlib
 import http.server
 import shutil
-import ssl
-import subprocess
 import threading
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import metrics, one_line, torchrun, trainer
+from tests.https import Https
 
 CONTENT = b"a checkpoint" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A folder and the URL that it is served under."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl, to make the server's certificate")
-    folder = tmp_path_factory.mktemp("served")
-    secrets = tmp_path_factory.mktemp("certificate")
-    key, certificate = secrets / "key.pem", secrets / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-         "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(certificate))
-        yield folder, f"https://localhost:{server.server_port}"
-    server.shutdown()
 
 
 def test_a_file_is_fetched_once_and_verified(served: tuple[Path, str], tmp_path: Path) -> None:
@@ -65,6 +36,40 @@ def test_another_file_under_the_url_is_refused(served: tuple[Path, str], tmp_pat
     (folder / "b.pt").write_bytes(CONTENT + b"!")
     done = trainer("download", "--url", f"{url}/b.pt", "--sha256", DIGEST, "--out", tmp_path / "b")
     assert f"{DIGEST} was asked for" in one_line(done)
+    assert not list(tmp_path.iterdir())
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """Sends everybody on to a file of another protocol; what it has itself is the right file."""
+
+    to: str
+
+    def do_GET(self) -> None:
+        if self.path == "/file":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(CONTENT)
+            return
+        self.send_response(302)
+        self.send_header("Location", self.to)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("to", ["http", "ftp://localhost/file", "file:///etc/hostname"])
+def test_no_server_sends_us_on_to_another_protocol(https: Https, tmp_path: Path, to: str) -> None:
+    plain = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=plain.serve_forever, daemon=True).start()
+    Elsewhere.to = f"http://localhost:{plain.server_port}/file" if to == "http" else to
+    try:
+        with https.serving(Elsewhere) as url:
+            words = ["--url", f"{url}/a", "--sha256", DIGEST, "--out", tmp_path / "a"]
+            assert "cannot be downloaded" in one_line(trainer("download", *words))
+    finally:
+        plain.shutdown()
+        plain.server_close()
     assert not list(tmp_path.iterdir())
 
 

@@ -1,9 +1,5 @@
 """Every source of raw data, and what is wrong with bad ones."""
 
-import hashlib
-import io
-import pickle
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -101,46 +97,6 @@ def test_an_image_of_another_size_is_named(folder: Path, tmp_path: Path) -> None
     message = refused(folder, tmp_path / "out")
     assert str(image) in message
     assert "(16, 32, 3)" in message
-
-
-def test_a_file_that_is_not_the_official_archive_is_refused(tmp_path: Path) -> None:
-    archive = tmp_path / "cifar-10-python.tar.gz"
-    archive.write_bytes(b"not it")
-    assert "MD5" in refused(archive, tmp_path / "out")
-
-
-def test_the_official_archives_layout_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An archive of that layout, torchvision's checksums replaced by those of its files."""
-    from torchvision.datasets import CIFAR10
-
-    archive = tmp_path / CIFAR10.filename
-    sums: dict[str, str] = {}
-    with tarfile.open(archive, "w:gz") as tar:
-
-        def add(name: str, content: object) -> None:
-            data = pickle.dumps(content)
-            sums[name] = hashlib.md5(data).hexdigest()
-            info = tarfile.TarInfo(f"{CIFAR10.base_folder}/{name}")
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-
-        for name, _ in CIFAR10.train_list + CIFAR10.test_list:
-            images = np.stack([pixels(i).transpose(2, 0, 1).ravel() for i in range(10)])
-            add(name, {"data": images, "labels": list(range(10))})
-        add("batches.meta", {"label_names": list(CLASSES)})
-    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    for attribute in ("train_list", "test_list"):
-        listed = [[name, sums[name]] for name, _ in getattr(CIFAR10, attribute)]
-        monkeypatch.setattr(CIFAR10, attribute, listed)
-    meta = {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
-    monkeypatch.setattr(CIFAR10, "meta", meta)
-    counts = prepare(PrepareSettings(dataset="cifar10", source=archive, out=tmp_path / "out"))
-    assert counts == {"train": 50, "test": 10}
-    test, _ = read_prepared(tmp_path / "out" / "test.npz")
-    assert np.array_equal(test.images[3], pixels(3))
-    assert test.labels.tolist() == list(range(10))
 
 
 def test_digits_take_no_source(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import urllib.parse
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import field_validator
 from tqdm import tqdm
@@ -13,6 +13,9 @@ from tqdm import tqdm
 from trainer.errors import UserError
 from trainer.files import atomic, sha256
 from trainer.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
 
 TIMEOUT_SECONDS: Final = 60.0
 FOLDER: Final = Path("resources/checkpoints")
@@ -54,15 +57,15 @@ def download(settings: DownloadSettings) -> Path:
     """
     # Every run imports this module, few download: 0.1 s of each start.
     import http.client
-    import urllib.request
+    from urllib.request import Request
 
     path = settings.out or cached(settings.url, settings.sha256)
     if path.is_file() and sha256(path) == settings.sha256:
         return path
-    request = urllib.request.Request(settings.url, headers={"User-Agent": "local-sgd"})
+    request = Request(settings.url, headers={"User-Agent": "local-sgd"})
     with atomic(path) as temporary:
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            with _https_alone().open(request, timeout=TIMEOUT_SECONDS) as response:
                 size = response.headers.get("Content-Length")
                 total = int(size) if size else None
                 with (
@@ -70,14 +73,34 @@ def download(settings: DownloadSettings) -> Path:
                     tqdm.wrapattr(response, "read", total=total, desc=path.name) as source,
                 ):
                     shutil.copyfileobj(source, file)
+            # A connection that breaks reads like the end of the file.
+            if total is not None and (found := temporary.stat().st_size) != total:
+                raise OSError(f"it ended after {found} of {total} bytes; try again")
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise UserError(
                 f"{settings.url}: cannot be downloaded ({error}); get the file another way and "
                 f"put it at {path}"
             ) from None
-        if (found := sha256(temporary)) != settings.sha256:
+        if (digest := sha256(temporary)) != settings.sha256:
             raise UserError(
-                f"{settings.url}: its SHA-256 is {found}, {settings.sha256} was asked for; "
+                f"{settings.url}: its SHA-256 is {digest}, {settings.sha256} was asked for; "
                 "correct the URL or the digest"
             )
     return path
+
+
+def _https_alone() -> OpenerDirector:
+    """What ``urlopen`` opens with, but a server cannot send us on to another protocol."""
+    import urllib.request as known
+
+    opener = known.OpenerDirector()
+    for handler in (
+        known.ProxyHandler,
+        known.HTTPSHandler,
+        known.UnknownHandler,
+        known.HTTPRedirectHandler,
+        known.HTTPDefaultErrorHandler,
+        known.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener

@@ -7,7 +7,6 @@ they are: ``train.json`` and ``test.json`` list them (``folders.ImageFiles``).
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import zipfile
 import zlib
@@ -19,15 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from trainer.archives import unpack
 from trainer.data.folders import list_images, split_folder
 from trainer.data.photos import write_photos
 from trainer.data.settings import PrepareSettings
 from trainer.data.specs import DATASETS, DatasetSpec
+from trainer.download import DownloadSettings, download
 from trainer.errors import UserError
-from trainer.files import atomic
+from trainer.files import atomic, sha256
 
 SPLITS = ("train", "test")
 DIGITS_TEST_IMAGES = 1000
+# By https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py; torchvision has
+# an MD5 alone.
+CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def prepare(settings: PrepareSettings) -> dict[str, int]:
     spec = DATASETS[settings.dataset]
     if spec.of_files:
         return _list_files(settings, spec)
-    splits = SOURCES[settings.dataset](settings.source, spec)
+    splits = SOURCES[settings.dataset](settings, spec)
     for name, split in splits.items():
         _check(split, spec, f"{settings.dataset} {name}")
     for name, split in splits.items():
@@ -67,13 +71,15 @@ def read_prepared(path: Path) -> tuple[Arrays, tuple[str, ...]]:
         raise UserError(f"{path}: missing or damaged ({error}); run `prepare` again") from None
 
 
-def _digits(source: Path | None, spec: DatasetSpec) -> dict[str, Arrays]:
+def _digits(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, Arrays]:
     """scikit-learn's 8×8 digits, split once for all seeds: 797 images to train, 1,000 to test."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    if source is not None:
-        raise UserError(f"source {source}: digits come with scikit-learn; leave source out")
+    if settings.source is not None:
+        raise UserError(
+            f"source {settings.source}: digits come with scikit-learn; leave source out"
+        )
     bunch = load_digits()
     images = (bunch.images * 15).astype(np.uint8)[..., None]
     labels = bunch.target.astype(np.int64)
@@ -86,7 +92,8 @@ def _digits(source: Path | None, spec: DatasetSpec) -> dict[str, Arrays]:
     }
 
 
-def _cifar10(source: Path | None, spec: DatasetSpec) -> dict[str, Arrays]:
+def _cifar10(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, Arrays]:
+    source = settings.source
     if source is not None and not source.exists():
         raise UserError(
             f"source {source}: no such file or folder; give cifar-10-python.tar.gz "
@@ -94,33 +101,28 @@ def _cifar10(source: Path | None, spec: DatasetSpec) -> dict[str, Arrays]:
         )
     if source is not None and source.is_dir():
         return {split: read_image_folder(source / split, spec) for split in SPLITS}
-    return read_cifar10_archive(source)
+    return read_cifar10_archive(source, settings.out)
 
 
-def read_cifar10_archive(archive: Path | None) -> dict[str, Arrays]:
-    """The official CIFAR-10 (python version), downloaded or from a local copy of the archive.
+def read_cifar10_archive(archive: Path | None, folder: Path) -> dict[str, Arrays]:
+    """The official CIFAR-10 (python version): ``archive``, or one that is downloaded to ``folder``.
 
-    torchvision checks the MD5 of the archive and of every file in it.
+    Its files are pickles: they are read after the SHA-256 says that they are the official ones.
     Source: https://www.cs.toronto.edu/~kriz/cifar.html
     """
     from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_integrity
 
-    if archive is not None and not check_integrity(str(archive), CIFAR10.tgz_md5):
+    if archive is None:
+        out = folder / CIFAR10.filename
+        archive = download(DownloadSettings(url=CIFAR10.url, sha256=CIFAR10_SHA256, out=out))
+    elif (found := sha256(archive)) != CIFAR10_SHA256:
         raise UserError(
-            f"source {archive}: not the official CIFAR-10 archive (its MD5 is not "
-            f"{CIFAR10.tgz_md5}); download it again or give a folder of class folders"
+            f"source {archive}: not the official CIFAR-10 archive (its SHA-256 is {found}, not "
+            f"{CIFAR10_SHA256}); get it from {CIFAR10.url} or give a folder of class folders"
         )
     with tempfile.TemporaryDirectory() as root:
-        if archive is not None:
-            shutil.copyfile(archive, Path(root) / CIFAR10.filename)
-        try:
-            splits = {s: CIFAR10(root, train=s == "train", download=True) for s in SPLITS}
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"cifar10: the download from {CIFAR10.url} failed ({error}); put the archive or a "
-                "folder of class folders on this machine and name it as the source"
-            ) from None
+        unpack(archive, Path(root))
+        splits = {s: CIFAR10(root, train=s == "train") for s in SPLITS}
     return {s: Arrays(d.data, np.asarray(d.targets, np.int64)) for s, d in splits.items()}
 
 
@@ -185,7 +187,7 @@ def _check(split: Arrays, spec: DatasetSpec, name: str) -> None:
         raise UserError(f"{name}: no images of class {classes}; the data are incomplete")
 
 
-SOURCES: dict[str, Callable[[Path | None, DatasetSpec], dict[str, Arrays]]] = {
+SOURCES: dict[str, Callable[[PrepareSettings, DatasetSpec], dict[str, Arrays]]] = {
     "digits": _digits,
     "cifar10": _cifar10,
 }
