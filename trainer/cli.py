@@ -95,7 +95,8 @@ def describe(failure: ValidationError, model: type[Settings], spell: Any = str) 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping. Raises UserError when the file is missing, not YAML or not a mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:  # of a string, errors would quote the lines
+            content = yaml.safe_load(file)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); check the path") from None
     except yaml.YAMLError as error:

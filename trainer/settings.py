@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trainer.errors import CREDENTIALS
+
 
 def setting(default: Any, help: str, group: str, *, science: bool = True, **bounds: Any) -> Any:
     """A field with its help text; ``science`` settings decide a run's numbers and identity.
@@ -30,6 +32,19 @@ class Settings(BaseModel):
         """``--resume-pth None`` means none, as in the authors' scripts."""
         if isinstance(values, dict):
             return {k: None if v == "None" else v for k, v in values.items()}
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_passwords(cls, values: Any) -> Any:
+        """They would be kept in a run's settings, logs and provenance."""
+        if isinstance(values, dict):
+            for name, value in values.items():
+                if isinstance(value, str) and CREDENTIALS.search(value):
+                    raise ValueError(
+                        f"{name}: a URL with a user or password in it would be written to files; "
+                        "get what it leads to yourself and give its place"
+                    )
         return values
 
 
