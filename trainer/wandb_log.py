@@ -26,6 +26,8 @@ ID_FILE = "wandb_id"
 # What a server that does not answer may cost a run, at its start and at its end.
 INIT_SECONDS = 30
 FINISH_SECONDS = 30
+# wandb would report its errors, with stack traces, to the server.
+NO_REPORTS = ("WANDB_ERROR_REPORTING", "false")
 
 
 class WandbLog:
@@ -82,6 +84,7 @@ class WandbLog:
 
 
 def _init(settings: RunSettings) -> wandb.Run:
+    os.environ.setdefault(*NO_REPORTS)
     import wandb  # heavy: only runs that want it pay for it
 
     # Nothing on the console; and no more leaves the machine than the settings and the metrics.

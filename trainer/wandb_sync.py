@@ -14,7 +14,7 @@ from pathlib import Path
 from trainer.errors import UserError
 from trainer.metrics import PARTIAL
 from trainer.settings import Settings, setting
-from trainer.wandb_log import ID_FILE
+from trainer.wandb_log import ID_FILE, NO_REPORTS
 
 # Whoever is there while training goes on: the W&B id, and the metrics so far.
 IN_PROGRESS = (ID_FILE, PARTIAL)
@@ -90,7 +90,7 @@ def _upload(start: Start) -> None:
     try:
         done = subprocess.run(
             ["wandb", "sync", str(folder)],
-            env=ATTEMPTS | os.environ,
+            env=ATTEMPTS | dict([NO_REPORTS]) | os.environ,
             stdin=subprocess.DEVNULL,  # never a prompt
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -30,13 +30,16 @@ class RemoteRun:
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on a free port of this machine; ``runs`` by id."""
+    """Listens on a free port of this machine; ``runs`` by id, ``accounts`` as they were sent."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.runs: dict[str, RemoteRun] = defaultdict(RemoteRun)
         self.deaf_after_start = False
+        self.refuses = False
+        self.paths: set[str] = set()
+        self.accounts: set[str] = set()
 
     def handle_error(self, *_: object) -> None:
         """A client that is killed is no error of ours."""
@@ -84,6 +87,11 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        self.server.paths.add(self.path)
+        self.server.accounts.add(self.headers.get("Authorization", ""))
+        if self.server.refuses:
+            self.send_error(401)
+            return
         if self.path == "/graphql":
             query = json.loads(body)
             data = self.server.graphql(query["operationName"], query.get("variables", {}))

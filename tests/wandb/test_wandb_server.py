@@ -124,11 +124,3 @@ def test_a_server_that_is_gone_at_the_end_costs_one_line(
     assert time.monotonic() - before < 120
     assert warning.endswith("training goes on without it")
     assert_has_its_files(tmp_path / "run", "wandb_id")
-
-
-def test_no_file_holds_the_key(digits: Path, tmp_path: Path, server: Server, account: Path) -> None:
-    for mode in ("online", "offline"):
-        train(digits, tmp_path / mode, "--wandb", mode)
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(path.suffix == ".wandb" for path in written)
-    assert [path for path in written if KEY.encode() in path.read_bytes()] == []
