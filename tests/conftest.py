@@ -46,7 +46,7 @@ def trainer(*arguments: object) -> subprocess.CompletedProcess[str]:
     return command(sys.executable, "-m", "trainer", *arguments)
 
 
-# As the workflow calls torchrun on the CPU
+# As the workflow starts them on the CPU
 FORKED = ("--start-method", "fork", "--run-path", ROOT / "trainer" / "__main__.py")
 
 

@@ -1,4 +1,4 @@
-"""Jobs share cores and GPUs: through Snakemake, with stand-ins for torchrun and the driver."""
+"""Jobs share cores and GPUs: through Snakemake, with stand-ins for the launcher and the driver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.commands import BIN
 from tests.workflows import TINY, copy_project, edit
 from workflow.machine import threads_per_process, visible_gpus
 
-TORCHRUN = f"""#!{BIN}/python
+LAUNCH = """
 import os, sys, time
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def project(tmp_path: Path) -> Path:
     data.mkdir(parents=True)
     for split in ("train", "test"):
         (data / f"{split}.beton").touch()
-    program(tmp_path / "bin", "torchrun", TORCHRUN)
+    (folder / "trainer" / "launch.py").write_text(LAUNCH)
     smi(tmp_path / "bin", 0)
     return folder
 

@@ -21,6 +21,9 @@ from trainer.errors import UserError
 
 T = TypeVar("T")
 
+# Of gloo and NCCL, which otherwise listen where other machines could reach them.
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}
+
 
 @dataclass(frozen=True)
 class World:
@@ -113,6 +116,8 @@ def join_world(settings: RunSettings) -> Iterator[World]:
         store = None
         rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
         if size > 1:
+            if _number("LOCAL_WORLD_SIZE", 1) == size:  # all on this machine
+                os.environ |= LOOPBACK | os.environ
             store, rank, size = next(rendezvous("env://"))
             # torchrun's store outlives a restart, and so does what the dead left there.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

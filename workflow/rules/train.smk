@@ -39,7 +39,7 @@ rule train:
     shell:
         # It waits for a run that a killed snakemake has left behind.
         "export OMP_NUM_THREADS={resources.threads_per_process} PYTHONPATH=$PWD;"
-        " torchrun --standalone --nproc-per-node {resources.processes} {resources.trainer} train {params.options} {params.start}"
+        " python -m trainer.launch --nproc-per-node {resources.processes} {resources.trainer} train {params.options} {params.start}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q} --wait 1"
         " --device {resources.device} --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
         " --checkpoint-every {resources.checkpoint_every} --time-limit {resources.time_limit}"

@@ -1,0 +1,79 @@
+"""torchrun for processes of this machine alone: their store listens on 127.0.0.1 and nowhere else.
+
+``python -m trainer.launch`` takes torchrun's options. The stores of ``torchrun --standalone``
+listen on all of the machine's interfaces, but a TCPStore also takes a socket that listens already
+(https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.TCPStore).
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.elastic.rendezvous import (
+    RendezvousHandler,
+    RendezvousInfo,
+    RendezvousParameters,
+    RendezvousStoreInfo,
+    rendezvous_handler_registry,
+)
+from torch.distributed.run import parse_args, run
+
+from trainer.errors import UserError
+
+BACKEND = "loopback"
+ADDRESS = "127.0.0.1"
+
+
+class LoopbackRendezvous(RendezvousHandler):
+    """One torchrun meets nobody: it makes the store that its processes find each other by."""
+
+    use_agent_store = True
+
+    def __init__(self, params: RendezvousParameters) -> None:
+        if params.max_nodes > 1:
+            raise UserError("--nnodes: trainer.launch is for one machine; start torchrun on each")
+        self._run_id = params.run_id
+
+    def get_backend(self) -> str:
+        return BACKEND
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        # A new one at each start: the last one knows the addresses of processes that are gone.
+        listening = socket.create_server((ADDRESS, 0))
+        port = listening.getsockname()[1]
+        store = TCPStore(ADDRESS, port, is_master=True, master_listen_fd=listening.detach())
+        return RendezvousInfo(store, 0, 1, RendezvousStoreInfo(ADDRESS, port))
+
+    def is_closed(self) -> bool:
+        return False
+
+    def set_closed(self) -> None:
+        pass
+
+    def num_nodes_waiting(self) -> int:
+        return 0
+
+    def get_run_id(self) -> str:
+        return self._run_id
+
+    def shutdown(self) -> bool:
+        return True
+
+
+def main() -> int:
+    rendezvous_handler_registry.register(BACKEND, LoopbackRendezvous)
+    arguments = parse_args(sys.argv[1:])
+    arguments.standalone = False  # it would say how to meet
+    arguments.rdzv_backend, arguments.rdzv_endpoint = BACKEND, ADDRESS
+    try:
+        run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
