@@ -45,7 +45,9 @@ class Plot(Settings):
 class Config(Settings):
     """config.yaml"""
 
-    scale: str = Field("laptop", description="which experiments/<scale>.yaml to run")
+    scale: str = Field(
+        "laptop", description="which experiments/<scale>.yaml to run", pattern=r"^[A-Za-z0-9_-]+$"
+    )
     processes: int | None = Field(
         None, description="processes of each training run; null: as the scale suggests", ge=1
     )

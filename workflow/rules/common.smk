@@ -3,11 +3,14 @@ import os
 import re
 import shlex
 import sys
+from pathlib import Path
+
+from snakemake.utils import update_config
 
 sys.path.insert(0, workflow.current_basedir.join("../..").get_path_or_uri(secret_free=True))
 
 from trainer.checks import check_processes
-from trainer.cli import options
+from trainer.cli import options, read_yaml
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION
@@ -22,7 +25,10 @@ def processes_of(run):
 
 
 try:
-    CONFIG = load_config(config)
+    # Not by `configfile:`, which runs the Python in a file that asks for it by __use_yte__.
+    given = read_yaml(Path("config.yaml"))
+    update_config(given, config)
+    CONFIG = load_config(given)
     SCALE = CONFIG.scale
     EXPERIMENTS_FILE = ROOT / "experiments" / f"{SCALE}.yaml"
     EXPERIMENTS = load_experiments(EXPERIMENTS_FILE)

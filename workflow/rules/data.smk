@@ -19,7 +19,7 @@ rule prepare:
         source=lambda wildcards: CONFIG.source(wildcards.dataset),
         folder=subpath(output.train, parent=True),
     shell:
-        "python -m trainer prepare --dataset {wildcards.dataset} --source {params.source:q}"
+        "python -m trainer prepare --dataset {wildcards.dataset:q} --source {params.source:q}"
         " --out {params.folder:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
@@ -71,7 +71,7 @@ rule beton_of_files:
         folder=subpath(input[0], parent=True),
         options=options(CONFIG.image_files, type(CONFIG.image_files).model_fields),
     shell:
-        "python -m trainer beton --data-pth {params.folder:q} --split {wildcards.split} {params.options}"
+        "python -m trainer beton --data-pth {params.folder:q} --split {wildcards.split:q} {params.options}"
         " --num-workers {threads} > {log:q} 2>&1 || say_why {log:q}"
 
 
@@ -89,5 +89,5 @@ rule download:
     params:
         sha256=lambda wildcards: CHECKPOINTS[wildcards.checkpoint].sha256,
     shell:
-        "python -m trainer download --url {resources.url:q} --sha256 {params.sha256}"
+        "python -m trainer download --url {resources.url:q} --sha256 {params.sha256:q}"
         " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"

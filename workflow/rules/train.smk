@@ -41,8 +41,8 @@ rule train:
         "export OMP_NUM_THREADS={resources.threads_per_process} PYTHONPATH=$PWD;"
         " python -m trainer.launch --nproc-per-node {resources.processes} {resources.trainer} train {params.options} {params.start}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q} --wait 1"
-        " --device {resources.device} --wandb {resources.wandb} --wandb-group {resources.wandb_group:q}"
-        " --checkpoint-every {resources.checkpoint_every} --time-limit {resources.time_limit}"
+        " --device {resources.device:q} --wandb {resources.wandb:q} --wandb-group {resources.wandb_group:q}"
+        " --checkpoint-every {resources.checkpoint_every:q} --time-limit {resources.time_limit:q}"
         " --allow-divergence {resources.allow_divergence} > {log:q} 2>&1 || say_why {log:q}"
 
 
