@@ -4,7 +4,7 @@ SCALE = $(shell sed -n 's/^scale: *\([a-z]*\).*/\1/p' config.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 theory communication claims compare \
-  report reference readme status plan doctor test bench lint format lock schemas setup
+  report reference readme status plan doctor test bench lint audit format lock schemas setup
 
 all figures fig1a fig1b fig2 fig3a fig7 theory communication claims compare: .venv/complete
 	$(SNAKEMAKE) $@
@@ -44,6 +44,12 @@ lint: .venv/complete
 	mypy
 	snakefmt --check Snakefile workflow
 	$(SNAKEMAKE) --lint
+
+# Known vulnerabilities of the locked packages; needs the network, and fails without
+audit: .venv/complete
+	python -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 format: .venv/complete
 	ruff check --fix .

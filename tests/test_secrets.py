@@ -13,7 +13,7 @@ from tests.commands import command
 from tests.conftest import one_line, trainer
 from tests.workflows import TINY, copy_project, edit, refused
 
-SECRET = "hunter2hunter2"
+SECRET = "hunter2hunter2"  # noqa: S105 of nobody
 URL = f"https://somebody:{SECRET}@example.org/start.pt"
 DIGEST = "a" * 64
 

@@ -109,7 +109,8 @@ def load(overrides: Sequence[str]) -> Asked:
         name, equals, value = override.partition("=")
         if not equals:
             raise UserError(f"--config {override}: must be KEY=VALUE, such as scale=paper")
-        values[name] = yaml.load(value, yaml.BaseLoader)  # as Snakemake does
+        # As Snakemake does; this loader knows strings, lists and mappings alone.
+        values[name] = yaml.load(value, yaml.BaseLoader)  # noqa: S506
     config = load_config(values)
     return Asked(config, load_experiments(Path("experiments") / f"{config.scale}.yaml"), overrides)
 
