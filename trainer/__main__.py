@@ -16,9 +16,11 @@ from trainer.config import RunSettings
 from trainer.data.settings import BetonSettings, PrepareSettings
 from trainer.download import DownloadSettings
 from trainer.download import download as fetch
+from trainer.errors import EXIT_STATUS as ERROR
 from trainer.errors import UserError
 from trainer.settings import Settings
-from trainer.stopping import EXIT_STATUS, StoppedError, end_with_torchrun
+from trainer.stopping import EXIT_STATUS as STOPPED
+from trainer.stopping import StoppedError, end_with_torchrun
 from trainer.wandb_sync import WandbSyncSettings, wandb_sync
 
 
@@ -101,11 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # In one piece: torchrun's unbuffered processes would mix their lines and line ends.
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
-        return 2
+        return ERROR
     except StoppedError as stopped:
         sys.stderr.write(f"stopped: {stopped}\n")
         sys.stderr.flush()
-        return EXIT_STATUS
+        return STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130

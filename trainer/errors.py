@@ -5,6 +5,8 @@ import re
 # Of a URL: all between :// and @, but for the @ in a path, with a port before it or none.
 CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@:]*(:(?!\d{1,5}/)\S*)?@")
 
+EXIT_STATUS = 2
+
 
 class UserError(Exception):
     """Something a user can mend: one line that names the setting or file and the fix.

@@ -1,8 +1,9 @@
 """torchrun for processes of this machine alone: their store listens on 127.0.0.1 and nowhere else.
 
-``python -m trainer.launch`` takes torchrun's options. The stores of ``torchrun --standalone``
-listen on all of the machine's interfaces, but a TCPStore also takes a socket that listens already
-(https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.TCPStore).
+``python -m trainer.launch`` takes torchrun's options, and ends with the status of the process that
+ended first where that has said why: 2 for an error, 75 for a stop. The stores of ``torchrun
+--standalone`` listen on all of the machine's interfaces, but a TCPStore also takes a socket that
+listens already (https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.TCPStore).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import socket
 import sys
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import (
     RendezvousHandler,
     RendezvousInfo,
@@ -20,7 +23,9 @@ from torch.distributed.elastic.rendezvous import (
 )
 from torch.distributed.run import parse_args, run
 
+from trainer.errors import EXIT_STATUS as ERROR
 from trainer.errors import UserError
+from trainer.stopping import EXIT_STATUS as STOPPED
 
 BACKEND = "loopback"
 ADDRESS = "127.0.0.1"
@@ -71,7 +76,14 @@ def main() -> int:
         run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return ERROR
+    except ChildFailedError as error:
+        _, first = error.get_first_failure()
+        if first.exitcode in (ERROR, STOPPED):
+            return first.exitcode
+        raise
+    except SignalException as error:
+        return 128 + int(error.sigval)
     return 0
 
 

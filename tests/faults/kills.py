@@ -161,8 +161,12 @@ def _role(process: psutil.Process) -> str:
     rank = process.environ().get("RANK")
     if rank is not None:
         return f"rank {rank}"
-    for role in ("torchrun", "snakemake"):
-        if f"bin/{role}" in words:
+    for role, sign in (
+        ("torchrun", "bin/torchrun"),
+        ("torchrun", "trainer.launch"),
+        ("snakemake", "bin/snakemake"),
+    ):
+        if sign in words and "bash" not in words:
             return role
     return "trainer" if "trainer" in words and "bash" not in words else "shell"
 
@@ -182,7 +186,7 @@ def results(folder: Path) -> list[str]:
 
 def torture(names: Sequence[str], kills: int, seed: int, folder: Path) -> Iterator[Outcome]:
     """``kills`` kills, spread over the runs ``names`` in turns of a few."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311 repeatable
     data = prepared(folder / "digits")
     left = kills
     for turn, name in enumerate(itertools.cycle(names)):

@@ -43,7 +43,7 @@ rule train:
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q} --wait 1"
         " --device {resources.device:q} --wandb {resources.wandb:q} --wandb-group {resources.wandb_group:q}"
         " --checkpoint-every {resources.checkpoint_every:q} --time-limit {resources.time_limit:q}"
-        " --allow-divergence {resources.allow_divergence} > {log:q} 2>&1 || say_why {log:q}"
+        " --allow-divergence {resources.allow_divergence:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
 use rule train as start_point with:
