@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.data.crops import Crops, random_crops
+from trainer.data.crops import Crops, central_crops, random_crops
 
 
 @pytest.mark.parametrize("shape", [(60, 100), (100, 60), (10, 200), (200, 10)])
@@ -32,10 +32,16 @@ def test_crops_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
     assert stats.binomtest(int(crops.mirrored.sum()), n).pvalue > 1e-3
 
 
-def test_crops_lie_inside_their_images() -> None:
+@pytest.mark.parametrize("central", [False, True])
+@pytest.mark.parametrize("largest", [3, 600])
+def test_crops_lie_inside_their_images(central: bool, largest: int) -> None:
     draw = np.random.default_rng(5)
-    heights, widths = draw.integers(1, 600, (2, 5000))
-    crops: Crops = random_crops(draw, heights, widths, flip=False)
+    heights, widths = draw.integers(1, largest, (2, 5000))
+    crops: Crops = (
+        central_crops(heights, widths)
+        if central
+        else random_crops(draw, heights, widths, flip=False)
+    )
     assert (crops.height >= 1).all() and (crops.width >= 1).all()
     assert (crops.top >= 0).all() and (crops.top + crops.height <= heights).all()
     assert (crops.left >= 0).all() and (crops.left + crops.width <= widths).all()

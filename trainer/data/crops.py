@@ -77,8 +77,11 @@ def random_crops(
 
 
 def central_crops(heights: Integers, widths: Integers) -> Crops:
-    """The central squares of evaluation, as FFCV's CenterCropRGBImageDecoder takes them."""
-    side = (CENTRE * np.minimum(heights, widths)).astype(np.int64)
+    """The central squares of evaluation, as FFCV's CenterCropRGBImageDecoder takes them.
+
+    At least one pixel of each image: OpenCV ends the process over an empty crop.
+    """
+    side = np.maximum(1, (CENTRE * np.minimum(heights, widths)).astype(np.int64))
     return Crops(
         top=(heights - side) // 2,
         left=(widths - side) // 2,
