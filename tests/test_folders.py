@@ -14,12 +14,13 @@ from PIL import Image
 
 from tests.conftest import one_line, trainer
 from trainer.data import write_beton
-from trainer.data.beton import mapped, read_index, sidecar_path
+from trainer.data.beton import mapped, read_index
 from trainer.data.beton_format import JPEG, RAW
 from trainer.data.folders import ImageFiles
 from trainer.data.photos import PATCHES, PHOTOS, write_photos
 from trainer.data.prepare import prepare
 from trainer.data.settings import BetonSettings, PrepareSettings
+from trainer.data.sidecar import sidecar_path
 from trainer.data.write_beton import write_betons
 from trainer.errors import UserError
 
@@ -166,7 +167,7 @@ def test_arrays_take_the_place_of_files_prepared_in_the_same_folder(
 ) -> None:
     prepared(folder, tmp_path)
     prepare(PrepareSettings(dataset="digits", out=tmp_path))
-    assert write_betons(BetonSettings(data_pth=tmp_path))["test"]["samples"] == 1000
+    assert write_betons(BetonSettings(data_pth=tmp_path))["test"].samples == 1000
 
 
 def test_one_split_can_be_written_by_itself(folder: Path, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from trainer.data.beton import mapped, read_index, sidecar_path
+from trainer.data.beton import mapped, read_index
 from trainer.data.beton_format import JPEG, RAW
 from trainer.data.crops import random_crops
 from trainer.data.images import ImageSet, Request
+from trainer.data.sidecar import sidecar_path
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.data.stream import StreamedImages
 from trainer.data.training import Batch, TrainingSet

@@ -35,7 +35,7 @@ def beton(settings: BetonSettings) -> None:
     from trainer.data.write_beton import write_betons
 
     for split, sidecar in write_betons(settings).items():
-        print(f"{settings.data_pth / split}.beton: {sidecar['samples']} samples, verified")
+        print(f"{settings.data_pth / split}.beton: {sidecar.samples} samples, verified")
 
 
 def download(settings: DownloadSettings) -> None:

@@ -8,9 +8,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from trainer.errors import UserError
+
+T = TypeVar("T")
 
 SUFFIX = ".tmp"
 
@@ -46,6 +50,15 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def reading(path: Path, fix: str) -> Iterator[None]:
+    """Turns an OSError into a UserError that names the file to be read and ends in ``fix``."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}; {fix}") from error
+
+
 def make_ready(folder: Path) -> None:
     """``folder`` is there, takes files, and holds no half-written ones of a killed writer.
 
@@ -61,6 +74,26 @@ def make_ready(folder: Path) -> None:
 def write_json(path: Path, content: Any) -> None:
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_json(path: Path, shape: type[T], fix: str) -> T:
+    """The JSON file of a dataclass or model: each key there is, of its type, and no other.
+
+    Raises UserError that ends in ``fix`` when it is missing or holds anything else.
+    """
+    with reading(path, fix):
+        content = path.read_bytes()
+    return parse_json(content, shape, path, fix)
+
+
+def parse_json(content: bytes, shape: type[T], place: object, fix: str) -> T:
+    """As ``read_json``, of what ``place`` holds."""
+    try:
+        return TypeAdapter(shape).validate_json(content, strict=True, extra="forbid")
+    except ValidationError as failure:
+        problem = failure.errors(include_input=False)[0]
+        key = "".join(f"{part}: " for part in problem["loc"][:1])
+        raise UserError(f"{place}: damaged ({key}{problem['msg']}); {fix}") from None
 
 
 def sha256(path: Path) -> str:

@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from trainer.config import SCIENCE, RunSettings
+from trainer.data.sidecar import read_sidecar, sidecar_path
 from workflow.experiments import DEFAULT, Run
 from workflow.machine import threads_per_process, visible_gpus
 from workflow.status import Asked, Job, Status, states, wrapped
@@ -181,10 +182,10 @@ def _samples(settings: RunSettings) -> int | None:
         return epochs * settings.steps_per_epoch * batch
     available = settings.train_subset
     if available is None:
-        sidecar = settings.betons[0].with_name("train.beton.json")
-        if not sidecar.exists():
+        beton = settings.betons[0]
+        if not sidecar_path(beton).exists():
             return None
-        available = json.loads(sidecar.read_text("utf-8"))["samples"]
+        available = read_sidecar(beton).samples
     return epochs * (available // batch) * batch
 
 

@@ -1,0 +1,1 @@
+"""What the project does with damaged inputs, full disks and forbidden folders."""

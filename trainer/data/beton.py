@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,13 @@ from numpy.typing import NDArray
 
 from trainer.data.beton_format import BetonIndex, index_bytes, parse
 from trainer.data.samples import Samples
+from trainer.data.sidecar import Sidecar, read_sidecar
+from trainer.data.specs import SPLITS
 from trainer.errors import UserError
-from trainer.files import sha256
+from trainer.files import reading, sha256
 
 # Larger ones are not read from end to end at each start: size, index and table of contents are.
 HASHED_BYTES = 2**30
-NOTED = ("bytes", "sha256", "index_sha256", "samples_per_class")
-
-
-def sidecar_path(beton: Path) -> Path:
-    return beton.with_suffix(".beton.json")
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
@@ -34,28 +31,34 @@ def read_index(path: Path) -> BetonIndex:
     """What a .beton says of its samples.
 
     Raises UserError when the file is missing, truncated, changed since it was written (by its
-    sidecar) or of another kind.
+    sidecar), of another kind or of the other split than its name.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; make it with `prepare` and `beton`")
-    noted = _noted(path)
-    if path.stat().st_size != noted["bytes"]:
-        raise UserError(
-            f"{path}: truncated or changed ({path.stat().st_size} bytes, written with "
-            f"{noted['bytes']}); delete it and run `beton` again"
-        )
-    try:
+    with reading(path, "make it with `prepare` and `beton`, or check the path"):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+        noted = read_sidecar(path)
+        if size != noted.bytes:
+            raise UserError(
+                f"{path}: truncated or changed ({size} bytes, written with {noted.bytes}); "
+                "delete it and run `beton` again"
+            )
         raw = mapped(path)
+    try:
         index = parse(raw)
-        same = _index_hash(raw) == noted["index_sha256"]
+        same = _index_hash(raw) == noted.index_sha256
     except (ValueError, IndexError, OverflowError) as error:
         raise UserError(
             f"{path}: not a whole .beton ({error}); delete it and run `beton`"
         ) from None
-    if same and noted["bytes"] <= HASHED_BYTES:
-        same = sha256(path) == noted["sha256"]
+    if same and size <= HASHED_BYTES:
+        same = sha256(path) == noted.sha256
     if not same:
         raise UserError(f"{path}: content changed since it was written; run `beton` again")
+    _check_labels(path, index, noted)
+    if path.stem in SPLITS and path.stem != noted.split:
+        raise UserError(
+            f"{path}: was written as {noted.split}.beton; put it back, or run `beton` again"
+        )
     return index
 
 
@@ -76,12 +79,12 @@ def read_beton(path: Path) -> Samples:
 
 def class_names(path: Path) -> list[str]:
     """In label order, as noted when the .beton was written."""
-    return list(_noted(path)["samples_per_class"])
+    return list(read_sidecar(path).samples_per_class)
 
 
 def noted_digest(path: Path) -> str:
     """The SHA-256 of a .beton as it was written."""
-    return str(_noted(path)["sha256"])
+    return read_sidecar(path).sha256
 
 
 def mapped(path: Path) -> NDArray[np.uint8]:
@@ -89,14 +92,14 @@ def mapped(path: Path) -> NDArray[np.uint8]:
     return np.memmap(path, np.uint8, mode="c")
 
 
-def _noted(path: Path) -> dict[str, Any]:
-    try:
-        noted = json.loads(sidecar_path(path).read_text("utf-8"))
-        return {name: noted[name] for name in NOTED}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+def _check_labels(path: Path, index: BetonIndex, noted: Sidecar) -> None:
+    wanted = list(noted.samples_per_class.values())
+    known = (index.labels >= 0) & (index.labels < len(wanted))
+    if not known.all() or np.bincount(index.labels, minlength=len(wanted)).tolist() != wanted:
         raise UserError(
-            f"{sidecar_path(path)}: missing or damaged ({error}); run `beton` again"
-        ) from None
+            f"{path}: its labels are not those that were noted (samples_per_class); "
+            "run `beton` again"
+        )
 
 
 def _index_hash(raw: NDArray[np.uint8]) -> str:

@@ -22,12 +22,11 @@ from trainer.archives import unpack
 from trainer.data.folders import list_images, split_folder
 from trainer.data.photos import write_photos
 from trainer.data.settings import PrepareSettings
-from trainer.data.specs import DATASETS, DatasetSpec
+from trainer.data.specs import DATASETS, SPLITS, DatasetSpec
 from trainer.download import DownloadSettings, download
 from trainer.errors import UserError
 from trainer.files import atomic, sha256
 
-SPLITS = ("train", "test")
 DIGITS_TEST_IMAGES = 1000
 # By https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py; torchvision has
 # an MD5 alone.

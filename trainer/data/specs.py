@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+SPLITS = ("train", "test")
 # Evaluation of resized images: the side of the central square, of the shorter side.
 CENTRE = 224 / 256
 

@@ -22,13 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.data.beton import fingerprint, mapped, sidecar_path
+from trainer.data.beton import fingerprint, mapped
 from trainer.data.beton_format import BetonIndex, parse
 from trainer.data.folders import ImageFiles
-from trainer.data.prepare import SPLITS, Arrays, read_prepared
+from trainer.data.prepare import Arrays, read_prepared
 from trainer.data.settings import BetonSettings
+from trainer.data.sidecar import Sidecar, sidecar_path
+from trainer.data.specs import SPLITS
 from trainer.errors import UserError
-from trainer.files import atomic, write_json
+from trainer.files import atomic
 
 PAGE_BYTES = 2**21  # FFCV's smallest; its default would pad the digits to 16 MB
 ESTIMATED = 64  # images that the need of disk space is estimated from
@@ -75,7 +77,7 @@ class Source:
         return range(0, len(self), max(1, len(self) // count))
 
 
-def write_betons(settings: BetonSettings) -> dict[str, dict[str, Any]]:
+def write_betons(settings: BetonSettings) -> dict[str, Sidecar]:
     """``train.beton``, ``test.beton`` or both, with a JSON sidecar each; returns the sidecars.
 
     Each file is written to a temporary name, read back and compared with what it is made from,
@@ -85,7 +87,7 @@ def write_betons(settings: BetonSettings) -> dict[str, dict[str, Any]]:
     return {split: _write_beton(settings, split) for split in splits}
 
 
-def _write_beton(settings: BetonSettings, split: str) -> dict[str, Any]:
+def _write_beton(settings: BetonSettings, split: str) -> Sidecar:
     path = settings.data_pth / f"{split}.beton"
     source = _source(settings.data_pth, split)
     sidecar_path(path).unlink(missing_ok=True)
@@ -96,14 +98,14 @@ def _write_beton(settings: BetonSettings, split: str) -> dict[str, Any]:
             _write_with_ffcv(temporary, source, image_field, settings)
         _verify(temporary, path, source, image_field)
     counts = np.bincount(source.labels, minlength=len(source.classes))
-    sidecar = {
-        "arguments": {"split": split, **_arguments(source, settings)},
-        "versions": {name: importlib.metadata.version(name) for name in ("ffcv", "numpy")},
-        "samples": len(source),
-        "samples_per_class": dict(zip(source.classes, counts.tolist(), strict=True)),
+    sidecar = Sidecar(
+        arguments={"split": split, **_arguments(source, settings)},
+        versions={name: importlib.metadata.version(name) for name in ("ffcv", "numpy")},
+        samples=len(source),
+        samples_per_class=dict(zip(source.classes, counts.tolist(), strict=True)),
         **fingerprint(path),
-    }
-    write_json(sidecar_path(path), sidecar)
+    )
+    sidecar.write(path)
     return sidecar
 
 

@@ -1,0 +1,30 @@
+"""At least forty damaged inputs, each met by the real command: ``python -m tests.faults.damaged``.
+
+Words as arguments choose the cases that have one of them in their name. A new kind of input is a
+module with a ``Kind`` in the list below.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.faults.betons import BETON
+from tests.faults.cases import Case, Judge, write_table
+
+KINDS = (BETON,)
+CASES: list[Case] = [case for kind in KINDS for case in kind.cases]
+
+
+def main(words: list[str]) -> int:
+    chosen = [c for c in CASES if not words or any(word in str(c) for word in words)]
+    with tempfile.TemporaryDirectory() as folder:
+        judge = Judge(Path(folder))
+        verdicts = [judge(case) for case in chosen]
+    write_table(verdicts)
+    return any(verdict.complaints for verdict in verdicts)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""What is noted beside a .beton when it is written, to know it again. No heavy imports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trainer.data.specs import SPLITS
+from trainer.files import read_json, write_json
+
+
+class Sidecar(BaseModel):
+    """``<file>.beton.json``. ``arguments`` and ``versions``: what the .beton was made with.
+
+    ``samples_per_class`` by class name, in label order. ``sha256`` is that of the whole file,
+    ``index_sha256`` that of all but its pixels.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    arguments: dict[str, Any]
+    versions: dict[str, str]
+    samples: int
+    samples_per_class: dict[str, int]
+    bytes: int
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    index_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _is_of_one_split(self) -> Self:
+        if self.arguments.get("split") not in SPLITS:
+            raise ValueError("arguments say no split")
+        if self.samples != sum(self.samples_per_class.values()):
+            raise ValueError("samples is not the sum of samples_per_class")
+        return self
+
+    @property
+    def split(self) -> str:
+        return str(self.arguments["split"])
+
+    def write(self, beton: Path) -> None:
+        write_json(sidecar_path(beton), self.model_dump())
+
+
+def sidecar_path(beton: Path) -> Path:
+    return beton.with_suffix(".beton.json")
+
+
+def read_sidecar(beton: Path) -> Sidecar:
+    """Raises UserError for one that is missing or damaged."""
+    return read_json(sidecar_path(beton), Sidecar, "run `beton` again")
