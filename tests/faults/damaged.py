@@ -12,8 +12,9 @@ from pathlib import Path
 
 from tests.faults.betons import BETON
 from tests.faults.cases import Case, Judge, write_table
+from tests.faults.prepared import PREPARED
 
-KINDS = (BETON,)
+KINDS = (BETON, PREPARED)
 CASES: list[Case] = [case for kind in KINDS for case in kind.cases]
 
 

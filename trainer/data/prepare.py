@@ -8,11 +8,10 @@ they are: ``train.json`` and ``test.json`` list them (``folders.ImageFiles``).
 from __future__ import annotations
 
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from trainer.data.settings import PrepareSettings
 from trainer.data.specs import DATASETS, SPLITS, DatasetSpec
 from trainer.download import DownloadSettings, download
 from trainer.errors import UserError
-from trainer.files import atomic, sha256
+from trainer.files import atomic, reading, sha256
 
 DIGITS_TEST_IMAGES = 1000
 # By https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py; torchvision has
@@ -61,13 +60,35 @@ def prepare(settings: PrepareSettings) -> dict[str, int]:
 
 
 def read_prepared(path: Path) -> tuple[Arrays, tuple[str, ...]]:
-    """The arrays and class names that ``prepare`` wrote to ``path``."""
+    """The arrays and class names that ``prepare`` wrote to ``path``.
+
+    Raises UserError for a file that is missing, damaged or holds anything else.
+    """
+    with reading(path, "run `prepare` again"):
+        file = path.open("rb")
     try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = Arrays(content["images"], content["labels"])
-            return arrays, tuple(str(name) for name in content["classes"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: missing or damaged ({error}); run `prepare` again") from None
+        with file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
+            images, labels, classes = (content[name] for name in ("images", "labels", "classes"))
+    except Exception as error:  # whatever a stray file provokes in numpy, zipfile and zlib
+        reason: str | None = str(error) or type(error).__name__
+    else:
+        reason = _misfit(images, labels, classes)
+    if reason is not None:
+        raise UserError(f"{path}: damaged ({reason}); run `prepare` again")
+    return Arrays(images, labels), tuple(map(str, classes))
+
+
+def _misfit(images: NDArray[Any], labels: NDArray[Any], classes: NDArray[Any]) -> str | None:
+    """What is wrong with the layout of prepared arrays."""
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+        return f"images are {images.dtype} of shape {images.shape}, not uint8 (N, H, W, C)"
+    if classes.dtype.kind != "U" or classes.ndim != 1 or len(set(classes)) < len(classes):
+        return "classes are no list of different names"
+    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+        return f"labels are {labels.dtype} of shape {labels.shape}, not int64 (N,)"
+    if labels.min() < 0 or labels.max() >= len(classes):
+        return f"labels from {labels.min()} to {labels.max()}, of {len(classes)} classes"
+    return None
 
 
 def _digits(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, Arrays]:
