@@ -12,9 +12,10 @@ from pathlib import Path
 
 from tests.faults.betons import BETON
 from tests.faults.cases import Case, Judge, write_table
+from tests.faults.images import FOLDER, LISTED
 from tests.faults.prepared import PREPARED
 
-KINDS = (BETON, PREPARED)
+KINDS = (BETON, PREPARED, LISTED, FOLDER)
 CASES: list[Case] = [case for kind in KINDS for case in kind.cases]
 
 

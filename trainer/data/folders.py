@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import UserError
-from trainer.files import write_json
+from trainer.files import read_json, write_json
 
 SPLIT_FOLDERS = {"train": ("train",), "test": ("val", "test")}
 
@@ -43,10 +42,19 @@ class ImageFiles:
     @classmethod
     def read(cls, path: Path) -> ImageFiles:
         """Raises UserError for a list that is missing or damaged."""
-        try:
-            return cls(**json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path}: missing or damaged ({error}); run `prepare` again") from None
+        listed = read_json(path, cls, "run `prepare` again")
+        if reason := listed._misfit():
+            raise UserError(f"{path}: damaged ({reason}); run `prepare` again")
+        return listed
+
+    def _misfit(self) -> str | None:
+        if not self.files or len(self.files) != len(self.labels):
+            return f"{len(self.files)} files, {len(self.labels)} labels"
+        if len(set(self.classes)) < len(self.classes):
+            return "a class is there twice in classes"
+        if min(self.labels) < 0 or max(self.labels) >= len(self.classes):
+            return f"labels that are none of its {len(self.classes)} classes"
+        return None
 
 
 def split_folder(source: Path, split: str) -> Path:
@@ -70,6 +78,9 @@ def list_images(folder: Path) -> ImageFiles:
 
     if not folder.is_dir():
         raise UserError(f"source {folder}: no such folder; expected {folder}/<class>/<image>")
+    for entry in sorted(folder.iterdir()):
+        if entry.is_symlink() and not entry.exists():
+            raise UserError(f"source {entry}: a link to nowhere; mend or remove it")
     try:
         classes, class_to_label = find_classes(folder)
         found = make_dataset(folder, class_to_label, extensions=IMG_EXTENSIONS)
@@ -77,12 +88,30 @@ def list_images(folder: Path) -> ImageFiles:
         raise UserError(
             f"source {folder}: {error}; expected {folder}/<class>/<image>, images in each class"
         ) from None
+    files = [str(Path(path).relative_to(folder)) for path, _ in found]
+    _check_folders(folder, files)
     return ImageFiles(
         folder=str(folder.resolve()),
         classes=classes,
-        files=[str(Path(path).relative_to(folder)) for path, _ in found],
+        files=files,
         labels=[label for _, label in found],
     )
+
+
+def _check_folders(folder: Path, files: list[str]) -> None:
+    """Raises UserError for names that no list can hold, and for what links make two of."""
+    for file in [str(folder.resolve()), *files]:
+        try:
+            file.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(f"source {folder}: {file!r} is not UTF-8; rename it") from None
+    seen: dict[Path, Path] = {}
+    for parent in dict.fromkeys(folder / Path(file).parent for file in files):
+        first = seen.setdefault(parent.resolve(), parent)
+        if first != parent:
+            raise UserError(
+                f"source {parent}: the same folder as {first}, through a link; remove the link"
+            )
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

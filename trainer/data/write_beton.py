@@ -41,12 +41,14 @@ COMPARED = 1000  # image files that are compared with what was written; arrays a
 class Source:
     """What one split is written from, as FFCV's writer asks for it: (image, label) by index.
 
-    ``reasons``: why a writer process gave up, for the process that waits for it.
+    ``longest``: the longer side that image files are reduced to, in pixels. ``reasons``: why a
+    writer process gave up, for the process that waits for it.
     """
 
     images: Arrays | ImageFiles
     labels: NDArray[np.int64]
     classes: list[str]
+    longest: int
     reasons: Any = field(default_factory=multiprocessing.SimpleQueue)
 
     def __len__(self) -> int:
@@ -66,7 +68,14 @@ class Source:
         if isinstance(self.images, Arrays):
             array: NDArray[np.uint8] = self.images.images[index]
             return array
-        return self.images.image(index)
+        image = self.images.image(index)
+        height, width, _ = image.shape
+        if int(self.longest / max(height, width) * min(height, width)) == 0:
+            raise UserError(
+                f"{self.images.path(index)}: {width} × {height} pixels are too narrow to be "
+                f"reduced to max_resolution {self.longest}; replace or remove it"
+            )
+        return image
 
     @property
     def of_files(self) -> bool:
@@ -89,7 +98,7 @@ def write_betons(settings: BetonSettings) -> dict[str, Sidecar]:
 
 def _write_beton(settings: BetonSettings, split: str) -> Sidecar:
     path = settings.data_pth / f"{split}.beton"
-    source = _source(settings.data_pth, split)
+    source = _source(settings, split)
     sidecar_path(path).unlink(missing_ok=True)
     image_field = _image_field(source, settings)
     _check_space(path, source, image_field)
@@ -115,12 +124,13 @@ def _arguments(source: Source, settings: BetonSettings) -> dict[str, Any]:
     return given if source.of_files else {"num_workers": settings.num_workers}
 
 
-def _source(folder: Path, split: str) -> Source:
+def _source(settings: BetonSettings, split: str) -> Source:
+    folder, longest = settings.data_pth, settings.max_resolution
     if (listed := folder / f"{split}.json").exists():
         files = ImageFiles.read(listed)
-        return Source(files, np.array(files.labels, np.int64), files.classes)
+        return Source(files, np.array(files.labels, np.int64), files.classes, longest)
     arrays, classes = read_prepared(folder / f"{split}.npz")
-    return Source(arrays, arrays.labels, list(classes))
+    return Source(arrays, arrays.labels, list(classes), longest)
 
 
 def _image_field(source: Source, settings: BetonSettings) -> Any:
