@@ -51,12 +51,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path, fix: str) -> Iterator[None]:
+def reading(place: object, fix: str) -> Iterator[None]:
     """Turns an OSError into a UserError that names the file to be read and ends in ``fix``."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}; {fix}") from error
+        raise UserError(f"{place}: {(error.strerror or str(error)).lower()}; {fix}") from error
 
 
 def make_ready(folder: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from trainer.errors import UserError
-from trainer.files import atomic, sha256
+from trainer.files import atomic, reading, sha256
 
 
 def save_model(path: Path, model: nn.Module) -> None:
@@ -50,42 +50,67 @@ def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
     """Load a ``state_dict`` into ``model``, every key matched.
 
     Raises UserError for a file that is missing, damaged, not a plain ``state_dict`` or not of
-    SHA-256 ``digest``, and for a checkpoint of another architecture.
+    SHA-256 ``digest``, and for a checkpoint of another architecture or with numbers that are too
+    coarse or not finite.
     """
-    if not path.is_file():
-        raise UserError(f"resume_pth {path}: no such file; check the path")
-    if digest is not None and sha256(path) != digest:
+    place = f"resume_pth {path}"
+    with reading(place, "check the path"):
+        found = sha256(path)
+    if digest not in (None, found):
         raise UserError(
-            f"resume_pth {path}: its SHA-256 is {sha256(path)}, resume_sha256 asks for {digest}; "
+            f"{place}: its SHA-256 is {found}, resume_sha256 asks for {digest}; "
             "get the file again or correct the digest"
         )
+    state = _read_state(path, place)
+    wanted = model.state_dict()
+    for name in [*wanted, *state]:
+        shapes = [tuple(d[name].shape) if name in d else "missing" for d in (state, wanted)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{place}: made by another architecture ({name} is {shapes[0]} in the file, "
+                f"{shapes[1]} in the model); choose the model that it was saved from"
+            )
+    for name, value in wanted.items():
+        if reason := _unfit(state[name], value):
+            raise UserError(f"{place}: {name} {reason}")
+    model.load_state_dict(state)
+
+
+def _read_state(path: Path, place: str) -> dict[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        pickle.UnpicklingError,
-    ) as error:  # whatever a stray file provokes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # PyTorch does not look at the checksums that it writes.
+        if zipfile.is_zipfile(path):
+            _check_sums(path)
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a stray file provokes in zipfile, pickle and PyTorch
         raise UserError(
-            f"resume_pth {path}: damaged or not a plain state_dict ({reason}); get the file again"
+            f"{place}: damaged or not a plain state_dict ({type(error).__name__}); "
+            "get the file again, or save model.state_dict() alone and start from that"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    plain = isinstance(state, dict) and all(
+        isinstance(v, Tensor) and v.layout is torch.strided and v.device.type == "cpu"
+        for v in state.values()
+    )
+    if not plain:
         raise UserError(
-            f"resume_pth {path}: holds more or other than a plain state_dict; "
+            f"{place}: holds more or other than a plain state_dict; "
             "save model.state_dict() alone and start from that"
         )
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if found != expected:
-        name = next(n for n in [*expected, *found] if expected.get(n) != found.get(n))
-        raise UserError(
-            f"resume_pth {path}: made by another architecture ({name} is {found.get(name)} in the "
-            f"file, {expected.get(name)} in the model); choose the model that it was saved from"
-        )
-    model.load_state_dict(state)
+    return state
+
+
+def _check_sums(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if (torn := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(torn)
+
+
+def _unfit(given: Tensor, wanted: Tensor) -> str | None:
+    """Why ``given`` cannot take the place of ``wanted``, of the same shape."""
+    fits = (torch.float32, torch.float64) if wanted.is_floating_point() else (wanted.dtype,)
+    if given.dtype not in fits:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in fits)
+        return f"is {str(given.dtype).removeprefix('torch.')}; save the model as {names}"
+    if not given.to(wanted.dtype).isfinite().all():
+        return "has numbers that are not finite; get the file again, or take an earlier checkpoint"
+    return None

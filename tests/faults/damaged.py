@@ -14,8 +14,9 @@ from tests.faults.betons import BETON
 from tests.faults.cases import Case, Judge, write_table
 from tests.faults.images import FOLDER, LISTED
 from tests.faults.prepared import PREPARED
+from tests.faults.start_points import START_POINT
 
-KINDS = (BETON, PREPARED, LISTED, FOLDER)
+KINDS = (BETON, PREPARED, LISTED, FOLDER, START_POINT)
 CASES: list[Case] = [case for kind in KINDS for case in kind.cases]
 
 
