@@ -112,6 +112,14 @@ def test_a_saved_model_loads_bit_for_bit(tmp_path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
 
 
+def test_equal_models_have_equal_files(tmp_path) -> None:
+    """Whatever the temporary name: a run's process is part of it."""
+    model = build("cnn", DIGITS, seed=0)
+    for name in ("a.pt", "another.pt"):
+        save_model(tmp_path / name, model)
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
+
+
 def test_a_checkpoint_of_another_architecture_is_named(tmp_path) -> None:
     save_model(tmp_path / "cnn.pt", build("cnn", DIGITS, seed=0))
     with pytest.raises(UserError, match=r"another architecture .*choose the model"):

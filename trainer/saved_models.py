@@ -14,7 +14,7 @@ from trainer.files import atomic, reading, sha256
 
 def save_model(path: Path, model: nn.Module) -> None:
     """The ``state_dict`` of ``model``, under the authors' keys."""
-    # Given a path, torch.save would write the temporary name into the file.
+    # Given a name, PyTorch writes it into the file: equal models would have different bytes.
     with atomic(path) as temporary, temporary.open("wb") as file:
         torch.save(model.state_dict(), file)
 
