@@ -146,6 +146,8 @@ def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["--stepp1", 3], ["unknown option --stepp1", "did you mean --step1?"]),
+        (["--epochs"], ["--epochs", "expected one argument", "train --help"]),
         (["--dataset", "mnist"], ["--dataset", "unknown dataset 'mnist'", "digits, cifar10"]),
         (["--model", "resnet57"], ["--model", "unknown model 'resnet57'", "resnet56"]),
         (["--batch-size", 12, "--total-batch-size", 64], ["total_batch_size 64", "batch_size 12"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.checks import check_processes, check_start
-from trainer.cli import add_settings, parse_settings
+from trainer.cli import Parser, add_settings, parse_settings, unknown_option
 from trainer.config import RunSettings
 from trainer.data.settings import BetonSettings, PrepareSettings
 from trainer.download import DownloadSettings
@@ -88,16 +87,18 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    parser = Parser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(
             name, help=command.help, description=command.help, allow_abbrev=False
         )
         add_settings(sub, command.settings)
-    parsed = parser.parse_args(arguments)
-    command = COMMANDS[parsed.command]
     try:
+        parsed, unknown = parser.parse_known_args(arguments)
+        command = COMMANDS[parsed.command]
+        if unknown:
+            raise unknown_option(unknown[0], command.settings)
         command.run(parse_settings(parsed, command.settings))
     except UserError as error:
         # In one piece: torchrun's unbuffered processes would mix their lines and line ends.

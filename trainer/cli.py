@@ -12,7 +12,7 @@ import shlex
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -22,6 +22,13 @@ from trainer.errors import UserError
 from trainer.settings import Settings
 
 S = TypeVar("S", bound=Settings)
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses as everything else does: a UserError, without its usage of many lines."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
@@ -57,6 +64,13 @@ def parse_settings(arguments: argparse.Namespace, model: type[S]) -> S:
     from_file = read_yaml(values["config"]) if values.get("config") else {}
     given = {name: values[name] for name in model.model_fields if name in values}
     return validated(model, {**from_file, **given}, spell=option)
+
+
+def unknown_option(word: str, model: type[Settings]) -> UserError:
+    near = difflib.get_close_matches(word.split("=")[0], map(option, model.model_fields), n=1)
+    return UserError(
+        f"unknown option {word}; {f'did you mean {near[0]}?' if near else 'remove it'}"
+    )
 
 
 def validated(model: type[S], values: Mapping[str, Any], *, spell: Any = str, where: str = "") -> S:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
+from trainer.cli import Parser
 from trainer.errors import UserError
 from workflow import doctor, plan, status
 from workflow.experiments import ROOT
@@ -42,7 +42,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m workflow", description=__doc__)
+    parser = Parser(prog="python -m workflow", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, help) in COMMANDS.items():
         sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
@@ -55,10 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             metavar="KEY=VALUE",
             help="in place of config.yaml's, as for snakemake",
         )
-    given = parser.parse_args(arguments)
-    os.chdir(ROOT)  # results/, resources/ and the paths in config.yaml are relative to it
-    scale = [f"scale={given.scale}"] if given.scale else []
     try:
+        given = parser.parse_args(arguments)
+        os.chdir(ROOT)  # results/, resources/ and the paths in config.yaml are relative to it
+        scale = [f"scale={given.scale}"] if given.scale else []
         return COMMANDS[given.command][0]([*given.config, *scale])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from trainer.cli import Parser
 from trainer.errors import UserError
 from workflow.analysis.figures import FIGURES, THEORY
 from workflow.analysis.tables import build_table, read_table, write_csv
@@ -95,7 +96,7 @@ def _tables(given: argparse.Namespace) -> dict[str, pd.DataFrame]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m workflow.analysis", description=__doc__)
+    parser = Parser(prog="python -m workflow.analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
@@ -130,8 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     of_theory.add_argument("--processes", type=int, default=1, help="default: %(default)s")
     of_figure.add_argument("figure", choices=[*FIGURES, THEORY])
     of_figure.add_argument("--plot", type=Plot.model_validate_json, default=Plot(), help="JSON")
-    given = parser.parse_args(arguments)
     try:
+        given = parser.parse_args(arguments)
         given.run(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
