@@ -6,6 +6,7 @@ import re
 CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@:]*(:(?!\d{1,5}/)\S*)?@")
 
 EXIT_STATUS = 2
+LONGEST = 2000  # characters of a message
 
 
 class UserError(Exception):
@@ -16,7 +17,11 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(CREDENTIALS.sub("…@", " ".join(message.split())))
+        line = CREDENTIALS.sub("…@", " ".join(message.split()))
+        if len(line) > LONGEST:
+            line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
+        # What a file name or a value can hold would else move the cursor, or hide the message.
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
 
 
 class DivergedError(UserError):

@@ -113,6 +113,12 @@ for what, content in {
     LISTED.add(f"image of {what}", partial(broken, content), name, "replace or remove it")
 
 
+@LISTED.refused(r"1\x1b[2J.jpg", "not a readable image", "replace or remove it")
+def a_broken_image_whose_name_clears_the_screen(folder: Path) -> Command:
+    (folder / CAT / "1.jpg").write_bytes(b"")
+    return named("1\x1b[2J.jpg", folder)
+
+
 @LISTED.refused(str(CAT / "1.jpg"), "replace or remove it")
 def an_image_cut_in_half(folder: Path) -> Command:
     cut(folder / CAT / "1.jpg", 0.5)
