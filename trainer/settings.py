@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -46,6 +48,38 @@ class Settings(BaseModel):
                         "get what it leads to yourself and give its place"
                     )
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_what_it_seems(cls, values: Any) -> Any:
+        """Pydantic would take true for 1; and not every text can name a file or be printed."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool) and name in _without_truth_values(cls):
+                raise ValueError(
+                    f"{name}: cannot be {str(value).lower()} (YAML reads yes and on as true, no "
+                    "and off as false); give a number, or put the word in quotes"
+                )
+            if isinstance(value, str | Path) and not _is_text(str(value)):
+                raise ValueError(f"{name}: {str(value)!r} is no text; remove what is not")
+        return values
+
+    @model_validator(mode="after")
+    def _fits_into_64_bits(self) -> Self:
+        for name, value in self.__dict__.items():
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"{name}: is beyond all bounds; give less than 64 bits")
+        return self
+
+
+@cache
+def _without_truth_values(model: type[BaseModel]) -> set[str]:
+    fields = model.model_fields.items()
+    kinds = {name: (field.annotation, *get_args(field.annotation)) for name, field in fields}
+    return {name for name, kind in kinds.items() if bool not in kind and Any not in kind}
+
+
+def _is_text(value: str) -> bool:
+    return "\0" not in value and value.encode("utf-8", "ignore").decode("utf-8") == value
 
 
 def known(kind: str, name: str, names: tuple[str, ...]) -> str:

@@ -15,13 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
-from trainer.cli import options, read_yaml, validated
+from trainer.cli import options, validated
 from trainer.config import SCIENCE, Device, RunSettings
 from trainer.errors import UserError
 from trainer.settings import Settings
 from trainer.wandb_settings import WandbMode
+from trainer.yaml_files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 # What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.
@@ -72,8 +73,8 @@ class Experiment(Settings):
     """
 
     title: str = Field(description="what the figure shows")
-    seeds: list[int] = Field(description="one run each", min_length=1)
-    pilot_seeds: list[int] = Field(
+    seeds: list[StrictInt] = Field(description="one run each", min_length=1)
+    pilot_seeds: list[StrictInt] = Field(
         default=[], description="seeds that chose these settings; never judged"
     )
     settings: Overrides = Field(default={}, description="settings of both phases")
