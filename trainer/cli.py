@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from trainer.errors import UserError
 from trainer.settings import Settings
+from trainer.yaml_files import read_yaml
 
 S = TypeVar("S", bound=Settings)
 
@@ -104,20 +104,6 @@ def describe(failure: ValidationError, model: type[Settings], spell: Any = str) 
     if problem["type"] in ("value_error", "missing"):
         return f"{name}: {message}"
     return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping. Raises UserError when the file is missing, not YAML or not a mapping."""
-    try:
-        with path.open(encoding="utf-8") as file:  # of a string, errors would quote the lines
-            content = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); check the path") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{path}: must hold `setting: value` lines")
-    return content
 
 
 def options(settings: Settings, names: Sequence[str]) -> str:

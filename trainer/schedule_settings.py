@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator
 
 from trainer.settings import Settings, setting
+from trainer.yaml_files import parse_yaml
 
 
 class PhaseSettings(Settings):
@@ -71,9 +71,11 @@ class ScheduleSettings(Settings):
     @classmethod
     def _schedule_is_yaml(cls, value: Any) -> Any:
         """On the command line the list is one word: ``'[{epochs: 3, local_steps: 4}]'``."""
+        if not isinstance(value, str):
+            return value
         try:
-            return yaml.safe_load(value) if isinstance(value, str) else value
-        except yaml.YAMLError as error:
+            return parse_yaml(value)
+        except ValueError as error:
             raise ValueError(f"is not valid YAML: {error}") from None
 
     @property

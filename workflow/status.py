@@ -21,10 +21,10 @@ from typing import Literal, get_args
 
 import yaml
 
-from trainer.cli import read_yaml
 from trainer.errors import UserError
 from trainer.metrics import PARTIAL, STATE
 from trainer.run_lock import Owner, owner
+from trainer.yaml_files import read_yaml
 from workflow.config import Config, load_config
 from workflow.experiments import Experiments, Run, expand, load_experiments, start_points
 
@@ -109,8 +109,11 @@ def load(overrides: Sequence[str]) -> Asked:
         name, equals, value = override.partition("=")
         if not equals:
             raise UserError(f"--config {override}: must be KEY=VALUE, such as scale=paper")
-        # As Snakemake does; this loader knows strings, lists and mappings alone.
-        values[name] = yaml.load(value, yaml.BaseLoader)  # noqa: S506
+        try:
+            # As Snakemake does; this loader knows strings, lists and mappings alone.
+            values[name] = yaml.load(value, yaml.BaseLoader)  # noqa: S506
+        except (yaml.YAMLError, RecursionError):
+            raise UserError(f"--config {override}: is not valid YAML; mend it") from None
     config = load_config(values)
     return Asked(config, load_experiments(Path("experiments") / f"{config.scale}.yaml"), overrides)
 

@@ -2,17 +2,10 @@
 import os
 import re
 import shlex
-import sys
-from pathlib import Path
-
-from snakemake.utils import update_config
-
-sys.path.insert(0, workflow.current_basedir.join("../..").get_path_or_uri(secret_free=True))
 
 from trainer.checks import check_processes
-from trainer.cli import options, read_yaml
+from trainer.cli import options
 from trainer.data.specs import DATASETS
-from trainer.errors import UserError
 from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION
 from workflow.config import load_config
 from workflow.experiments import ROOT, Checkpoint, Run, expand, load_experiments, start_points
@@ -25,10 +18,7 @@ def processes_of(run):
 
 
 try:
-    # Not by `configfile:`, which runs the Python in a file that asks for it by __use_yte__.
-    given = read_yaml(Path("config.yaml"))
-    update_config(given, config)
-    CONFIG = load_config(given)
+    CONFIG = load_config(config)
     SCALE = CONFIG.scale
     EXPERIMENTS_FILE = ROOT / "experiments" / f"{SCALE}.yaml"
     EXPERIMENTS = load_experiments(EXPERIMENTS_FILE)
@@ -57,7 +47,7 @@ try:
     for run in [*RUNS.values(), *START_POINTS.values()]:
         check_processes(run.settings, processes_of(run))
 except UserError as error:
-    sys.exit(f"error: {error}")
+    refuse(error)
 
 # Logs are long, the reason is one line: a failed job repeats it where the person looks. A job that stopped,
 # and is to be started again, ends with a status of its own.
@@ -169,8 +159,6 @@ def figure_files(figure):
 
     def refused(wildcards):
         needs = ", ".join(FIGURES[figure].experiments)
-        sys.exit(
-            f"error: {figure} needs {needs}, which experiments/{SCALE}.yaml lacks; add them there"
-        )
+        refuse(f"{figure} needs {needs}, which experiments/{SCALE}.yaml lacks; add them there")
 
     return refused
