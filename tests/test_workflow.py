@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.workflows import copy_project, edit, planned, refused, snakemake
-from workflow.analysis.tables import read_table
+from workflow.analysis.given_tables import read_table
 from workflow.experiments import expand, load_experiments, start_points
 
 SCALES = ("laptop", "photos", "workstation", "paper")

@@ -77,23 +77,36 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, shape: type[T], fix: str) -> T:
-    """The JSON file of a dataclass or model: each key there is, of its type, and no other.
+    """The JSON file of a dataclass or model, as ``parse_json`` reads it.
 
     Raises UserError that ends in ``fix`` when it is missing or holds anything else.
     """
     with reading(path, fix):
         content = path.read_bytes()
-    return parse_json(content, shape, path, fix)
-
-
-def parse_json(content: bytes, shape: type[T], place: object, fix: str) -> T:
-    """As ``read_json``, of what ``place`` holds."""
     try:
-        return TypeAdapter(shape).validate_json(content, strict=True, extra="forbid")
+        return parse_json(content, shape)
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); {fix}") from None
+
+
+def parse_json(content: bytes, shape: type[T]) -> T:
+    """``content`` with each key of ``shape``, of its type; other keys only if it ignores them.
+
+    Raises ValueError, of one line, for anything else.
+    """
+    config = getattr(shape, "model_config", {})
+    try:
+        return TypeAdapter(shape).validate_json(
+            content, strict=True, extra=config.get("extra", "forbid")
+        )
     except ValidationError as failure:
-        problem = failure.errors(include_input=False)[0]
-        key = "".join(f"{part}: " for part in problem["loc"][:1])
-        raise UserError(f"{place}: damaged ({key}{problem['msg']}); {fix}") from None
+        raise ValueError(first_problem(failure)) from None
+
+
+def first_problem(failure: ValidationError) -> str:
+    """What a file's content lacks, without the content: "seconds: Input should be …"."""
+    problem = failure.errors(include_input=False)[0]
+    return ": ".join([*map(str, problem["loc"]), problem["msg"]])
 
 
 def sha256(path: Path) -> str:

@@ -145,6 +145,7 @@ class Judge:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._originals: dict[Callable[[Path], None], Path] = {}
 
     def __call__(self, case: Case) -> Verdict:
         with self._fresh(case.kind) as place:
@@ -164,10 +165,12 @@ class Judge:
 
     @contextlib.contextmanager
     def _fresh(self, kind: Kind) -> Iterator[Path]:
-        original = self._folder / kind.name
-        if not original.exists():
-            original.mkdir(parents=True)
+        if kind.make not in self._originals:
+            original = self._folder / str(len(self._originals))
+            original.mkdir()
             kind.make(original)
+            self._originals[kind.make] = original
+        original = self._originals[kind.make]
         place = Path(shutil.copytree(original, self._folder / "place", symlinks=True))
         try:
             yield place

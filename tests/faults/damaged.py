@@ -14,10 +14,21 @@ from tests.faults.betons import BETON
 from tests.faults.cases import Case, Judge, write_table
 from tests.faults.images import FOLDER, LISTED
 from tests.faults.prepared import PREPARED
-from tests.faults.settings_files import OF_A_RUN, OF_EXPERIMENTS, OF_THE_WORKFLOW
+from tests.faults.results import OF_EXPERIMENTS, RESULTS
+from tests.faults.settings_files import OF_A_RUN, OF_THE_WORKFLOW
 from tests.faults.start_points import START_POINT
 
-KINDS = (BETON, PREPARED, LISTED, FOLDER, START_POINT, OF_A_RUN, OF_THE_WORKFLOW, OF_EXPERIMENTS)
+KINDS = (
+    BETON,
+    PREPARED,
+    LISTED,
+    FOLDER,
+    START_POINT,
+    OF_A_RUN,
+    OF_THE_WORKFLOW,
+    OF_EXPERIMENTS,
+    RESULTS,
+)
 CASES: list[Case] = [case for kind in KINDS for case in kind.cases]
 
 

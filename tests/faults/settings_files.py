@@ -68,8 +68,7 @@ def make_project(folder: Path) -> None:
 
 
 OF_A_RUN = Kind("--config", make_run)
-OF_THE_WORKFLOW = Kind("config.yaml", make_project, "resources/*/*.npz")
-OF_EXPERIMENTS = Kind("experiments", make_project)
+OF_THE_WORKFLOW = Kind("workflow", make_project, "resources/*/*.npz")
 
 
 def holding(content: bytes, file: Path, command: Command, folder: Path) -> Command:
@@ -83,8 +82,6 @@ for what in ("empty", "a list", "not YAML", "indented by tabs", "a doubled key",
              "a billion laughs", "binary", "huge"):  # fmt: skip
     content, said = NOT_SETTINGS[what]
     OF_THE_WORKFLOW.add(what, partial(holding, content, CONFIG, PLAN), str(CONFIG), said)
-    damage = partial(holding, content, EXPERIMENTS, PLAN)
-    OF_EXPERIMENTS.add(what, damage, str(EXPERIMENTS), said)
 
 
 def edited(old: str, new: str, file: Path, command: Command, folder: Path) -> Command:
@@ -174,13 +171,15 @@ def config_missing(folder: Path) -> Command:
     return PLAN
 
 
-for old, new, *says in (
-    ("seeds: [1, 2]", "seeds: [yes, 2]", "fig1a.seeds"),
-    ("seeds: [1, 2]", "seeds: [-1, 2]", "fig1a", "seed"),
-    ("seeds: [1, 2]", "seeds: []", "fig1a.seeds"),
-    ("title: tiny", "title: no", "title", "false"),
-    ("epochs: 2", "epochs: .inf", "fig1a", "epochs"),
-    ("phase1:", "phase1: &a {epochs: 2}\n    phase2: *a\n    phase3:", "phase2 is there twice"),
-):
-    damage = partial(edited, old, new, EXPERIMENTS, PLAN)
-    OF_EXPERIMENTS.add(f"it says {new.strip()[:30]!r}", damage, str(EXPERIMENTS), *says)
+OF_THE_WORKFLOW.add(
+    "experiments that are not YAML",
+    partial(holding, NOT_SETTINGS["not YAML"][0], EXPERIMENTS, PLAN),
+    str(EXPERIMENTS),
+    "line 2",
+)
+OF_THE_WORKFLOW.add(
+    "experiments of a seed that is none",
+    partial(edited, "seeds: [1, 2]", "seeds: [1, yes]", EXPERIMENTS, PLAN),
+    str(EXPERIMENTS),
+    "fig1a.seeds",
+)

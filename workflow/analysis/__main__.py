@@ -7,22 +7,32 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
+from pydantic import ValidationError
 
 from trainer.cli import Parser
 from trainer.errors import UserError
+from trainer.files import first_problem
 from workflow.analysis.figures import FIGURES, THEORY
-from workflow.analysis.tables import build_table, read_table, write_csv
+from workflow.analysis.given_tables import read_tables
+from workflow.analysis.tables import build_table, write_csv
 from workflow.config import Plot
-from workflow.experiments import expand, judged_h, load_experiments
+from workflow.experiments import Experiment, expand, judged_h, load_experiments
 
 
 def table(given: argparse.Namespace) -> None:
     """Metrics of an experiment's runs to one tidy table."""
-    runs = expand(load_experiments(given.experiments).experiments[given.experiment])
+    loaded = load_experiments(given.experiments).experiments
+    experiments: dict[str, Experiment] = dict(loaded.items())
+    if given.experiment not in experiments:
+        raise UserError(
+            f"{given.experiments}: no experiment {given.experiment}; choose one of "
+            f"{', '.join(experiments)}"
+        )
+    runs = expand(experiments[given.experiment])
     built = build_table(given.experiment, runs, given.results, only_finished=given.only_finished)
     write_csv(built, given.out)
 
@@ -41,11 +51,11 @@ def figure(given: argparse.Namespace) -> None:
     if given.figure == THEORY:
         from workflow.analysis.theory import theory_figure
 
-        theory_figure(_tables(given)[THEORY], given.plot, given.out)
+        theory_figure(_tables(given, [THEORY])[THEORY], given.plot, given.out)
         return
     experiments = load_experiments(given.experiments)
     titles: dict[str, str] = {name: e.title for name, e in experiments.experiments.items()}
-    draw(given.figure, _tables(given), titles, given.plot, given.out)
+    draw(given.figure, _tables(given, titles), titles, given.plot, given.out)
 
 
 def page(given: argparse.Namespace) -> None:
@@ -63,7 +73,7 @@ def claims(given: argparse.Namespace) -> None:
     h: dict[str, int] = {
         name: judged_h(experiment) for name, experiment in experiments.experiments.items()
     }
-    tables = _tables(given)
+    tables = _tables(given, [*h, THEORY])
     write_claims(judge(tables, h, tables.get(THEORY)), given.out)
 
 
@@ -80,7 +90,7 @@ def compared(given: argparse.Namespace) -> None:
     """Hold a scale's tables against those of another machine."""
     from workflow.analysis.compare import compare
 
-    print(compare(_tables(given), given.reference, given.out))
+    print(compare(read_tables(given.tables), given.reference, given.out))
 
 
 def readme(given: argparse.Namespace) -> None:
@@ -90,9 +100,28 @@ def readme(given: argparse.Namespace) -> None:
     update_readme(Path("README.md"), given.reference)
 
 
-def _tables(given: argparse.Namespace) -> dict[str, pd.DataFrame]:
-    """By experiment."""
-    return {path.stem: read_table(path) for path in given.tables}
+def _tables(given: argparse.Namespace, known: Collection[str]) -> dict[str, pd.DataFrame]:
+    """By experiment. Raises UserError for one that is not ``known``."""
+    for path in given.tables:
+        if path.stem not in known:
+            raise UserError(
+                f"{path}: {given.experiments} has no experiment {path.stem}; give tables of "
+                f"{', '.join(known)}"
+            )
+    return read_tables(given.tables)
+
+
+def _plot(text: str) -> Plot:
+    try:
+        return Plot.model_validate_json(text)
+    except ValidationError as failure:
+        raise argparse.ArgumentTypeError(first_problem(failure)) from None
+
+
+def _processes(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of processes")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,9 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add([of_figure, of_runs], "--out", "the files to write, without their endings")
     of_table.add_argument("--experiment", required=True, help="its name in the file")
     of_table.add_argument("--only-finished", action="store_true", help="leave out missing runs")
-    of_theory.add_argument("--processes", type=int, default=1, help="default: %(default)s")
+    of_theory.add_argument("--processes", type=_processes, default=1, help="default: %(default)s")
     of_figure.add_argument("figure", choices=[*FIGURES, THEORY])
-    of_figure.add_argument("--plot", type=Plot.model_validate_json, default=Plot(), help="JSON")
+    of_figure.add_argument("--plot", type=_plot, default=Plot(), help="JSON")
     try:
         given = parser.parse_args(arguments)
         given.run(given)

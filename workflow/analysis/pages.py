@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
-from trainer.files import atomic
+from trainer.errors import UserError
+from trainer.files import atomic, reading
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em; padding: 0;
@@ -38,8 +41,15 @@ def write_figure_page(image: Path, caption: str, path: Path) -> None:
     """A PNG, as large as the window allows, over its caption.
 
     The report shows bare images in their own size and cuts off the top of those that are too high.
+    Raises UserError for an image that is missing or damaged.
     """
-    content = base64.b64encode(image.read_bytes()).decode("ascii")
+    with reading(image, "make the figure again"):
+        png = image.read_bytes()
+    try:
+        Image.open(io.BytesIO(png), formats=["PNG"]).verify()
+    except Exception as error:  # whatever a stray file provokes in Pillow
+        raise UserError(f"{image}: damaged ({error}); make the figure again") from None
+    content = base64.b64encode(png).decode("ascii")
     shown = f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{content}">'
     _write(image.stem, f"{shown}<p>{html.escape(caption)}</p>", path)
 

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
 from trainer.errors import UserError
+from trainer.files import read_json
 from workflow.analysis.pages import write_page
 from workflow.experiments import Experiments, Run, expand, start_points
+
+
+class Machine(BaseModel):
+    """That a run was made on."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    processor: str
+    cores: int | None
+    system: str
+
+
+class Provenance(BaseModel):
+    """What is read of a run's provenance.json (``trainer.metrics.provenance``)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    processes: Annotated[int, Field(ge=1)]
+    device: str
+    execution: str
+    git_commit: str | None
+    git_dirty: bool
+    versions: dict[str, str]
+    machine: Machine
 
 
 def build_runs(experiments: Experiments, results: Path) -> pd.DataFrame:
@@ -35,24 +61,21 @@ def build_runs(experiments: Experiments, results: Path) -> pd.DataFrame:
 
 
 def _line(role: str, run: Run, folder: Path) -> dict[str, Any]:
-    try:
-        made: dict[str, Any] = json.loads((folder / "provenance.json").read_text("utf-8"))
-        versions, machine = made["versions"], made["machine"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: provenance.json is damaged ({error}); train again") from None
+    made = read_json(folder / "provenance.json", Provenance, "delete the run's folder, run again")
+    machine = made.machine
     return {
         "run": run.id,
         "role": {"start_points": "phase 1", "runs": "phase 2"}[role],
         "settings": run.options(),
         "start": run.start.id if isinstance(run.start, Run) else None,
-        "seconds": made["seconds"],
-        "processes": made["processes"],
-        "device": made["device"],
-        "executed": made["execution"],
-        "git_commit": made["git_commit"],
-        "git_dirty": made["git_dirty"],
-        "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
-        "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['system']}",
+        "seconds": made.seconds,
+        "processes": made.processes,
+        "device": made.device,
+        "executed": made.execution,
+        "git_commit": made.git_commit,
+        "git_dirty": made.git_dirty,
+        "versions": " ".join(f"{name} {version}" for name, version in made.versions.items()),
+        "machine": f"{machine.processor}, {machine.cores} cores, {machine.system}",
     }
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import fields
+import math
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from trainer.errors import UserError
-from trainer.files import atomic
+from trainer.files import atomic, parse_json, reading
 from trainer.metrics import Evaluation
 from workflow.experiments import Run, start_points
 
@@ -28,26 +28,46 @@ def build_table(
     for role, run in parts:
         path = results / role / run.id / "metrics.jsonl"
         absent = only_finished and not path.exists()
-        evaluations: list[dict[str, Any]] = [{}] if absent else read_metrics(path)
+        evaluations: list[dict[str, Any]] = (
+            [{}] if absent else [asdict(each) for each in read_metrics(path, run)]
+        )
         rows += [{**_settings(name, role, run), **evaluation} for evaluation in evaluations]
     columns = [*_settings(name, "runs", runs[0]), *(f.name for f in fields(Evaluation))]
     return pd.DataFrame(rows, columns=columns)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A table as it was written, to the last bit. Raises UserError when it is damaged."""
+def read_metrics(path: Path, run: Run) -> list[Evaluation]:
+    """The evaluations of ``run``, in order.
+
+    Raises UserError for a file that is missing, damaged or does not reach the run's end.
+    """
+    with reading(path, "run again"):
+        lines = path.read_bytes().splitlines()
     try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged ({error}); remove it, run again") from None
+        evaluations = [parse_json(line, Evaluation) for line in lines]
+        reason = _unfit(evaluations, run)
+    except ValueError as error:
+        reason = str(error)
+    if reason:
+        raise UserError(f"{path}: damaged ({reason}); delete it and run again")
+    return evaluations
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The evaluations of one run, in order."""
-    try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged ({error}); run the training again") from None
+def _unfit(evaluations: list[Evaluation], run: Run) -> str | None:
+    """Why these cannot be all evaluations of ``run``."""
+    steps = [each.step for each in evaluations]
+    if not steps or (steps[0] == 0) != run.settings.eval_on_start:
+        return "the first evaluation is not there"
+    if steps != sorted(set(steps)) or steps[0] < 0:
+        return "its steps do not ascend"
+    for each in evaluations:
+        numbers = [v for v in asdict(each).values() if isinstance(v, float)]
+        if not all(map(math.isfinite, numbers)) or not 0 <= each.test_accuracy <= 1:
+            return f"impossible numbers at step {each.step}"
+    last, end = evaluations[-1], run.settings.resume + run.settings.total_epochs
+    if last.epoch != end and not last.diverged:
+        return f"it ends at epoch {last.epoch:g}, the run at {end}"
+    return None
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
