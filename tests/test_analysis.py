@@ -215,7 +215,8 @@ def test_missing_or_damaged_metrics_are_named(tmp_path: Path) -> None:
     for role, run in [("start_points", start_points(runs)[0]), ("runs", runs[0])]:
         folder = tmp_path / role / run.id
         folder.mkdir(parents=True)
-        line = dict.fromkeys(numbers, 1) | {"epoch": run.settings.resume + run.settings.epochs}
+        end = run.settings.resume + run.settings.epochs
+        line = dict.fromkeys(numbers, 1) | {"epoch": end, "diverged": False}
         (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     assert build_table("fig1a", runs, tmp_path)["step"].tolist() == [1, 1]
     assert build_table("fig1a", runs, tmp_path, only_finished=True)["step"].tolist() == [1, 1]
