@@ -124,7 +124,7 @@ class Checkpoints:
                 try:
                     found = self._verified(folder)
                     break
-                except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+                except Exception as error:  # whatever damaged files provoke in json
                     reason = " ".join(str(error).split())
                     print(f"warning: {folder} is not used: {reason}", file=sys.stderr, flush=True)
         return self._world.from_main(found)
