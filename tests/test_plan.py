@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.commands import command
 from tests.test_status import ask, one_line, small_project, small_runs
 from tests.workflows import edit, planned
 from trainer.processes import World
@@ -142,3 +144,24 @@ def test_runs_that_differ_least_replace_each_other_once(own: Path) -> None:
     assert set(found) == {near, far}
     (near / "settings.json").unlink()
     assert "missing or damaged" in replacements([job(own, new)], finished[1:])[near][0]
+
+
+ODD = ['{"dataset": [], "model": {}, "sharpness": [], "resume_pth": 3}', "[]", "7", "", "\x00"]
+
+
+@pytest.mark.parametrize("name", ["settings.json", "provenance.json", "metrics.jsonl"])
+def test_whatever_finished_runs_hold_there_is_a_plan(own: Path, name: str) -> None:
+    edit(own / "experiments" / "laptop.yaml", "phase2: {epochs: 4,", "phase2: {epochs: 5,")
+    for content in ODD:
+        for path in (own / "results").rglob(name):
+            path.write_text(content)
+        assert "2 of these repeat a finished run" in one_line(ask(own, "plan"))
+
+
+def test_a_damaged_sidecar_is_named(own: Path) -> None:
+    edit(own / "experiments" / "laptop.yaml", "train_subset: 100", "wd: 0")
+    (own / "resources/digits/train.beton.json").write_text("[]")
+    done = command(sys.executable, "-m", "workflow", "plan", cwd=own)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: resources/digits/train.beton.json: damaged")
+    assert len(done.stderr.splitlines()) == 1

@@ -6,7 +6,6 @@ numbers up in different orders, so that their results differ in the last bits.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
 from trainer.data.training import Batch
 from trainer.errors import UserError
-from trainer.files import write_json
+from trainer.files import parse_json, write_json
 from trainer.models import model_spec
 from trainer.processes import World
 from trainer.schedule import Round, Schedule
@@ -98,16 +97,21 @@ def kept_plans(settings: RunSettings, world: World) -> Plans | None:
     return world.from_main(plans)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    run: dict[str, Any]
+    one_step: Plan
+    several_steps: Plan
+
+
 def _read(path: Path, identity: dict[str, Any]) -> Plans | None:
     try:
-        content = json.loads(path.read_text("utf-8"))
-        if content["run"] != identity:
-            return None
-        return Plans(
-            one_step=Plan(**content["one_step"]), several_steps=Plan(**content["several_steps"])
-        )
-    except (OSError, ValueError, TypeError, KeyError):  # none or a damaged one: it is found anew
+        kept = parse_json(path.read_bytes(), _Kept)
+    except (OSError, ValueError):  # none or a damaged one: it is found anew
         return None
+    plans = Plans(one_step=kept.one_step, several_steps=kept.several_steps)
+    sizes = [plan.clients_per_pass for plan in (plans.one_step, plans.several_steps)]
+    return plans if kept.run == identity and min(sizes) >= 1 else None
 
 
 def _identity(settings: RunSettings, world: World) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from workflow.status import Asked, Job, Status, states, wrapped
 # From the call of torchrun to the first step, which a run's own time leaves out (`make bench`).
 START_SECONDS = 3.0
 
-Kind = tuple[Any, Any]
+Kind = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def differences(finished: Finished, run: Run) -> tuple[str, ...]:
     new = run.settings.science()
     found = [f"{name} {_word(old[name])} → {_word(new[name])}" for name in new
              if old[name] != new[name]]  # fmt: skip
-    start = Path(before.get("resume_pth") or "").parent.name
+    start = Path(str(before.get("resume_pth"))).parent.name
     if isinstance(run.start, Run) and start != run.start.id:
         found.append("another start point")
     return tuple(found) or ("settings that were added or removed since",)
@@ -170,8 +170,8 @@ def _kinds(slot: str, settings: dict[str, Any]) -> tuple[Kind, Kind]:
     """What a step's cost depends on: all that is known of it, then data set and model alone."""
     without_seed = slot.rpartition("-")[0]
     return (
-        (without_seed, settings.get("sharpness")),
-        (settings.get("dataset"), settings.get("model")),
+        (without_seed, str(settings.get("sharpness"))),
+        (str(settings.get("dataset")), str(settings.get("model"))),
     )
 
 

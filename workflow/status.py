@@ -7,7 +7,6 @@ stopped when there is no such reason and a checkpoint to go on from.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,8 @@ from typing import Literal, get_args
 import yaml
 
 from trainer.errors import UserError
-from trainer.metrics import PARTIAL, STATE
+from trainer.files import parse_json
+from trainer.metrics import PARTIAL, STATE, Evaluation
 from trainer.run_lock import Owner, owner
 from trainer.yaml_files import read_yaml
 from workflow.config import Config, load_config
@@ -158,21 +158,20 @@ def _status(job: Job, stale: str | None) -> Status:
         return Status(job, "stale", stale or "")
     if reason := _failure(job.log):
         return Status(job, "failed", reason)
-    steps = [int(path.name.removeprefix("step=")) for path in (job.progress / STATE).glob("step=*")]
-    if steps:
+    names = [path.name.removeprefix("step=") for path in (job.progress / STATE).glob("step=*")]
+    if steps := [int(name) for name in names if name.isdecimal()]:
         return Status(job, "stopped", f"saved at step {max(steps)}")
     return Status(job, "missing")
 
 
 def _progress(job: Job, holder: Owner) -> str:
     try:
-        lines = (job.progress / PARTIAL).read_text("utf-8").splitlines()
-        last = json.loads(lines[-1])
+        lines = (job.progress / PARTIAL).read_bytes().splitlines()
+        last = parse_json(lines[-1], Evaluation)
     except (OSError, ValueError, IndexError):  # none yet, or about to be written
         return f"no evaluation yet; {holder}"
     end = job.run.settings.resume + job.run.settings.total_epochs
-    accuracy = last["test_accuracy"]
-    return f"epoch {last['epoch']:g} of {end}, test accuracy {accuracy:.4f}; {holder}"
+    return f"epoch {last.epoch:g} of {end}, test accuracy {last.test_accuracy:.4f}; {holder}"
 
 
 def _failure(log: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.faults.betons import BETON
 from tests.faults.cases import Case, Judge, write_table
 from tests.faults.images import FOLDER, LISTED
+from tests.faults.interrupted import INTERRUPTED
 from tests.faults.prepared import PREPARED
 from tests.faults.results import OF_EXPERIMENTS, RESULTS
 from tests.faults.settings_files import OF_A_RUN, OF_THE_WORKFLOW
@@ -24,6 +25,7 @@ KINDS = (
     LISTED,
     FOLDER,
     START_POINT,
+    INTERRUPTED,
     OF_A_RUN,
     OF_THE_WORKFLOW,
     OF_EXPERIMENTS,
