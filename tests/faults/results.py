@@ -266,6 +266,18 @@ def a_reference_without_claims(folder: Path) -> Command:
     return analysis("readme", "--reference", "reference")
 
 
+@RESULTS.refused("fig1a", "H = 6", "same experiments")
+def a_table_of_other_experiments(folder: Path) -> Command:
+    table(lambda t: t.assign(first_local_steps=t["first_local_steps"].replace(6, 7)), folder)
+    return CLAIMS
+
+
+@RESULTS.refused("fig1a", "H = 1", "same experiments")
+def a_table_without_sgd(folder: Path) -> Command:
+    table(lambda t: t[(t["first_local_steps"] == 6) | (t["role"] == "phase 1")], folder)
+    return CLAIMS
+
+
 @RESULTS.same
 def a_table_with_a_column_more(folder: Path) -> Command:
     return table(lambda t: t.assign(more=1), folder)

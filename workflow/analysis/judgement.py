@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from trainer.errors import UserError
 from workflow.analysis.panels import shortcomings
 from workflow.analysis.statistics import ALPHA, Test, holm, t_test
 
@@ -27,6 +28,14 @@ class Claim:
     unit: str = "points"
 
     def judge(self, table: pd.DataFrame, h: int) -> Judgement:
+        """Raises UserError for a table that lacks what is compared, which is another's."""
+        compared = {h} if self.experiment == "fig3a" else {1, h}
+        asked = table.loc[table["role"] == "phase 2", "first_local_steps"]
+        if lacking := sorted(compared - set(asked)):
+            raise UserError(
+                f"{self.experiment}: its table has no runs of H = {lacking[0]}, which the claims "
+                "compare; give the tables of the same experiments"
+            )
         finished = table[table["step"].notna()]
         judgement = replace(
             self.blank(),
@@ -34,13 +43,11 @@ class Claim:
             runs=f"{finished['run'].nunique()} of {table['run'].nunique()} of {self.experiment}",
         )
         values = self.effect(table, h)
-        lacking = shortcomings(table)
+        short = shortcomings(table)
         if len(values) < 2:
             reason = "at least two seeds with all their runs are needed"
-            return replace(
-                judgement, n=len(values), note="; ".join(filter(None, [reason, lacking]))
-            )
-        return judgement.judged(t_test(values.to_numpy()), lacking)
+            return replace(judgement, n=len(values), note="; ".join(filter(None, [reason, short])))
+        return judgement.judged(t_test(values.to_numpy()), short)
 
     def blank(self, note: str = "") -> Judgement:
         """Not judged."""
