@@ -4,7 +4,7 @@ SCALE = $(shell sed -n 's/^scale: *\([a-z]*\).*/\1/p' config.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 theory communication claims compare \
-  report reference readme status plan doctor test bench lint audit format lock schemas setup
+  report reference readme status plan doctor test test-all bench lint audit format lock schemas setup
 
 all figures fig1a fig1b fig2 fig3a fig7 theory communication claims compare: .venv/complete
 	$(SNAKEMAKE) $@
@@ -33,6 +33,10 @@ status plan doctor: .venv/complete
 
 test: .venv/complete
 	pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# With every variant and kind of failure
+test-all: .venv/complete
+	pytest -n auto --dist loadfile --no-loadscope-reorder -m ''
 
 # Timings, on a machine that does nothing else; adds to results/bench.jsonl
 bench: .venv/complete

@@ -27,6 +27,11 @@ SHARED = ROOT.parent / "shared" / "data"
 torch.set_num_threads(1)
 
 
+def more(*values: object) -> object:
+    """A case of a parametrized test that runs only where every one is asked for."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
+
+
 def shared_file(name: str) -> Path:
     """A file of the authors' or of real images that a developer may have beside the checkout."""
     path = SHARED / name

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from tests.commands import BIN, ROOT, command
+from tests.conftest import more
 from tests.workflows import TINY, copy_project, refused, snakemake
 from trainer.data.specs import DATASETS
 
@@ -33,7 +34,7 @@ QUOTED_ALREADY = {
     "threads", "resources.processes", "resources.threads_per_process",
     "params.missing", "params.options", "params.start", "resources.trainer",
 }  # fmt: skip
-each = pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+each = pytest.mark.parametrize("value", [ALL, *map(more, HOSTILE.values())], ids=["all", *HOSTILE])
 
 
 def update(file: Path, *keys: str, value: Any) -> None:
@@ -107,15 +108,15 @@ def test_a_figures_title_and_tables_are_names(own: Path, value: str) -> None:
     "keys",
     [
         ["config.yaml", "scale"],
-        ["config.yaml", "device"],
-        ["config.yaml", "wandb"],
+        more(["config.yaml", "device"]),
+        more(["config.yaml", "wandb"]),
         ["config.yaml", "plot", "colormap"],
-        ["config.yaml", "plot", "sgd_color"],
-        ["config.yaml", "image_files", "jpeg_quality"],
-        ["experiments/laptop.yaml", "execution", "device"],
+        more(["config.yaml", "plot", "sgd_color"]),
+        more(["config.yaml", "image_files", "jpeg_quality"]),
+        more(["experiments/laptop.yaml", "execution", "device"]),
         ["experiments/laptop.yaml", "experiments", "fig1a", "settings", "model"],
-        ["experiments/laptop.yaml", "experiments", "fig1a", "settings", "dataset"],
-        ["experiments/laptop.yaml", "experiments", "fig1a", "settings", "precision"],
+        more(["experiments/laptop.yaml", "experiments", "fig1a", "settings", "dataset"]),
+        more(["experiments/laptop.yaml", "experiments", "fig1a", "settings", "precision"]),
         ["experiments/laptop.yaml", "experiments", "fig1a", "settings", "data_pth"],
     ],
     ids=".".join,
@@ -148,9 +149,9 @@ def test_a_run_from_a_hostile_start_in_a_hostile_folder(own: Path, tmp_path: Pat
     "text",
     [
         "__use_yte__: true\n__definitions__:\n  - import os; os.system('touch pwned')\n",
-        "__use_yte__: true\n?os.system('touch pwned'): 1\n",
+        more("__use_yte__: true\n?os.system('touch pwned'): 1\n"),
         "scale: !!python/object/apply:os.system [touch pwned]\n",
-        "scale: !!python/name:os.system\n",
+        more("scale: !!python/name:os.system\n"),
     ],
 )
 @pytest.mark.parametrize("file", ["config.yaml", "experiments/laptop.yaml"])

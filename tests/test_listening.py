@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.commands import BIN
-from tests.conftest import FORKED, metrics
+from tests.conftest import FORKED, metrics, more
 from tests.test_run_lock import wait_until
 from tests.workflows import TINY, copy_project, edit
 
@@ -64,7 +64,7 @@ def training(command: Sequence[object], folder: Path, **variables: str) -> Itera
             one.kill()
 
 
-@pytest.mark.parametrize("start", [("-m", "trainer"), FORKED], ids=["module", "forked"])
+@pytest.mark.parametrize("start", [more(("-m", "trainer")), FORKED], ids=["module", "forked"])
 def test_a_run_on_one_machine_listens_on_loopback_alone(
     digits: Path, tmp_path: Path, start: Sequence[object]
 ) -> None:
@@ -92,7 +92,7 @@ def interface() -> tuple[str, str]:
     return found
 
 
-@pytest.mark.parametrize("launcher", [LAUNCH, TORCHRUN], ids=["launch", "torchrun"])
+@pytest.mark.parametrize("launcher", [more(LAUNCH), TORCHRUN], ids=["launch", "torchrun"])
 def test_nor_do_processes_go_by_the_machines_name(
     digits: Path, tmp_path: Path, interface: tuple[str, str], launcher: Sequence[object]
 ) -> None:
@@ -118,6 +118,7 @@ def test_an_interface_that_is_asked_for_is_taken(
         assert interface[1] in {address for address, _ in listening(process)}
 
 
+@pytest.mark.exhaustive
 def test_the_workflows_runs_listen_on_loopback_alone(digits: Path, tmp_path: Path) -> None:
     """From the first to the last moment."""
     folder = copy_project(tmp_path / "copy")
@@ -146,7 +147,7 @@ def test_the_workflows_runs_listen_on_loopback_alone(digits: Path, tmp_path: Pat
     assert {address for address, _ in found} == {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("start", [("-m", "trainer"), FORKED], ids=["module", "forked"])
+@pytest.mark.parametrize("start", [more(("-m", "trainer")), FORKED], ids=["module", "forked"])
 def test_processes_that_are_started_again_find_each_other(
     digits: Path, tmp_path: Path, start: Sequence[object]
 ) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.conftest import metrics
+from tests.conftest import assert_same_metrics, metrics, torchrun
 from tests.test_reference import VARIANTS, WORLD, settings
 from trainer.clients import ClientBank
 from trainer.config import RunSettings
@@ -263,3 +264,20 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_a_stop_an_error(
     (tmp_path / STATE).write_text("in the way")
     with signalled(3), pytest.raises(UserError, match="no checkpoint can be written"):
         train(run, WORLD)
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 4), (4, 2)])
+def test_a_run_goes_on_with_another_number_of_processes(
+    digits: Path, tmp_path: Path, whole: list[bytes], first: int, then: int
+) -> None:
+    """From the middle of a round, momentum per client: the same run, but for rounding."""
+    run = settings(digits, log_pth=tmp_path / "run", clients="serial", momentum=0.9)
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(run.model_dump(mode="json")))
+    words = ("train", "--config", file)
+    stop = torchrun(first, *words, "--time-limit", 1e-4, "--checkpoint-every", 0)
+    assert "saved at step 1," in stop.stderr
+    done = torchrun(then, *words)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "run" / STATE).glob("*"))) == 0
+    assert_same_metrics(metrics(tmp_path / "run"), metrics(tmp_path / "whole"))

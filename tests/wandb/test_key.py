@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import torchrun
+from tests.conftest import more, torchrun
 from tests.test_secrets import holding
 from tests.wandb.copies import KEY, TINY, warnings
 from tests.wandb.server import Server
@@ -45,7 +45,7 @@ def command_lines() -> Iterator[set[bytes]]:
         thread.join()
 
 
-@pytest.fixture(params=["environment", "netrc"])
+@pytest.fixture(params=["environment", more("netrc")])
 def key_in(
     request: pytest.FixtureRequest, server: Server, account: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
@@ -66,7 +66,7 @@ def assert_kept(said: str, seen: set[bytes], folder: Path) -> None:
         assert [path for path in holding(folder, secret) if path.name != ".netrc"] == []
 
 
-@pytest.mark.parametrize("mode", ["online", "refused", "offline"])
+@pytest.mark.parametrize("mode", ["refused", more("online"), more("offline")])
 def test_a_run_keeps_the_key_to_itself(
     digits: Path, tmp_path: Path, server: Server, key_in: str, mode: str
 ) -> None:
@@ -83,6 +83,7 @@ def test_a_run_keeps_the_key_to_itself(
     assert_kept(done.stdout + done.stderr, seen, tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_the_workflow_keeps_the_key_to_itself(tmp_path: Path, server: Server) -> None:
     folder = copy_project(tmp_path / "copy")
     (folder / "experiments" / "laptop.yaml").write_text(TINY_PROJECT)
