@@ -148,6 +148,14 @@ def test_qsr_takes_a_ratio_that_is_whole_as_whole(alpha: float, lr: float, h: in
     assert QuadraticSynchronizationRule(h_base=1, alpha=alpha)(phase, lr) == h
 
 
+@pytest.mark.parametrize(("alpha", "lr"), [(1e200, 1e-200), (1e200, 1e-9), (1.0, 5e-324), (1, 0)])
+def test_qsr_says_more_than_any_run_has_where_its_ratio_is_beyond_floats(
+    alpha: float, lr: float
+) -> None:
+    phase = Phase(start=0, stop=10, lr_factor=1.0, local_steps=1, eval_freq=1)
+    assert QuadraticSynchronizationRule(h_base=1, alpha=alpha)(phase, lr) >= 2**53
+
+
 def test_qsr_uses_the_h_after_the_warm_up_during_it() -> None:
     chosen = RunSettings(
         epochs=10, h_rule="qsr", alpha=0.2, h_base=1, warm_up=True, warmup_epochs=3,

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from trainer.config import RunSettings
 
+LONGEST = 2.0**53  # steps: what the quadratic rule says at most, beyond any run's end
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -67,8 +69,9 @@ class QuadraticSynchronizationRule:
     alpha: float
 
     def __call__(self, phase: Phase, lr: float) -> int:
+        ratio = self.alpha / lr if lr > 0 else math.inf
         # The hair more lets a ratio that is whole but for rounding, such as 0.3 / 0.1, be whole.
-        return max(self.h_base, math.floor((self.alpha / lr) ** 2 * (1 + 1e-9)))
+        return max(self.h_base, math.floor(min(ratio * ratio * (1 + 1e-9), LONGEST)))
 
 
 @dataclass(frozen=True, kw_only=True)
