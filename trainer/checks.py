@@ -5,6 +5,7 @@ Each check returns None or one line that names the settings, the reason and the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -47,6 +48,25 @@ def learning_rate_is_given_once(s: RunSettings) -> str | None:
     if s.lr is None or not both:
         return None
     return f"lr and {' and '.join(both)} both set the learning rate; give one way"
+
+
+def decays_leave_a_rate(s: RunSettings) -> str | None:
+    count = sum(decay < s.epochs for decay in s.decays)
+    try:
+        last = s.gamma**count
+    except OverflowError:
+        last = math.inf
+    if 0 < last < math.inf:
+        return None
+    return f"gamma {s.gamma:g} at {count} decays is beyond all floats; bring gamma nearer to 1"
+
+
+def learning_rate_is_a_number(s: RunSettings) -> str | None:
+    highest = s.peak_lr * max(phase.lr_factor for phase in s.phases)
+    if highest < math.inf:
+        return None
+    names = changed(s, "lr", "start_lr", "max_lr", "total_batch_size", "gamma", "schedule")
+    return f"{' and '.join(names)} make the learning rate infinite; lower {names[0]}"
 
 
 def warm_up_is_complete(s: RunSettings) -> str | None:
@@ -159,7 +179,12 @@ def h_follows_one_rule(s: RunSettings) -> str | None:
 
 CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     clients_are_whole,
+    # The phases of what these three refuse cannot be told.
+    schedule_is_given_once,
+    decays_come_in_order,
+    decays_leave_a_rate,
     learning_rate_is_given_once,
+    learning_rate_is_a_number,
     warm_up_is_complete,
     warm_up_goes_up,
     bn_is_the_models,
@@ -172,8 +197,6 @@ CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     momentum_to_average,
     wandb_is_there_to_save_to,
     subset_suffices,
-    schedule_is_given_once,
-    decays_come_in_order,
     cosine_has_no_decays,
     h_follows_one_rule,
 )
