@@ -98,4 +98,5 @@ def samples_suffice(s: RunSettings, num_samples: int) -> str | None:
 
 
 def subset_suffices(s: RunSettings) -> str | None:
-    return None if s.train_subset is None else samples_suffice(s, s.train_subset)
+    reason = s.train_subset and samples_suffice(s, s.train_subset)
+    return f"train_subset {s.train_subset} is too small: {reason}" if reason else None
