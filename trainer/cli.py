@@ -96,7 +96,7 @@ def describe(failure: ValidationError, model: type[Settings], spell: Any = str) 
         hint = "; remove it"
         if near:
             hint = f"; did you mean {near[0] if parents else spell(near[0])}?"
-        return f"unknown setting {path}{hint}"
+        return f"unknown setting {path or repr(path)}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
     if not path:
         return message

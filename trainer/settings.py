@@ -59,7 +59,8 @@ class Settings(BaseModel):
                     f"{name}: cannot be {str(value).lower()} (YAML reads yes and on as true, no "
                     "and off as false); give a number, or put the word in quotes"
                 )
-            if isinstance(value, str | Path) and not _is_text(str(value)):
+            no_text = isinstance(value, str | Path) and not is_text(str(value))
+            if no_text and name in cls.model_fields:
                 raise ValueError(f"{name}: {str(value)!r} is no text; remove what is not")
         return values
 
@@ -78,7 +79,8 @@ def _without_truth_values(model: type[BaseModel]) -> set[str]:
     return {name for name, kind in kinds.items() if bool not in kind and Any not in kind}
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
+    """Whether a file can have this name and hold it in UTF-8."""
     return "\0" not in value and value.encode("utf-8", "ignore").decode("utf-8") == value
 
 

@@ -15,6 +15,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from trainer.errors import UserError
 from trainer.files import reading
+from trainer.settings import is_text
 
 # Nobody writes more by hand, and PyYAML takes seconds for so much.
 LARGEST_BYTES = 2**18
@@ -77,6 +78,8 @@ def _check(node: Node, sizes: dict[Node, int | None]) -> int:
     sizes[node] = None
     size = 1
     if isinstance(node, ScalarNode):
+        if not is_text(node.value):
+            raise _error(f"{node.value!r} is no text", node)
         if node.tag in NUMBERS and AMBIGUOUS.fullmatch(node.value):
             raise _error(f"{node.value} is ambiguous, write it as a plain decimal number", node)
         if node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
