@@ -68,3 +68,17 @@ def test_sharpness_repeats_itself_and_leaves_no_trace() -> None:
     assert sharpness(model, training, samples=20, probes=4, seed=1) == first
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert sharpness(model, training, samples=20, probes=4, seed=2).trace != first.trace
+
+
+def test_a_hessian_of_zeros_or_none_at_all_ends_no_run() -> None:
+    """As of a model that is saturated, or about to diverge."""
+    for last, wanted in ((0.0, 0.0), (1e300, float("nan"))):
+        model = small(torch.float64)
+        with torch.no_grad():
+            model[3].weight.fill_(last)
+            model[1].weight.mul_(0.0 if last == 0 else 1e200)
+            model[3].bias.copy_(torch.tensor([1e4] + [0.0] * 9, dtype=torch.float64))
+        training = data(torch.float64)
+        training.labels.zero_()
+        found = sharpness(model, training, samples=4, probes=2, seed=0)
+        assert [found.trace, found.largest_eigenvalue] == pytest.approx([wanted] * 2, nan_ok=True)

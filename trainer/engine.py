@@ -170,11 +170,16 @@ class Run:
         return self.schedule.lr(max(step - 1, 0))
 
     def _evaluation(self, round: Round) -> Evaluation:
-        """``self.model`` after ``round``, scored. Raises DivergedError for a loss not finite."""
+        """``self.model`` after ``round``, scored.
+
+        Raises DivergedError for a loss, or a Hessian, that is not finite.
+        """
         scores = self.evaluate(self.model)
         if not math.isfinite(scores.loss):
             raise self._diverged("the test loss is", round.stop, round)
         sharp = self._sharpness()
+        if sharp is not None and not math.isfinite(sharp.trace + sharp.largest_eigenvalue):
+            raise self._diverged("the Hessian is", round.stop, round)
         return replace(
             self._line(round, round.stop, scores),
             train_loss=self.loss.mean(self.settings.num_clients),
@@ -208,13 +213,16 @@ class Run:
         )
 
     def _sharpness(self) -> Sharpness | None:
-        """Of the averaged model, on the main process: the others hold the same model."""
-        if not (self.settings.sharpness and self.world.is_main):
+        """Of the averaged model, by the main process: the others hold the same model."""
+        if not self.settings.sharpness:
             return None
-        return sharpness(
-            self.model,
-            self.training,
-            samples=self.settings.sharpness_samples,
-            probes=self.settings.sharpness_probes,
-            seed=self.settings.seed,
-        )
+        found = None
+        if self.world.is_main:
+            found = sharpness(
+                self.model,
+                self.training,
+                samples=self.settings.sharpness_samples,
+                probes=self.settings.sharpness_probes,
+                seed=self.settings.seed,
+            )
+        return self.world.from_main(found)

@@ -6,6 +6,7 @@ flow on the trace of the Hessian (section 5).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.data.images import ImageSet
+from trainer.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +34,34 @@ def sharpness(
     """Sharpness of ``model`` in evaluation mode on the first ``samples`` training images.
 
     The trace is Hutchinson's estimate with ``probes`` Rademacher vectors (Hutchinson 1989), the
-    eigenvalue ARPACK's; both are functions of (model, samples, probes, seed) alone.
+    eigenvalue ARPACK's; both are functions of (model, samples, probes, seed) alone, and NaN where
+    the Hessian is not finite. Raises UserError for an eigenvalue that ARPACK does not find.
     """
-    from scipy.sparse.linalg import LinearOperator, eigsh
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
     product, size = hessian_product(model, training, samples)
+
+    def finite(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        hv = product(vector)
+        if not np.isfinite(hv).all():
+            raise FloatingPointError
+        return hv
+
     draw = np.random.default_rng(seed)
     vectors = (draw.choice([-1.0, 1.0], size) for _ in range(probes))
-    trace = float(np.mean([v @ product(v) for v in vectors]))
-    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
-    start = draw.standard_normal(size)
-    [largest] = eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)
+    try:
+        trace = float(np.mean([v @ finite(v) for v in vectors]))
+        operator = LinearOperator((size, size), matvec=finite, dtype=np.float64)
+        start = draw.standard_normal(size)
+        if not finite(start).any():  # ARPACK takes no Hessian of zeros
+            return Sharpness(trace=trace, largest_eigenvalue=0.0)
+        [largest] = eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)
+    except FloatingPointError:
+        return Sharpness(trace=math.nan, largest_eigenvalue=math.nan)
+    except ArpackError as error:
+        raise UserError(
+            f"sharpness: the largest eigenvalue was not found ({error}); set sharpness 0"
+        ) from None
     return Sharpness(trace=trace, largest_eigenvalue=float(largest))
 
 
