@@ -181,7 +181,7 @@ def test_a_run_stops_at_its_time_limit_and_goes_on_as_often_as_it_takes(
         said = f"stopped: time_limit of {limit:g} minutes; saved at step {expected}"
         assert said in done.stderr, done.stderr
     assert 0.15 * 60 - 2 < seconds < 60
-    assert int(re.findall(r"saved at step (\d+)", done.stderr)[0]) > 10
+    assert int(re.findall(r"saved at step (\d+)", done.stderr)[0]) > 2
 
 
 def test_a_dead_process_is_noticed_and_a_restart_by_torchrun_goes_on(
@@ -222,7 +222,7 @@ def test_the_launcher_says_by_its_status_what_its_processes_said(
 @covers("timeout")
 def test_a_silent_process_ends_the_run_after_the_timeout(digits: Path, tmp_path: Path) -> None:
     words = ["train", "--data-pth", digits, "--log-pth", tmp_path, *ENDLESS]
-    with started(*torchrun_words(2), *words, "--timeout", 0.05) as launcher:
+    with started(*torchrun_words(2), *words, "--timeout", 0.2) as launcher:
         until_training(tmp_path, launcher)
         ranks(launcher)[1].suspend()
         said = launcher.communicate(timeout=90)[1]

@@ -24,6 +24,7 @@ from trainer.errors import UserError
 from trainer.files import sha256, sync
 from trainer.metrics import STATE
 from trainer.processes import World
+from trainer.tensor_files import save
 
 NOTES = "checkpoint.json"
 METRICS = "metrics.jsonl"
@@ -144,8 +145,8 @@ class Checkpoints:
         failure = None
         try:
             yield
-        except (OSError, RuntimeError) as error:  # torch.save raises both
-            failure = getattr(error, "strerror", None) or str(error)
+        except OSError as error:
+            failure = error.strerror or str(error)
         if reason := next(filter(None, self._world.of_all(failure)), None):
             if self._world.is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -208,8 +209,7 @@ class _Notes:
 def _write_share(path: Path, share: Share) -> None:
     clients = [share.clients.start, share.clients.stop]
     content = {field.name: getattr(share, field.name) for field in fields(share)}
-    with path.open("wb") as file:
-        torch.save({**content, "clients": clients}, file)
+    save({**content, "clients": clients}, path)
     sync(path)
 
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from trainer.errors import UserError
 from trainer.files import atomic, reading, sha256
+from trainer.tensor_files import save
 
 
 def save_model(path: Path, model: nn.Module) -> None:
     """The ``state_dict`` of ``model``, under the authors' keys."""
-    # Given a name, PyTorch writes it into the file: equal models would have different bytes.
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        torch.save(model.state_dict(), file)
+    with atomic(path) as temporary:
+        save(model.state_dict(), temporary)
 
 
 class SavedModels:

@@ -61,14 +61,17 @@ def write_photos(folder: Path) -> None:
     temporary = folder.with_name(f"{folder.name}.tmp")
     with writing(folder):
         shutil.rmtree(temporary, ignore_errors=True)
-        for label, name in enumerate(sorted(PHOTOS)):
-            for i, patch in enumerate(_patches(PHOTOS[name](), np.random.default_rng(label))):
-                split = "train" if i < PATCHES // 2 else "val"
-                path = temporary / split / name / f"{i:03}.jpg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(patch).save(path, quality=JPEG_QUALITY)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        try:
+            for label, name in enumerate(sorted(PHOTOS)):
+                for i, patch in enumerate(_patches(PHOTOS[name](), np.random.default_rng(label))):
+                    split = "train" if i < PATCHES // 2 else "val"
+                    path = temporary / split / name / f"{i:03}.jpg"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(patch).save(path, quality=JPEG_QUALITY)
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _patches(photo: NDArray[np.uint8], draw: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
