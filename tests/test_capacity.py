@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from tests.commands import command
+from tests.conftest import one_line
 from tests.option_runs import WORLD, configured
 from trainer import capacity, execution
 from trainer.capacity import CPU, Need, fits, free_bytes, refusal
 from trainer.clients import Plan, Way
 from trainer.config import RunSettings
+from trainer.data.training import Batch
 from trainer.engine import Run
 from trainer.errors import UserError
 from trainer.processes import World
@@ -94,3 +99,47 @@ def test_auto_offloads_where_a_gpu_is_too_small_and_gives_up_where_the_host_is_t
             chosen(settings, "offloaded")
     with pytest.raises(UserError, match="free on cpu"):
         chosen(IMAGENET, "serial")
+
+
+FEW = {"replacement": True, "steps_per_epoch": 1, "batch_size": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({**FEW, "total_batch_size": 10**14}, "total_batch_size 100000000000000 × steps_per_epoch"),
+        ({"replacement": True, "steps_per_epoch": 10**13}, "steps_per_epoch 10000000000000"),
+        ({"model": "cnn_bn", "bn_batches": 10**14}, "bn_batches 100000000000000"),
+    ],
+)
+def test_samples_that_no_memory_can_order_are_refused(
+    digits: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(
+        UserError, match=r"need about .*B of memory, .*B are free; lower it"
+    ) as told:
+        Run(configured(digits, log_pth=tmp_path, train_subset=None, **changes), WORLD)
+    assert said in str(told.value)
+
+
+def test_a_batch_too_large_to_be_tried_is_known_by_a_part(digits: Path, tmp_path: Path) -> None:
+    run = Run(configured(digits, log_pth=tmp_path), WORLD)
+    few, many = (
+        Batch(
+            images=torch.zeros(1, n, 1, 8, 8, dtype=torch.float64),
+            labels=torch.zeros(1, n, dtype=torch.int64),
+            seeds=np.zeros(1, np.int64),
+        )
+        for n in (64, 64_000)
+    )
+    assert run.bank.activation_bytes(many) == pytest.approx(
+        1000 * run.bank.activation_bytes(few), rel=0.01
+    )
+
+
+def test_memory_that_runs_out_is_one_line(digits: Path, tmp_path: Path) -> None:
+    """Of an address space of 4 GB, which no one is told of beforehand."""
+    train = f'"{sys.executable}" -m trainer train --data-pth "{digits}" --log-pth "{tmp_path}"'
+    large = "--replacement 1 --steps-per-epoch 1 --batch-size 4000000 --total-batch-size 4000000"
+    message = one_line(command("bash", "-c", f"ulimit -v 4000000; {train} {large}"))
+    assert "memory ran out" in message and "lower batch_size" in message

@@ -86,6 +86,20 @@ COMMANDS = {
 }
 
 
+def refused(error: UserError) -> int:
+    """Says why; returns the exit status."""
+    # In one piece: torchrun's unbuffered processes would mix their lines and line ends.
+    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.flush()
+    return ERROR
+
+
+def of_memory(error: Exception) -> bool:
+    """PyTorch has an error of its own for a GPU's memory, and none for that of the CPU."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -101,10 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown_option(unknown[0], command.settings)
         command.run(parse_settings(parsed, command.settings))
     except UserError as error:
-        # In one piece: torchrun's unbuffered processes would mix their lines and line ends.
-        sys.stderr.write(f"error: {error}\n")
-        sys.stderr.flush()
-        return ERROR
+        return refused(error)
+    except (MemoryError, RuntimeError) as error:
+        if not of_memory(error):
+            raise
+        return refused(
+            UserError(f"memory ran out ({error}); lower batch_size, or end what else uses it")
+        )
     except StoppedError as stopped:
         sys.stderr.write(f"stopped: {stopped}\n")
         sys.stderr.flush()

@@ -10,8 +10,13 @@ import torch
 from tqdm import tqdm
 
 from trainer.config import RunSettings
+from trainer.errors import UserError
+from trainer.models import model_spec
 
 CPU = torch.device("cpu")
+# Of a sample's place in an epoch: its index, view, label noise, and what they are drawn from
+PLACE_BYTES = 64
+MOST_PROCESSES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,26 @@ class Need:
     def of(self, replicas: int) -> int:
         """With one client at work."""
         return replicas * self.replica + self.gradients + self.activations
+
+
+def check_batches(settings: RunSettings, steps_per_epoch: int, processes: int) -> None:
+    """Raises UserError where an epoch's order, or the images of a step, are more than fits."""
+    s, free = settings, free_bytes(CPU)
+    image_bytes = s.data.image_size**2 * s.data.channels
+    value_bytes = 8 if s.precision == "fp64" else 4
+    needs = {
+        f"total_batch_size {s.total_batch_size} × steps_per_epoch {steps_per_epoch}: the order of "
+        "their samples": s.total_batch_size * steps_per_epoch * PLACE_BYTES,
+        f"bn_batches {s.bn_batches} × batch_size {s.batch_size}: the order of their "
+        "samples": s.bn_batches * s.batch_size * PLACE_BYTES * model_spec(s.model).batchnorm,
+        f"total_batch_size {s.total_batch_size}: the images of a step on each process":
+        s.total_batch_size // processes * image_bytes * (1 + value_bytes),
+    }  # fmt: skip
+    for what, needed in needs.items():
+        if needed > free:
+            raise UserError(
+                f"{what} need about {_size(needed)} of memory, {_size(free)} are free; lower it"
+            )
 
 
 def fits(need: Need, replicas: int, device: torch.device) -> bool:
@@ -51,10 +76,11 @@ def refusal(
     )
     if place.type == "cpu":  # processes of one machine share it
         return f"{missing}; lower total_batch_size, or start processes on more machines"
-    enough = [n for n in range(processes, k + 1) if k % n == 0 and fits(need, k // n, place)]
+    more = range(processes, min(k, MOST_PROCESSES) + 1)
+    enough = [n for n in more if k % n == 0 and fits(need, k // n, place)]
     start = f"start {enough[0]} processes, or " if enough else ""
     return f"{missing}; {start}set clients offloaded"
 
 
-def _size(number: int) -> str:
+def _size(number: float) -> str:
     return tqdm.format_sizeof(number, suffix="B", divisor=1000)

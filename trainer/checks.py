@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # The authors' scripts write a decay that is to never come as a very large epoch.
 FAR_PAST_THE_END = 10
+FEW = 256  # processes, that is
 
 
 def changed(s: RunSettings, *names: str) -> list[str]:
@@ -218,7 +219,7 @@ def check_processes(settings: RunSettings, processes: int) -> None:
     """Raises UserError when ``processes`` cannot share the clients evenly."""
     k = settings.num_clients
     if k % processes:
-        fits = [n for n in range(1, k + 1) if k % n == 0]
+        fits = [n for n in range(1, min(k, FEW) + 1) if k % n == 0]
         raise UserError(
             f"{processes} processes cannot share K = {k} clients evenly "
             f"(total_batch_size / batch_size); start {', '.join(map(str, fits))} processes"

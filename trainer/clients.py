@@ -21,6 +21,7 @@ from trainer.layers import for_several_clients, takes_stacked_weights
 from trainer.optimizer import SGD, Descent
 from trainer.stack import Stack
 
+TRIED_SAMPLES = 1024
 Way = Literal["serial", "vectorized", "fused", "offloaded"]
 
 # float16's smallest number is 6e-8, and many gradients are less. A power of two costs no digits.
@@ -154,7 +155,14 @@ class ClientBank:
             parameter.copy_(first[name])
 
     def activation_bytes(self, batch: Batch) -> int:
-        """What one client's forward pass keeps in memory for its backward pass."""
+        """What one client's forward pass keeps in memory for its backward pass.
+
+        Of a batch too large to be tried, by a part of it.
+        """
+        samples = batch.images.shape[1]
+        if samples > TRIED_SAMPLES:
+            part = batch.of_samples(slice(TRIED_SAMPLES))
+            return self.activation_bytes(part) * samples // TRIED_SAMPLES
         given = [batch.images, batch.labels, self.parameters.memory]
         here_already = {tensor.untyped_storage().data_ptr() for tensor in given}
         kept: dict[int, torch.UntypedStorage] = {}

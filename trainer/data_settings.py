@@ -76,6 +76,7 @@ class DataSettings(Settings):
         "data",
         science=False,
         ge=0,
+        le=256,
     )
     train_subset: int | None = setting(
         None, "train on this many samples, drawn per seed; None: on all", "data", ge=1

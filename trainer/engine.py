@@ -11,6 +11,7 @@ from torch import nn
 
 from trainer.assembly import initial_model, load_data, make_bank, make_sampler
 from trainer.averaging import Averaging
+from trainer.capacity import check_batches
 from trainer.checkpoint import Checkpoint, Share
 from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
@@ -37,6 +38,7 @@ class Run:
         self.training, test = load_data(settings, world.device)
         self.evaluate = Evaluator(test, world)
         self.sampler = make_sampler(settings, len(self.training))
+        check_batches(settings, self.sampler.steps_per_epoch, world.size)
         self.schedule = make_schedule(settings, self.sampler.steps_per_epoch)
         self.model = initial_model(settings).to(world.device)
         self.clients = world.own_clients(settings.num_clients)

@@ -59,4 +59,4 @@ class BetonSettings(ImageFileSettings):
     split: Literal["train", "test"] | None = setting(
         None, "which of the two to write; None: both", "data"
     )
-    num_workers: int = setting(1, "writer processes", "data", ge=1)
+    num_workers: int = setting(1, "writer processes", "data", ge=1, le=256)

@@ -49,6 +49,12 @@ class Batch:
             images=self.images[clients], labels=self.labels[clients], seeds=self.seeds[clients]
         )
 
+    def of_samples(self, samples: slice) -> Batch:
+        """Of each client's."""
+        return Batch(
+            images=self.images[:, samples], labels=self.labels[:, samples], seeds=self.seeds
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
