@@ -20,12 +20,13 @@ from trainer.schedule_settings import PhaseSettings
 
 valid = st.builds(
     RunSettings,
-    data_pth=st.sampled_from([Path("a b"), Path("$(rm x)"), Path("é;'\"")]),
+    data_pth=st.sampled_from([Path("-a"), Path("a b"), Path("$(rm x)"), Path("é;'\"")]),
     model=st.sampled_from(["mlp", "cnn", "cnn_bn"]),
     batch_size=st.just(4),
     total_batch_size=st.integers(1, 64).map(lambda k: 4 * k),
     train_subset=st.none() | st.integers(256, 10**6),
     start_lr=st.floats(1e-8, 10),
+    max_lr=st.floats(-9, -1e-9),
     wd=st.floats(0, 1),
     momentum=st.floats(0.1, 0.99),
     nesterov=st.booleans(),

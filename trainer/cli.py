@@ -111,7 +111,9 @@ def options(settings: Settings, names: Sequence[str]) -> str:
     values = settings.model_dump(mode="json")
     words = []
     for name in names:
-        words += [option(name), _word(values[name])]
+        word = _word(values[name])
+        # Behind a space, argparse would take it for another option.
+        words += [f"{option(name)}={word}"] if word.startswith("-") else [option(name), word]
     return shlex.join(words)
 
 
