@@ -110,7 +110,7 @@ for new, *says in (
     ("wd: .inf\n", "wd", "finite"),
     ("wd: no\n", "wd", "false"),
     ("model: no\n", "model", "false"),
-    ('train_pth: "a\\0b"\n', "train_pth", "no text"),
+    ('train_pth: "a\\0b"\n', "line 5", "no text"),
     ('model: "mlp\\n"\n', "model", "mlp"),
     ("schedule: 3\n", "schedule", "3"),
     ("schedule: [{epochs: yes}]\n", "schedule", "true"),
