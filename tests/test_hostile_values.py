@@ -92,6 +92,7 @@ def test_a_checkpoints_place_and_address_are_names(copy: Path, value: str) -> No
     assert_unharmed(copy)
 
 
+@pytest.mark.exhaustive
 @each
 def test_a_figures_title_and_tables_are_names(own: Path, value: str) -> None:
     shutil.copytree(own / "results" / "laptop" / "tables", own / value)

@@ -109,6 +109,7 @@ def test_nor_do_processes_go_by_the_machines_name(
     assert {address for address, _ in found} == {"127.0.0.1"}
 
 
+@pytest.mark.exhaustive
 def test_an_interface_that_is_asked_for_is_taken(
     digits: Path, tmp_path: Path, interface: tuple[str, str]
 ) -> None:

@@ -29,6 +29,8 @@ from trainer.metrics import STATE
 from trainer.session import train
 from trainer.stopping import StoppedError
 
+pytestmark = pytest.mark.slow  # it begins early
+
 STEPS = 21  # of the variants
 FILES = ("metrics.jsonl", "model.pt")
 
@@ -89,7 +91,7 @@ def test_a_run_stopped_at_any_steps_ends_with_the_same_bits(
     train(whole, WORLD)
 
     @seed(0)
-    @hypothesis_settings(max_examples=6, deadline=None)
+    @hypothesis_settings(max_examples=4, deadline=None)
     @given(stops=st.lists(st.integers(1, STEPS), min_size=1, max_size=4))
     def check(stops: list[int]) -> None:
         run = settings(digits, log_pth=tmp_path / "run", **changes)

@@ -21,6 +21,8 @@ from tests.workflows import TINY, copy_project, edit, planned, snakemake
 from workflow.experiments import Run, expand, load_experiments, start_points
 from workflow.status import STALE_LINES, Status, _failure, load, show
 
+pytestmark = pytest.mark.slow  # it begins early
+
 SMALL = TINY.replace("tiny", "small").replace("seeds: [1, 2]", "seeds: [1]")
 # Shares the start point and the run of H = 1
 SECOND = SMALL.partition("experiments:\n")[2].replace("fig1a", "fig2e").replace("6}", "4}")

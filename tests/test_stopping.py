@@ -22,6 +22,8 @@ from trainer.metrics import STATE
 from trainer.run_lock import owner
 from trainer.stopping import EXIT_STATUS
 
+pytestmark = pytest.mark.slow  # it begins early
+
 PARTIAL = "metrics.partial.jsonl"
 WORDS = (
     "--batch-size", 8, "--total-batch-size", 32, "--train-subset", 160, "--step1", 3,

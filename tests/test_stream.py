@@ -28,6 +28,8 @@ from trainer.data.training import Batch, TrainingSet
 from trainer.errors import UserError
 from trainer.sampling import Sampler
 
+pytestmark = pytest.mark.slow  # it begins early
+
 CPU = torch.device("cpu")
 PHOTOS, CIFAR10 = DATASETS["photos"], DATASETS["cifar10"]
 SAMPLER = Sampler(seed=3, num_samples=480, num_clients=4, batch_size=3, steps_per_epoch=5)

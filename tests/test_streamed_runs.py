@@ -20,6 +20,8 @@ from trainer.data.beton import read_beton
 from trainer.data.memory import MemoryImages
 from trainer.sampling import Sampler
 
+pytestmark = pytest.mark.slow  # it begins early
+
 
 @covers("loader")
 def test_cifar10_is_the_same_run_from_memory_and_streamed(

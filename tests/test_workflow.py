@@ -13,6 +13,8 @@ from tests.workflows import copy_project, edit, planned, refused, snakemake
 from workflow.analysis.given_tables import read_table
 from workflow.experiments import expand, load_experiments, start_points
 
+pytestmark = pytest.mark.slow  # it begins early
+
 SCALES = ("laptop", "photos", "workstation", "paper")
 
 

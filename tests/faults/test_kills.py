@@ -17,9 +17,7 @@ from tests.workflows import copy_project, edit, snakemake
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name if name in ("momentum", "batchnorm") else more(name) for name in RUNS]
-)
+@pytest.mark.parametrize("name", [name if name == "momentum" else more(name) for name in RUNS])
 def test_a_killed_run_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
     outcomes = list(torture([name], 2, 0, tmp_path))
     assert sum(len(outcome.killed) for outcome in outcomes) >= 2

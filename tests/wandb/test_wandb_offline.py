@@ -27,6 +27,8 @@ from tests.wandb.copies import (
 )
 from trainer.config import RunSettings
 
+pytestmark = pytest.mark.slow  # it begins early
+
 pytest.importorskip("wandb")
 
 

@@ -25,6 +25,8 @@ from tests.wandb.copies import (
 )
 from tests.wandb.server import Server
 
+pytestmark = pytest.mark.slow  # it begins early
+
 pytest.importorskip("wandb")
 
 
