@@ -2,7 +2,9 @@
 
 import json
 import mmap
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from trainer.data.prepare import read_prepared
 from trainer.data.samples import Samples
 from trainer.data.settings import BetonSettings
 from trainer.data.sidecar import sidecar_path
+from trainer.data.source import Source
 from trainer.data.specs import DATASETS
 from trainer.data.write_beton import write_betons
 from trainer.errors import UserError
@@ -155,15 +158,26 @@ def test_a_missing_sidecar_or_file_is_refused(copy: Path) -> None:
         read_beton(copy / "other.beton")
 
 
-def test_a_writer_that_dies_is_reported_not_waited_for(copy: Path) -> None:
+def test_a_writer_that_cannot_write_says_why(copy: Path) -> None:
     """A file size limit of 60 blocks stands in for a full disk."""
-    before = {path.name: path.read_bytes() for path in copy.glob("*.beton")}
+    before = {path.name: path.read_bytes() for path in copy.glob("*.beton*")}
     write = f'"{sys.executable}" -m trainer beton --data-pth "{copy}"'
     done = command("bash", "-c", f"ulimit -f 60; timeout 60 {write}")
-    assert done.returncode == 2, done.stderr
-    [message] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "writer process died" in message
-    assert {path.name: path.read_bytes() for path in copy.glob("*.beton")} == before
+    message = one_line(done)
+    assert "train.beton: cannot be written (File too large)" in message
+    assert {path.name: path.read_bytes() for path in copy.glob("*.beton*")} == before
+    assert not list(copy.glob("*.tmp"))
+
+
+def test_a_writer_that_is_killed_is_reported_not_waited_for(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(source: Source, index: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(Source, "__getitem__", killed)
+    with pytest.raises(UserError, match=r"train\.beton: a writer process died"):
+        write_betons(BetonSettings(data_pth=copy))
     assert not list(copy.glob("*.tmp"))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests import workflows
 from tests.commands import BIN, ROOT, command
+from tests.faults import images
 from tests.faults.kills import prepared
 
 SIZE = 64 * 2**20
@@ -101,8 +102,20 @@ def writes(source: Path) -> list[Write]:
         Write(
             "raw .beton",
             ("trainer", "beton", "--data-pth", "."),
-            ("train.beton", "test.beton"),
+            ("train.beton", "test.beton", "train.beton.json", "test.beton.json"),
             copies("train.npz", "test.npz"),
+            room=(2**20, 0, 2**22, 7 * 2**20),
+        ),
+        *(
+            Write(
+                f".beton of image files, JPEG with probability {p}",
+                ("trainer", "beton", "--data-pth", "out", "--split", "train", "--num-workers", 2,
+                 "--compress-probability", p),
+                ("out/train.beton", "out/train.beton.json"),
+                images.make_list,
+                room=(2**20, 0, 2**21),
+            )
+            for p in (0, 1)
         ),
         Write("a run", train, made, room=ROOM),
         Write(

@@ -10,9 +10,8 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,65 +24,16 @@ from tqdm import tqdm
 from trainer.data.beton import fingerprint, mapped
 from trainer.data.beton_format import BetonIndex, parse
 from trainer.data.folders import ImageFiles
-from trainer.data.prepare import Arrays, read_prepared
 from trainer.data.settings import BetonSettings
-from trainer.data.sidecar import Sidecar, sidecar_path
+from trainer.data.sidecar import Sidecar
+from trainer.data.source import Source, read_source
 from trainer.data.specs import SPLITS
 from trainer.errors import UserError
-from trainer.files import atomic
+from trainer.files import atomic, writing
 
 PAGE_BYTES = 2**21  # FFCV's smallest; its default would pad the digits to 16 MB
 ESTIMATED = 64  # images that the need of disk space is estimated from
 COMPARED = 1000  # image files that are compared with what was written; arrays all are
-
-
-@dataclass
-class Source:
-    """What one split is written from, as FFCV's writer asks for it: (image, label) by index.
-
-    ``longest``: the longer side that image files are reduced to, in pixels. ``reasons``: why a
-    writer process gave up, for the process that waits for it.
-    """
-
-    images: Arrays | ImageFiles
-    labels: NDArray[np.int64]
-    classes: list[str]
-    longest: int
-    reasons: Any = field(default_factory=multiprocessing.SimpleQueue)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        try:
-            return self.image(index), int(self.labels[index])
-        except UserError as error:
-            self.reasons.put(str(error))
-            sys.exit(1)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Image ``index``, (H, W, C). Raises UserError for a file that cannot be read."""
-        # FFCV asks numpy's global generator which images to compress: a function of the index.
-        np.random.seed(index)
-        if isinstance(self.images, Arrays):
-            array: NDArray[np.uint8] = self.images.images[index]
-            return array
-        image = self.images.image(index)
-        height, width, _ = image.shape
-        if int(self.longest / max(height, width) * min(height, width)) == 0:
-            raise UserError(
-                f"{self.images.path(index)}: {width} × {height} pixels are too narrow to be "
-                f"reduced to max_resolution {self.longest}; replace or remove it"
-            )
-        return image
-
-    @property
-    def of_files(self) -> bool:
-        return isinstance(self.images, ImageFiles)
-
-    def some(self, count: int) -> range:
-        """About ``count`` indices, evenly spread."""
-        return range(0, len(self), max(1, len(self) // count))
 
 
 def write_betons(settings: BetonSettings) -> dict[str, Sidecar]:
@@ -98,23 +48,23 @@ def write_betons(settings: BetonSettings) -> dict[str, Sidecar]:
 
 def _write_beton(settings: BetonSettings, split: str) -> Sidecar:
     path = settings.data_pth / f"{split}.beton"
-    source = _source(settings, split)
-    sidecar_path(path).unlink(missing_ok=True)
+    source = read_source(path, settings.max_resolution)
     image_field = _image_field(source, settings)
-    _check_space(path, source, image_field)
+    _check_space(source, image_field)
     with atomic(path) as temporary:
-        with _watched_workers(path, source):
+        with _watched_workers(source):
             _write_with_ffcv(temporary, source, image_field, settings)
-        _verify(temporary, path, source, image_field)
-    counts = np.bincount(source.labels, minlength=len(source.classes))
-    sidecar = Sidecar(
-        arguments={"split": split, **_arguments(source, settings)},
-        versions={name: importlib.metadata.version(name) for name in ("ffcv", "numpy")},
-        samples=len(source),
-        samples_per_class=dict(zip(source.classes, counts.tolist(), strict=True)),
-        **fingerprint(path),
-    )
-    sidecar.write(path)
+        _verify(temporary, source, image_field)
+        counts = np.bincount(source.labels, minlength=len(source.classes))
+        sidecar = Sidecar(
+            arguments={"split": split, **_arguments(source, settings)},
+            versions={name: importlib.metadata.version(name) for name in ("ffcv", "numpy")},
+            samples=len(source),
+            samples_per_class=dict(zip(source.classes, counts.tolist(), strict=True)),
+            **fingerprint(temporary),
+        )
+        # First: where it cannot be written, the old files stay, and fit together.
+        sidecar.write(path)
     return sidecar
 
 
@@ -122,15 +72,6 @@ def _arguments(source: Source, settings: BetonSettings) -> dict[str, Any]:
     """The settings that count for this source."""
     given = settings.model_dump(mode="json", exclude={"data_pth", "split"})
     return given if source.of_files else {"num_workers": settings.num_workers}
-
-
-def _source(settings: BetonSettings, split: str) -> Source:
-    folder, longest = settings.data_pth, settings.max_resolution
-    if (listed := folder / f"{split}.json").exists():
-        files = ImageFiles.read(listed)
-        return Source(files, np.array(files.labels, np.int64), files.classes, longest)
-    arrays, classes = read_prepared(folder / f"{split}.npz")
-    return Source(arrays, arrays.labels, list(classes), longest)
 
 
 def _image_field(source: Source, settings: BetonSettings) -> Any:
@@ -160,16 +101,16 @@ def _encoded(source: Source, image_field: Any, index: int) -> tuple[Any, NDArray
     return metadata[0], stored[0]
 
 
-def _check_space(path: Path, source: Source, image_field: Any) -> None:
+def _check_space(source: Source, image_field: Any) -> None:
     sizes = [_encoded(source, image_field, i)[1].nbytes for i in source.some(ESTIMATED)]
     needed = int(np.mean(sizes) * len(source))
-    free = shutil.disk_usage(path.parent).free
+    free = shutil.disk_usage(source.beton.parent).free
     size = partial(tqdm.format_sizeof, suffix="B", divisor=1000)
-    print(f"{path}: about {size(needed)} of {size(free)} free", flush=True)
+    print(f"{source.beton}: about {size(needed)} of {size(free)} free", flush=True)
     if needed > free:
         smaller = ", lower max_resolution or raise compress_probability" if source.of_files else ""
         raise UserError(
-            f"{path}: needs about {size(needed)}, {size(free)} are free; make room{smaller}"
+            f"{source.beton}: needs about {size(needed)}, {size(free)} are free; make room{smaller}"
         )
 
 
@@ -177,10 +118,16 @@ def _write_with_ffcv(path: Path, source: Source, image_field: Any, settings: Bet
     from ffcv.fields import IntField
     from ffcv.writer import DatasetWriter
 
+    class Writer(DatasetWriter):  # type: ignore[misc]
+        """Its processes say why they give up."""
+
+        def _write_common(self, count: int, queue: Any, job: Any, arguments: Any) -> None:
+            super()._write_common(count, queue, partial(_share, job), arguments)
+
     page_bytes = PAGE_BYTES
     if source.of_files:  # a page holds the largest image
         page_bytes = max(page_bytes, 2 ** math.ceil(math.log2(3 * settings.max_resolution**2)))
-    writer = DatasetWriter(
+    writer = Writer(
         str(path),
         {"image": image_field, "label": IntField()},
         page_size=page_bytes,
@@ -189,8 +136,19 @@ def _write_with_ffcv(path: Path, source: Source, image_field: Any, settings: Bet
     writer.from_indexed_dataset(source)
 
 
+def _share(job: Callable[..., None], *arguments: Any) -> None:
+    """A writer process's part of FFCV's work; the last of ``arguments`` is the source."""
+    source: Source = arguments[-1]
+    try:
+        with writing(source.beton):
+            job(*arguments)
+    except UserError as error:
+        source.reasons.put(str(error))
+        sys.exit(1)
+
+
 @contextmanager
-def _watched_workers(path: Path, source: Source) -> Iterator[None]:
+def _watched_workers(source: Source) -> Iterator[None]:
     """Raises UserError when a process started in here dies; FFCV would wait for it for ever."""
     done, died = threading.Event(), threading.Event()
 
@@ -216,14 +174,15 @@ def _watched_workers(path: Path, source: Source) -> Iterator[None]:
         if not source.reasons.empty():
             raise UserError(source.reasons.get()) from None
         raise UserError(
-            f"{path}: a writer process died (its reason is above); make room or memory, try again"
+            f"{source.beton}: a writer process died (its reason is above); make room or memory, "
+            "try again"
         ) from None
     finally:
         done.set()
         watcher.join()
 
 
-def _verify(written: Path, path: Path, source: Source, image_field: Any) -> None:
+def _verify(written: Path, source: Source, image_field: Any) -> None:
     """Raises UserError unless ``written`` holds all labels, and the bytes of its images.
 
     Of all arrays, of some files, since each is decoded and compressed again; that every sample lies
@@ -233,15 +192,19 @@ def _verify(written: Path, path: Path, source: Source, image_field: Any) -> None
     try:
         index = parse(raw)
     except ValueError as error:
-        raise UserError(f"{path}: damaged while it was written ({error}); check the disk") from None
+        raise UserError(
+            f"{source.beton}: damaged while it was written ({error}); check the disk"
+        ) from None
     if not np.array_equal(index.labels, source.labels):
-        raise UserError(f"{path}: labels differ from their source after writing; check the disk")
+        raise UserError(
+            f"{source.beton}: labels differ from their source after writing; check the disk"
+        )
     for i in source.some(COMPARED if source.of_files else len(source)):
         metadata, wanted = _encoded(source, image_field, i)
         stored = raw[index.pointers[i] : index.pointers[i] + index.sizes[i]]
         if not (_described(index, i, metadata) and np.array_equal(stored, wanted)):
             raise UserError(
-                f"{path}: image {i} differs from its source after writing; check the disk"
+                f"{source.beton}: image {i} differs from its source after writing; check the disk"
             )
 
 
