@@ -18,7 +18,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.faults import start_points
-from tests.faults.cases import Ended, trainer
+from tests.faults.cases import Ended, contents, trainer
 from tests.hostile import examples, fitting
 from trainer.cli import option
 from trainer.config import RunSettings
@@ -84,7 +84,7 @@ TOGETHER: list[tuple[dict[str, Any], list[str]]] = [
 @st.composite
 def runs(draw: st.DrawFn) -> dict[str, Any]:
     values: dict[str, Any] = dict(BASE)
-    names = draw(st.lists(st.sampled_from(VARIED), unique=True, max_size=4))
+    names = draw(st.lists(st.sampled_from(VARIED), unique=True, max_size=9))
     for given_so, drawn in draw(st.lists(st.sampled_from(TOGETHER), max_size=2)):
         values |= given_so
         names += drawn
@@ -164,3 +164,51 @@ def test_any_run_ends_as_its_schedule_says_or_in_one_line(
         else:
             ended_in_one_line(ended)
             assert not (place / "out/metrics.jsonl").exists()
+
+
+# Epochs first: a file that is cut must not ask for many.
+RUN_FILE = "epochs: 1\nclients: serial\nbatch_size: 8\ntotal_batch_size: 32\ntrain_subset: 160\n"
+FILES = ("data/train.beton", "data/train.beton.json", "data/test.beton", "start.pt", "run.yaml")
+FROM_FILES = trainer(
+    "train", "--config", "run.yaml", "--data-pth", "data", "--log-pth", "log", "--out", "out",
+    "--resume-pth", "start.pt",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undamaged(inputs: Path) -> tuple[Path, dict[str, str]]:
+    (inputs / "run.yaml").write_text(RUN_FILE)
+    with place_with(inputs) as place:
+        assert FROM_FILES(place).status == 0
+        return inputs, contents(place, "out/*")
+
+
+@given(
+    file=st.sampled_from(FILES),
+    at=st.floats(0, 1, exclude_max=True),
+    damage=st.sampled_from(["cut", "flip", "zeros", "more", "doubled"]),
+    bit=st.integers(0, 7),
+)
+@examples(100)
+def test_a_damaged_file_changes_nothing_or_is_named(
+    file: str, at: float, damage: str, bit: int, undamaged: tuple[Path, dict[str, str]]
+) -> None:
+    inputs, wanted = undamaged
+    with place_with(inputs, copied=True) as place:
+        content = bytearray((place / file).read_bytes())
+        byte = int(at * len(content))
+        if damage == "flip":
+            content[byte] ^= 1 << bit
+        else:
+            after = {"cut": b"", "zeros": bytes(len(content) - byte), "more": bytes([bit]) * 9,
+                     "doubled": bytes(content)}[damage]  # fmt: skip
+            keep = byte if damage in ("cut", "zeros") else len(content)
+            content[keep:] = after
+        (place / file).write_bytes(content)
+        ended = FROM_FILES(place)
+        if ended.status != 0:
+            ended_in_one_line(ended)
+            assert file == "run.yaml" or file.removesuffix(".json") in ended.errors[0]
+            assert not (place / "out/metrics.jsonl").exists()
+        elif file != "run.yaml":
+            assert contents(place, "out/*") == wanted
