@@ -16,7 +16,7 @@ from trainer.data.settings import BetonSettings, PrepareSettings
 from trainer.download import DownloadSettings
 from trainer.download import download as fetch
 from trainer.errors import EXIT_STATUS as ERROR
-from trainer.errors import UserError
+from trainer.errors import UserError, named
 from trainer.settings import Settings
 from trainer.stopping import EXIT_STATUS as STOPPED
 from trainer.stopping import StoppedError, end_with_torchrun
@@ -113,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = COMMANDS[parsed.command]
         if unknown:
             raise unknown_option(unknown[0], command.settings)
-        command.run(parse_settings(parsed, command.settings))
+        with named():
+            command.run(parse_settings(parsed, command.settings))
     except UserError as error:
         return refused(error)
     except (MemoryError, RuntimeError) as error:

@@ -1,12 +1,20 @@
 """The one exception that users see."""
 
+import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Of a URL: all between :// and @, but for the @ in a path, with a port before it or none.
 CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@:]*(:(?!\d{1,5}/)\S*)?@")
 
 EXIT_STATUS = 2
 LONGEST = 2000  # characters of a message
+# What a machine says no with. A file that is missing unexpectedly is a bug of ours instead.
+OF_THE_MACHINE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
 
 
 class UserError(Exception):
@@ -30,3 +38,17 @@ class DivergedError(UserError):
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """Turns an OSError of the machine that names its file into a UserError: for whole commands."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.errno not in OF_THE_MACHINE:
+            raise
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(
+            f"{error.filename}: {reason}; check the path, its permissions and its disk"
+        ) from error

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from trainer.cli import Parser
-from trainer.errors import UserError
+from trainer.errors import UserError, named
 from workflow import doctor, plan, status
 from workflow.experiments import ROOT
 
@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = parser.parse_args(arguments)
         os.chdir(ROOT)  # results/, resources/ and the paths in config.yaml are relative to it
         scale = [f"scale={given.scale}"] if given.scale else []
-        return COMMANDS[given.command][0]([*given.config, *scale])
+        with named():
+            return COMMANDS[given.command][0]([*given.config, *scale])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,16 +12,18 @@ import contextlib
 import hashlib
 import importlib
 import io
+import os
 import re
 import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.commands import BIN, command
 
+NOBODY = 65534
 LOG = "log"  # where commands write on their way, in each case's folder
 # Beside the results: they say when and by which command they were made.
 DESCRIPTIONS = ("provenance.json", "settings.json")
@@ -46,10 +48,14 @@ class Ended:
 
 @dataclass(frozen=True)
 class Command:
-    """``python -m <program> <words>`` in this process, or snakemake in one of its own."""
+    """``python -m <program> <words>`` in this process, or snakemake in one of its own.
+
+    ``by_nobody``: by a user who is not root, where this process is.
+    """
 
     program: str
     words: tuple[str, ...]
+    by_nobody: bool = False
 
     def __call__(self, folder: Path) -> Ended:
         if self.program == "snakemake":
@@ -61,6 +67,7 @@ class Command:
             contextlib.chdir(folder),
             contextlib.redirect_stdout(text),
             contextlib.redirect_stderr(text),
+            as_nobody() if self.by_nobody else contextlib.nullcontext(),
         ):
             try:
                 status = main(self.words)
@@ -70,6 +77,15 @@ class Command:
                 traceback.print_exc(file=text)
                 status = 1
         return Ended(status, text.getvalue())
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def trainer(*words: object) -> Command:
@@ -104,12 +120,13 @@ class Case:
 class Kind:
     """Cases of one kind of input; ``make`` writes undamaged ones to a folder.
 
-    ``results``: which files must be the same where a case ends so.
+    ``results``: which files must be the same where a case ends so. ``needs_root``: to be another.
     """
 
     name: str
     make: Callable[[Path], None]
     results: str = "out/**/*"
+    needs_root: bool = False
     cases: list[Case] = field(default_factory=list)
 
     def refused(self, *says: str) -> Callable[[Damage], Damage]:
@@ -156,7 +173,7 @@ class Judge:
         if case.says:
             return Verdict(case, ended, [*refusal(ended, case.says), *unchanged(before, after)])
         with self._fresh(case.kind) as place:
-            undamaged = run(place)
+            undamaged = replace(run, by_nobody=False)(place)
             wanted = contents(place, case.kind.results)
         complaints = [] if ended.status == undamaged.status == 0 else ["it was to succeed"]
         if results != wanted or not wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def list_images(folder: Path) -> ImageFiles:
     for entry in sorted(folder.iterdir()):
         if entry.is_symlink() and not entry.exists():
             raise UserError(f"source {entry}: a link to nowhere; mend or remove it")
+    _check_permissions(folder)
     try:
         classes, class_to_label = find_classes(folder)
         found = make_dataset(folder, class_to_label, extensions=IMG_EXTENSIONS)
@@ -96,6 +98,18 @@ def list_images(folder: Path) -> ImageFiles:
         files=files,
         labels=[label for _, label in found],
     )
+
+
+def _check_permissions(folder: Path) -> None:
+    """Raises UserError for a folder that may not be read: its images would be left out unsaid."""
+
+    def refuse(error: OSError) -> None:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"source {error.filename}: {reason}; check its permissions")
+
+    for entry in folder.iterdir():
+        for _ in os.walk(entry, onerror=refuse) if entry.is_dir() else ():
+            pass
 
 
 def _check_folders(folder: Path, files: list[str]) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from trainer.cli import Parser
-from trainer.errors import UserError
+from trainer.errors import UserError, named
 from trainer.files import first_problem
 from workflow.analysis.figures import FIGURES, THEORY
 from workflow.analysis.given_tables import read_tables
@@ -162,7 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     of_figure.add_argument("--plot", type=_plot, default=Plot(), help="JSON")
     try:
         given = parser.parse_args(arguments)
-        given.run(given)
+        with named():
+            given.run(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
