@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import disk_full
+from tests.faults.writes import try_out, writes
 
 
 @pytest.fixture
@@ -28,10 +29,10 @@ def test_a_full_disk_is_one_line_and_then_the_same_bytes(disk: Path, kinds: int 
 
 
 def test_a_run_goes_on_after_its_disk_was_full(disk: Path, digits: Path) -> None:
-    by_name = {write.name: write for write in disk_full.writes(digits)}
+    write = next(write for write in writes(digits) if write.name == "a run with checkpoints")
     with disk_full.small_disk(disk / "disk") as place:
-        write = by_name["a run with checkpoints"]
-        outcome = disk_full.try_out(write, 3 * 2**16, place, disk / "elsewhere")
+        hindrance = disk_full.full(place, 3 * 2**16)
+        outcome = try_out(write, hindrance, place / "a folder é", disk / "elsewhere")
     assert not outcome.complaints
     assert "latest.pt: cannot be written (No space left on device)" in outcome.said
 
