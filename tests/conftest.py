@@ -6,7 +6,6 @@ import http.server
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import torch
 
 from tests import workflows
-from tests.commands import BIN, ROOT, command
+from tests.commands import ROOT, trainer
 from tests.https import Https
 from tests.option_runs import Trained
 from trainer.data.specs import DATASETS
@@ -45,24 +44,6 @@ def unpacked(archive: Path, folder: Path) -> Path:
     folder.mkdir()
     subprocess.run(["tar", "-xf", archive, "-C", folder], check=True)
     return folder
-
-
-def trainer(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return command(sys.executable, "-m", "trainer", *arguments)
-
-
-# As the workflow starts them on the CPU
-FORKED = ("--start-method", "fork", "--run-path", ROOT / "trainer" / "__main__.py")
-
-
-def torchrun(
-    processes: int,
-    *arguments: object,
-    cwd: Path = ROOT,
-    start: Sequence[object] = ("-m", "trainer"),
-) -> subprocess.CompletedProcess[str]:
-    launch = [BIN / "torchrun", "--standalone", "--nproc-per-node", processes, *start]
-    return command(*launch, *arguments, cwd=cwd)
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:

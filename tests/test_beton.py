@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.commands import command
-from tests.conftest import one_line, trainer
+from tests.commands import command, trainer
+from tests.conftest import one_line
 from trainer.data.beton import read_beton
 from trainer.data.images import ImageSet
 from trainer.data.memory import MemoryImages

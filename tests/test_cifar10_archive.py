@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
-from tests.conftest import one_line, trainer
+from tests.commands import trainer
+from tests.conftest import one_line
 from tests.https import Https
 from trainer.data import prepare as module
 from trainer.data.prepare import prepare, read_prepared

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.conftest import one_line, trainer
+from tests.commands import trainer
+from tests.conftest import one_line
 from trainer.cli import add_settings, option, options, parse_settings
 from trainer.config import RunSettings
 from trainer.errors import UserError

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import metrics, one_line, torchrun, trainer
+from tests.commands import torchrun, trainer
+from tests.conftest import metrics, one_line
 from tests.option_runs import WORLD, configured, covers
 from tests.test_resume import checkpoints, signalled
 from trainer.clients import ClientBank

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import metrics, one_line, torchrun, trainer
+from tests.commands import torchrun, trainer
+from tests.conftest import metrics, one_line
 from tests.https import Https
 
 CONTENT = b"a checkpoint" * 1000

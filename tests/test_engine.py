@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import assert_same_metrics, metrics, torchrun
+from tests.commands import torchrun
+from tests.conftest import assert_same_metrics, metrics, more
 from tests.test_reference import VARIANTS, WORLD, settings
 from trainer import cli
 from trainer.assembly import initial_model
@@ -136,7 +137,7 @@ def test_phase_2_goes_on_from_phase_1_with_fresh_epochs(digits: Path, tmp_path: 
     assert not torch.equal(later.labels, earlier.labels)
 
 
-@pytest.mark.parametrize("variant", ["plain", "batchnorm", "noise", "momentum_average"])
+@pytest.mark.parametrize("variant", [more("plain"), "batchnorm", "noise", more("momentum_average")])
 def test_one_two_and_four_processes_give_the_same_metrics(
     digits: Path, tmp_path: Path, variant: str
 ) -> None:

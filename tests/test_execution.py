@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FORKED, assert_same_metrics, metrics, one_line, torchrun, trainer
+from tests.commands import BIN, FORKED, command, torchrun, trainer
+from tests.conftest import assert_same_metrics, metrics, one_line
 
 TINY = ("--dataset", "digits", "--batch-size", 32, "--epochs", 3, "--eval-freq1", 1)
 
@@ -87,7 +88,8 @@ def test_processes_agree(digits: Path, tmp_path: Path) -> None:
 
 def test_forked_processes_compute_the_same_bits(digits: Path, tmp_path: Path) -> None:
     words = ("train", "--data-pth", digits, *TINY, "--clients", "serial")
-    own = torchrun(2, *words, "--log-pth", tmp_path / "own")
-    forked = torchrun(2, *words, "--log-pth", tmp_path / "forked", start=FORKED)
+    launch = (BIN / "torchrun", "--standalone", "--nproc-per-node", 2)
+    own = command(*launch, "-m", "trainer", *words, "--log-pth", tmp_path / "own")
+    forked = command(*launch, *FORKED, *words, "--log-pth", tmp_path / "forked")
     assert own.returncode == 0 and forked.returncode == 0, forked.stderr
     assert metrics(tmp_path / "own") == metrics(tmp_path / "forked")

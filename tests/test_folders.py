@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import one_line, trainer
+from tests.commands import trainer
+from tests.conftest import one_line
 from trainer.data import write_beton
 from trainer.data.beton import mapped, read_index
 from trainer.data.beton_format import JPEG, RAW

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import BIN
-from tests.conftest import FORKED, metrics, more
+from tests.commands import BIN, FORKED
+from tests.conftest import metrics, more
 from tests.test_run_lock import wait_until
 from tests.workflows import TINY, copy_project, edit
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import one_line, shared_file, trainer, unpacked
+from tests.commands import trainer
+from tests.conftest import one_line, shared_file, unpacked
 from trainer.data.prepare import prepare, read_prepared
 from trainer.data.settings import PrepareSettings
 from trainer.data.specs import DATASETS
@@ -104,7 +105,7 @@ def test_digits_take_no_source(tmp_path: Path) -> None:
         prepare(PrepareSettings(source=tmp_path, out=tmp_path / "out"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_real_images_are_read(tmp_path: Path) -> None:
     unpacked(shared_file("cifar10-jpeg.tar.xz"), tmp_path / "raw")
     counts = prepare(PrepareSettings(dataset="cifar10", source=tmp_path / "raw", out=tmp_path))

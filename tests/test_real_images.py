@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from tests.conftest import metrics, shared_file, trainer, unpacked
+from tests.commands import trainer
+from tests.conftest import metrics, shared_file, unpacked
 from trainer.data.beton import read_beton
 from trainer.data.memory import MemoryImages
 from trainer.data.specs import DATASETS
@@ -76,6 +77,7 @@ def test_the_label_noise_start_scores_0686(start_scores: Scores) -> None:
     assert start_scores.loss == pytest.approx(1.138, abs=0.005)
 
 
+@pytest.mark.exhaustive
 def test_label_noise_rounds_go_on_from_the_authors_start_point(
     real_images: Path, label_noise_start: Path, start_scores: Scores, tmp_path: Path
 ) -> None:

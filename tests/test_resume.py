@@ -19,7 +19,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.conftest import assert_same_metrics, metrics, torchrun
+from tests.commands import torchrun
+from tests.conftest import assert_same_metrics, metrics
 from tests.test_reference import VARIANTS, WORLD, settings
 from trainer.clients import ClientBank
 from trainer.config import RunSettings

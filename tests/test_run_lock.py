@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import BIN, ROOT
-from tests.conftest import FORKED, one_line, trainer
+from tests.commands import BIN, FORKED, ROOT, trainer
+from tests.conftest import one_line
 from trainer.errors import UserError
 from trainer.run_lock import LOCK, OWNER, owner, running
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import command
-from tests.conftest import one_line, trainer
+from tests.commands import command, trainer
+from tests.conftest import one_line
 from tests.workflows import TINY, copy_project, edit, refused
 
 SECRET = "hunter2hunter2"  # noqa: S105 of nobody

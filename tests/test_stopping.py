@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import BIN, ROOT, command
-from tests.conftest import FORKED, metrics, more, one_line, torchrun, trainer
+from tests.commands import BIN, FORKED, ROOT, command, torchrun, trainer
+from tests.conftest import metrics, more, one_line
 from tests.option_runs import covers
 from trainer.metrics import STATE
 from trainer.run_lock import owner
@@ -324,7 +324,8 @@ def test_processes_whose_parameters_differ_stop_the_run(digits: Path, tmp_path: 
     script = tmp_path / "corrupted.py"
     script.write_text(CORRUPTED)
     words = ["train", "--data-pth", digits, "--log-pth", tmp_path / "run", *WORDS]
-    done = torchrun(2, *words, "--epochs", 10, "--eval-freq1", 3, start=(script,))
+    launch = (BIN / "torchrun", "--standalone", "--nproc-per-node", 2, script)
+    done = command(*launch, *words, "--epochs", 10, "--eval-freq1", 3)
     assert done.returncode != 0
     lines = {line for line in done.stderr.splitlines() if line.startswith("error: ")}
     [line] = lines

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import ROOT
-from tests.conftest import assert_same_metrics, metrics, one_line, torchrun, trainer
+from tests.commands import ROOT, torchrun, trainer
+from tests.conftest import assert_same_metrics, metrics, more, one_line
 from tests.option_runs import covers
 from tests.test_stream import CIFAR10, CPU, streamed, training_set
 from trainer.config import RunSettings
@@ -48,8 +48,9 @@ def test_cifar10_is_the_same_run_from_memory_and_streamed(
 
 
 @covers("image_size", "num_classes")
+@pytest.mark.parametrize("processes", [2, more(4)])
 def test_a_folder_of_images_is_one_run_on_any_number_of_processes(
-    photos: Path, tmp_path: Path
+    photos: Path, tmp_path: Path, processes: int
 ) -> None:
     """ResNet-18 from JPEG files; the learning rate is small, since BatchNorm amplifies rounding."""
     words = [
@@ -58,12 +59,13 @@ def test_a_folder_of_images_is_one_run_on_any_number_of_processes(
         "--total-batch-size", 32, "--epochs", 2, "--step1", 2, "--start-lr", 1e-4,
         "--precision", "fp64", "--clients", "serial", "--bn-batches", 4, "--nw", 1,
     ]  # fmt: skip
-    for processes in (1, 2, 4):
-        done = torchrun(processes, *words, "--log-pth", tmp_path / str(processes))
+    for done in (
+        trainer(*words, "--log-pth", tmp_path / "one"),
+        torchrun(processes, *words, "--log-pth", tmp_path / "several"),
+    ):
         assert done.returncode == 0, done.stderr
-    for processes in ("2", "4"):
-        assert_same_metrics(metrics(tmp_path / "1"), metrics(tmp_path / processes))
-    assert metrics(tmp_path / "1")[-1]["step"] == 4
+    assert_same_metrics(metrics(tmp_path / "one"), metrics(tmp_path / "several"))
+    assert metrics(tmp_path / "one")[-1]["step"] == 4
     assert RunSettings(dataset="imagefolder", num_classes=7, model="resnet18").data.num_classes == 7
 
 

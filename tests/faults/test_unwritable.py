@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import more, one_line, trainer
+from tests.commands import trainer
+from tests.conftest import more, one_line
 from tests.faults.disk_full import small_disk
 from tests.faults.writes import Hindrance, Write, try_out, writes
 

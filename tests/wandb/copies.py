@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import metrics, trainer
+from tests.commands import trainer
+from tests.conftest import metrics
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 NOBODY = "http://127.0.0.1:9"

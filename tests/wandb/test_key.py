@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import more, torchrun
+from tests.commands import torchrun
+from tests.conftest import more
 from tests.test_secrets import holding
 from tests.wandb.copies import KEY, TINY, warnings
 from tests.wandb.server import Server

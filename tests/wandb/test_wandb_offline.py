@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import BIN
-from tests.conftest import one_line, torchrun, trainer
+from tests.commands import BIN, torchrun, trainer
+from tests.conftest import one_line
 from tests.wandb.copies import (
     KEY,
     TINY,

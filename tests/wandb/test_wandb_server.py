@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import one_line, trainer
+from tests.commands import trainer
+from tests.conftest import more, one_line
 from tests.wandb.copies import (
     KEY,
     TINY,
@@ -41,7 +42,8 @@ def test_an_online_run_reaches_the_server(digits: Path, tmp_path: Path, server: 
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("online", "online"), ("offline", "offline"), ("online", "offline")]
+    ("first", "second"),
+    [more("online", "online"), more("offline", "offline"), ("online", "offline")],
 )
 def test_a_killed_run_goes_on_as_the_same_run(
     digits: Path, tmp_path: Path, server: Server, first: str, second: str
