@@ -23,6 +23,7 @@ value = dict(zip(sys.argv[1:], sys.argv[2:])).get
 forks = Path(value("--run-path") or "").name == "__main__.py" and value("--start-method") == "fork"
 assert forks == (value("--device") == "cpu"), sys.argv
 assert forks or value("-m") == "trainer", sys.argv
+assert os.environ["MKL_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"], os.environ
 begin = time.monotonic()
 time.sleep(1)
 folder = Path(value("--out"))

@@ -37,8 +37,9 @@ rule train:
         folder=subpath(output.metrics, parent=True),
         progress=f"{RESULTS}/checkpoints/{{run}}",
     shell:
-        # It waits for a run that a killed snakemake has left behind.
-        "export OMP_NUM_THREADS={resources.threads_per_process} PYTHONPATH=$PWD;"
+        # Snakemake exports the job's threads, which each process would take. And it waits for a run that a
+        # killed snakemake has left behind.
+        "export OMP_NUM_THREADS={resources.threads_per_process} MKL_NUM_THREADS={resources.threads_per_process} PYTHONPATH=$PWD;"
         " python -m trainer.launch --nproc-per-node {resources.processes} {resources.trainer} train {params.options} {params.start}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q} --wait 1"
         " --device {resources.device:q} --wandb {resources.wandb:q} --wandb-group {resources.wandb_group:q}"
