@@ -96,8 +96,8 @@ def refused(error: UserError) -> int:
 
 def of_memory(error: Exception) -> bool:
     """PyTorch has an error of its own for a GPU's memory, and none for that of the CPU."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return own or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
