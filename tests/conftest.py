@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,6 +25,9 @@ from trainer.data.specs import DATASETS
 SHARED = ROOT.parent / "shared" / "data"
 
 torch.set_num_threads(1)
+
+# What nohup or a script's & starts ignores it, and so would every command that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def more(*values: object) -> object:

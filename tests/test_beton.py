@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,15 +170,22 @@ def test_a_writer_that_cannot_write_says_why(copy: Path) -> None:
     assert not list(copy.glob("*.tmp"))
 
 
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
 def test_a_writer_that_is_killed_is_reported_not_waited_for(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
+    copy: Path, monkeypatch: pytest.MonkeyPatch, handler: Any
 ) -> None:
+    """Also in what nohup or a script's ``&`` started, which ignores SIGINT."""
+
     def killed(source: Source, index: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(Source, "__getitem__", killed)
-    with pytest.raises(UserError, match=r"train\.beton: a writer process died"):
-        write_betons(BetonSettings(data_pth=copy))
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(UserError, match=r"train\.beton: a writer process died"):
+            write_betons(BetonSettings(data_pth=copy))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not list(copy.glob("*.tmp"))
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -147,28 +148,40 @@ def _share(job: Callable[..., None], *arguments: Any) -> None:
         sys.exit(1)
 
 
+class _WriterDiedError(Exception):
+    """Raised in the main thread, whatever it waits for."""
+
+
 @contextmanager
 def _watched_workers(source: Source) -> Iterator[None]:
     """Raises UserError when a process started in here dies; FFCV would wait for it for ever."""
-    done, died = threading.Event(), threading.Event()
+    done = threading.Event()
 
     def watch() -> None:
         workers: set[BaseProcess] = set()
         while not done.wait(0.01):  # a small set is written within 100 ms
             workers |= set(multiprocessing.active_children())
             if any(worker.exitcode for worker in workers):
-                died.set()
-                os.kill(os.getpid(), signal.SIGINT)  # ends a blocked wait, too
+                os.kill(os.getpid(), signal.SIGUSR1)  # ends a blocked wait, too
                 return
 
+    def died(number: int, frame: FrameType | None) -> None:
+        raise _WriterDiedError
+
+    # Not SIGINT: whatever nohup or a script's & starts ignores it.
+    before = signal.signal(signal.SIGUSR1, died)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield
-    except KeyboardInterrupt:
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+    except (KeyboardInterrupt, _WriterDiedError) as error:
         for worker in multiprocessing.active_children():
             worker.kill()
-        if not died.is_set():
+        if isinstance(error, KeyboardInterrupt):
             raise
         print(file=sys.stderr)  # ends the line of FFCV's progress bar: the error begins its own
         if not source.reasons.empty():
@@ -178,8 +191,7 @@ def _watched_workers(source: Source) -> Iterator[None]:
             "try again"
         ) from None
     finally:
-        done.set()
-        watcher.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def _verify(written: Path, source: Source, image_field: Any) -> None:
