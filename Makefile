@@ -4,7 +4,7 @@ SCALE = $(shell sed -n 's/^scale: *\([a-z]*\).*/\1/p' config.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 theory communication claims compare \
-  report reference readme status plan doctor test test-all bench lint audit format lock schemas setup
+  report reference readme status plan doctor costs test test-all bench lint audit format lock schemas setup
 
 all figures fig1a fig1b fig2 fig3a fig7 theory communication claims compare: .venv/complete
 	$(SNAKEMAKE) $@
@@ -27,8 +27,8 @@ reference: .venv/complete
 readme: .venv/complete
 	python -m workflow.analysis readme --reference results/reference/laptop
 
-# Which runs are done; what the next call would train; whether this machine has what they need
-status plan doctor: .venv/complete
+# Which runs are done; what the next call would train; whether this machine has what they need; what figures cost
+status plan doctor costs: .venv/complete
 	@python -m workflow $@
 
 test: .venv/complete

@@ -1,4 +1,7 @@
-"""Before, during and after: ``python -m workflow {status,plan,doctor}``. None trains anything."""
+"""Before, during and after: ``python -m workflow {status,plan,doctor,costs}``.
+
+None of them trains anything.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,19 @@ def show_doctor(overrides: Sequence[str]) -> int:
     return 1 if "problem" in levels else 0
 
 
+def show_costs(overrides: Sequence[str]) -> int:
+    from workflow import costs  # imports torch
+
+    for line in costs.show(list(costs.costs(status.load(overrides).experiments))):
+        print(line)
+    return 0
+
+
 COMMANDS = {
     "status": (show_status, "which runs are done, running, failed, stale or missing"),
     "plan": (show_plan, "what the next call of snakemake would train, and what of it anew"),
     "doctor": (show_doctor, "whether this machine has what the scale needs"),
+    "costs": (show_costs, "operations, GPU-hours and bytes sent per figure, estimated"),
 }
 
 

@@ -156,11 +156,11 @@ def estimate(to_train: list[Job], finished: list[Finished]) -> Estimate:
     total, known = 0.0, 0
     basis: set[Path] = set()
     for job in to_train:
-        samples = _samples(job.run.settings)
+        seen = samples(job.run.settings)
         kinds = _kinds(_slot(job.run.id), job.run.settings.model_dump())
         found = next((paces[kind] for kind in kinds if kind in paces), None)
-        if found is not None and samples is not None:
-            total += START_SECONDS + median(found.values()) * samples
+        if found is not None and seen is not None:
+            total += START_SECONDS + median(found.values()) * seen
             known += 1
             basis |= found.keys()
     return Estimate(total, known, len(basis))
@@ -175,7 +175,7 @@ def _kinds(slot: str, settings: dict[str, Any]) -> tuple[Kind, Kind]:
     )
 
 
-def _samples(settings: RunSettings) -> int | None:
+def samples(settings: RunSettings) -> int | None:
     """That the run trains on, counted each time; None before the data is prepared."""
     batch, epochs = settings.total_batch_size, settings.total_epochs
     if settings.steps_per_epoch is not None:
