@@ -216,7 +216,12 @@ def check_start(settings: RunSettings) -> None:
 
 
 def check_processes(settings: RunSettings, processes: int) -> None:
-    """Raises UserError when ``processes`` cannot share the clients evenly."""
+    """Raises UserError for other ``processes`` than promised, or that do not divide the clients."""
+    if settings.processes not in (None, processes):
+        raise UserError(
+            f"processes {settings.processes} were promised and {processes} started; with torchrun, "
+            "nnodes times nproc_per_node must be that number, and all nodes must meet"
+        )
     k = settings.num_clients
     if k % processes:
         fits = [n for n in range(1, min(k, FEW) + 1) if k % n == 0]

@@ -134,6 +134,14 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
     device: Device = setting(
         "auto", "auto: a GPU where there is one; each process needs its own", "run", science=False
     )
+    processes: int | None = setting(
+        None,
+        "the run's processes on all its nodes, a promise: with more or fewer it is an error; "
+        "None: as many as torchrun starts",
+        "run",
+        science=False,
+        ge=1,
+    )
     backend: Literal["auto", "gloo", "nccl"] = setting(
         "auto", "communication; auto: nccl on GPU, gloo on CPU", "run", science=False
     )

@@ -1,9 +1,11 @@
-"""torchrun for processes of this machine alone: their store listens on 127.0.0.1 and nowhere else.
+"""torchrun that stays on this machine's loopback interface, or is on all nodes of a Slurm job.
 
 ``python -m trainer.launch`` takes torchrun's options, and ends with the status of the process that
 ended first where that has said why: 2 for an error, 75 for a stop. The stores of ``torchrun
 --standalone`` listen on all of the machine's interfaces, but a TCPStore also takes a socket that
-listens already (https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.TCPStore).
+listens already (https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.TCPStore):
+here it listens on 127.0.0.1 and nowhere else. With ``--nnodes N`` (and no ``--rdzv-endpoint``) it
+starts itself on N nodes (``trainer/nodes.py``).
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import (
+    RendezvousError,
     RendezvousHandler,
     RendezvousInfo,
     RendezvousParameters,
     RendezvousStoreInfo,
     rendezvous_handler_registry,
 )
-from torch.distributed.run import parse_args, run
+from torch.distributed.run import parse_args, parse_min_max_nnodes, run
 
+from trainer import nodes
 from trainer.errors import EXIT_STATUS as ERROR
 from trainer.errors import UserError
 from trainer.stopping import EXIT_STATUS as STOPPED
@@ -37,8 +41,6 @@ class LoopbackRendezvous(RendezvousHandler):
     use_agent_store = True
 
     def __init__(self, params: RendezvousParameters) -> None:
-        if params.max_nodes > 1:
-            raise UserError("--nnodes: trainer.launch is for one machine; start torchrun on each")
         self._run_id = params.run_id
 
     def get_backend(self) -> str:
@@ -71,11 +73,19 @@ def main() -> int:
     rendezvous_handler_registry.register(BACKEND, LoopbackRendezvous)
     arguments = parse_args(sys.argv[1:])
     arguments.standalone = False  # it would say how to meet
-    arguments.rdzv_backend, arguments.rdzv_endpoint = BACKEND, ADDRESS
     try:
+        if arguments.rdzv_endpoint:
+            nodes.meet(arguments)
+        elif (count := parse_min_max_nnodes(arguments.nnodes)[1]) > 1:
+            return nodes.start_on_each(count, sys.argv[1:])
+        else:
+            arguments.rdzv_backend, arguments.rdzv_endpoint = BACKEND, ADDRESS
         run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return ERROR
+    except RendezvousError as error:
+        print(f"error: nodes do not meet at {arguments.rdzv_endpoint} ({error})", file=sys.stderr)
         return ERROR
     except ChildFailedError as error:
         _, first = error.get_first_failure()

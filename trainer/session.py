@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 
+from trainer import slurm
 from trainer.assembly import start_file
 from trainer.checkpoint import Checkpoints
 from trainer.config import RunSettings
@@ -33,7 +34,11 @@ def train(settings: RunSettings, world: World) -> None:
     metrics are in ``log_pth`` as ``metrics.partial.jsonl``. Raises UserError when another process
     trains into ``log_pth``, StoppedError once it has been asked to stop.
     """
-    request = StopRequest(settings.time_limit, by_torchrun=started_by_torchrun())
+    request = StopRequest(
+        settings.time_limit,
+        by_torchrun=started_by_torchrun(),
+        job_stops=slurm.stop_time() if world.is_main else None,
+    )
     with ExitStack() as stack:
         stack.enter_context(request.listening())
         if _begin(settings, world, request, stack):

@@ -1,4 +1,4 @@
-"""What asks a run to stop before its end: a signal, or its time limit."""
+"""What asks a run to stop before its end: a signal, its time limit, or its job's end."""
 
 from __future__ import annotations
 
@@ -39,12 +39,22 @@ class StopRequest:
     kills them 30 s later anyway. Without it, a second signal ends the process at once.
     """
 
-    def __init__(self, time_limit: float | None = None, *, by_torchrun: bool = False) -> None:
-        """``time_limit``: minutes, counted from the start of the process, or of its torchrun."""
+    def __init__(
+        self,
+        time_limit: float | None = None,
+        *,
+        by_torchrun: bool = False,
+        job_stops: float | None = None,
+    ) -> None:
+        """``time_limit``: minutes, counted from the start of the process, or of its torchrun.
+
+        ``job_stops``: when the run is to stop for its job's sake, in seconds since 1970.
+        """
         self._signal: str | None = None
         self._by_torchrun = by_torchrun
         self._time_limit = time_limit
         self._end = float("inf")
+        self._job_stops = job_stops if job_stops is not None else float("inf")
         if time_limit is not None:
             # A process that torchrun starts anew has no more time than the first.
             started_by = psutil.Process(os.getppid() if by_torchrun else None)
@@ -60,6 +70,8 @@ class StopRequest:
             return self._signal
         if time.time() + seconds >= self._end:
             return f"time_limit of {self._time_limit:g} minutes"
+        if time.time() + seconds >= self._job_stops:
+            return "the Slurm job ends soon"
         return None
 
     @contextmanager
