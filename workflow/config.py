@@ -51,6 +51,12 @@ class Config(Settings):
     processes: int | None = Field(
         None, description="processes of each training run; null: as the scale suggests", ge=1
     )
+    nodes: int | None = Field(
+        None,
+        description="nodes of a cluster that each training run's processes are spread over; "
+        "null: as the scale suggests",
+        ge=1,
+    )
     threads: int | None = Field(
         None, description="cores of each process; null: as the scale suggests", ge=1
     )

@@ -45,12 +45,19 @@ class Execution(Settings):
     """What a scale suggests for each training run; config.yaml wins."""
 
     processes: int = Field(1, description="processes of each training run", ge=1)
+    nodes: int = Field(
+        1, description="nodes of a cluster that each training run is spread over", ge=1
+    )
     threads: int | None = Field(
         None,
         description="cores of each process; null: all, divided among the processes at once",
         ge=1,
     )
     device: Device = Field("auto", description="auto (a GPU where there is one), cpu or cuda")
+    grouped: bool = Field(
+        False,
+        description="runs are so short that a job of a cluster takes several, one after the other",
+    )
     wandb: WandbMode = Field("disabled", description="copy of each run on Weights & Biases")
     retries: int = Field(
         0, description="how often a training job that stopped or failed is started again", ge=0

@@ -1,4 +1,5 @@
 # What the rules share: the checked settings, the runs by id, and functions of wildcards.
+import math
 import os
 import re
 import shlex
@@ -17,17 +18,40 @@ def processes_of(run):
     return min(PROCESSES, run.settings.num_clients)
 
 
+def nodes_of(run):
+    """As many as asked for, or as its processes fill evenly."""
+    return math.gcd(NODES, processes_of(run))
+
+
+# Jobs run elsewhere, or this is such a job. Which executor it will be Snakemake does not tell while it reads
+# rules, but none that runs jobs here does without cores.
+CLUSTER = workflow.resource_settings.cores is None or workflow.remote_exec
+# Of jobs that take all cores of a machine; a cluster's profile says how many they get (set-threads).
+CORES = 1 if CLUSTER else workflow.cores
+
+
 try:
     CONFIG = load_config(config)
     SCALE = CONFIG.scale
     EXPERIMENTS_FILE = ROOT / "experiments" / f"{SCALE}.yaml"
     EXPERIMENTS = load_experiments(EXPERIMENTS_FILE)
     PROCESSES = CONFIG.processes or EXPERIMENTS.execution.processes
+    NODES = CONFIG.nodes or EXPERIMENTS.execution.nodes
+    if PROCESSES % NODES:
+        raise UserError(
+            f"config.yaml: {PROCESSES} processes cannot be spread evenly over {NODES} nodes; "
+            "change processes or nodes"
+        )
+    if NODES > 1 and workflow.resource_settings.nodes is None and not CLUSTER:
+        raise UserError(
+            f"config.yaml: {NODES} nodes need a cluster; set nodes to 1, or give "
+            "--workflow-profile workflow/profiles/slurm"
+        )
     DEVICE = CONFIG.device or EXPERIMENTS.execution.device
     # `--resources gpu=N` says how many GPUs there are to share; without it, all of this machine. A
     # cluster's scheduler knows its own. What the pool lets start together, the leases keep apart.
     GPUS = workflow.global_resources.get("gpu").value
-    if GPUS is None and DEVICE != "cpu" and workflow.local_exec:
+    if GPUS is None and DEVICE != "cpu" and not CLUSTER:
         GPUS = visible_gpus() or None
         if GPUS is not None:
             workflow.register_resource("gpu", GPUS)
@@ -52,6 +76,7 @@ except UserError as error:
 # Logs are long, the reason is one line: a failed job repeats it where the person looks. A job that stopped,
 # and is to be started again, ends with a status of its own.
 shell.prefix(
+    f"export PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     "set -euo pipefail; say_why() {{ if grep -a '^error:' \"$1\" | sort -u >&2; then return 1; fi;"
     " if grep -a '^stopped:' \"$1\" | sort -u >&2; then return 75; fi;"
     ' echo "error: unexpected, $1 ends with: $(tail -n 1 "$1")" >&2; return 1; }}; '
@@ -77,7 +102,12 @@ WANDB_GROUPS = {
     for run in [*start_points(runs), *runs]
 }
 WANDB = CONFIG.wandb or EXPERIMENTS.execution.wandb
-RETRIES = EXPERIMENTS.execution.retries if CONFIG.retries is None else CONFIG.retries
+RETRIES = CONFIG.retries
+if RETRIES is None:
+    # A cluster's profile says how often.
+    RETRIES = None if CLUSTER else EXPERIMENTS.execution.retries
+# Of runs that share a job of a cluster; how many is the profile's to say (group-components).
+GROUP = "runs" if EXPERIMENTS.execution.grouped and DEVICE == "cpu" else None
 ALL_RUNS = START_POINTS | RUNS
 MAY_DIVERGE = {
     run.id
@@ -114,11 +144,28 @@ def run_inputs(wildcards):
     return betons(run)
 
 
-def threads_of(runs):
-    """Threads of a job that is one of ``runs`` runs which may be at once."""
+def threads_of(run, runs):
+    """Threads of a job, on each of its nodes, that is one of ``runs`` runs which may be at once."""
     asked = CONFIG.threads or EXPERIMENTS.execution.threads
+    if CLUSTER:
+        return processes_of(run) // nodes_of(run) * (asked or 1)
     gpus = None if DEVICE == "cpu" else GPUS
     return PROCESSES * threads_per_process(workflow.cores, PROCESSES, runs, gpus, asked)
+
+
+def processes_per_node(run):
+    return processes_of(run) // nodes_of(run)
+
+
+def on_several_nodes(wildcards, value):
+    return value if nodes_of(ALL_RUNS[wildcards.run]) > 1 else None
+
+
+def slurm_extra(wildcards):
+    """As many processes and GPUs on each node, where Slurm would divide them as it likes."""
+    per_node = processes_per_node(ALL_RUNS[wildcards.run])
+    gpus = "" if DEVICE == "cpu" else f" --gpus-per-node={per_node}"
+    return on_several_nodes(wildcards, f"--ntasks-per-node=1{gpus}")
 
 
 def start_option(wildcards, input):

@@ -5,6 +5,17 @@ OF_FILES = "|".join(name for name, spec in DATASETS.items() if spec.of_files)
 OF_ARRAYS = "|".join(name for name, spec in DATASETS.items() if not spec.of_files)
 
 
+# What downloads, and what takes seconds, runs where Snakemake does: the nodes of a cluster may have no network.
+
+
+rule data:
+    # All that needs the network or the raw images, for training without either.
+    input:
+        sorted({file for run in ALL_RUNS.values() for file in betons(run).values()}),
+        list(CHECKPOINTS),
+    localrule: True
+
+
 rule prepare:
     output:
         train="resources/{dataset}/train.npz",
@@ -13,6 +24,7 @@ rule prepare:
         "resources/{dataset}/prepare.log",
     wildcard_constraints:
         dataset=OF_ARRAYS,
+    localrule: True
     conda:
         "../../envs/data.yaml"
     params:
@@ -36,6 +48,7 @@ rule beton:
         "resources/{dataset}/beton.log",
     wildcard_constraints:
         dataset=OF_ARRAYS,
+    localrule: True
     conda:
         "../../envs/data.yaml"
     params:
@@ -66,7 +79,7 @@ rule beton_of_files:
         split="train|test",
     conda:
         "../../envs/data.yaml"
-    threads: workflow.cores
+    threads: CORES
     params:
         folder=subpath(input[0], parent=True),
         options=options(CONFIG.image_files, type(CONFIG.image_files).model_fields),
@@ -82,6 +95,7 @@ rule download:
         "{checkpoint}",
     log:
         "{checkpoint}.log",
+    localrule: True
     conda:
         "../../envs/train.yaml"
     resources:

@@ -10,6 +10,7 @@ rule table:
         f"{RESULTS}/tables/{{experiment}}.csv",
     log:
         f"{RESULTS}/logs/table-{{experiment}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -31,7 +32,7 @@ rule simulation:
         f"{RESULTS}/logs/simulation.log",
     conda:
         "../../envs/analysis.yaml"
-    threads: workflow.cores
+    threads: CORES
     shell:
         "python -m workflow.analysis theory --processes {threads} --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
 
@@ -45,6 +46,7 @@ rule figure:
         multiext(f"{RESULTS}/figures/{{figure}}", ".png", ".pdf", ".csv"),
     log:
         f"{RESULTS}/logs/figure-{{figure}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -69,6 +71,7 @@ rule page:
         ),
     log:
         f"{RESULTS}/logs/page-{{figure}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:

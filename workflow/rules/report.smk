@@ -16,6 +16,7 @@ rule judge:
         ),
     log:
         f"{RESULTS}/logs/claims.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     shell:
@@ -45,6 +46,7 @@ rule runs:
         ),
     log:
         f"{RESULTS}/logs/runs.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -62,6 +64,7 @@ rule compare:
     # No output: it answers whenever it is asked, and its table stays where means differ.
     log:
         f"{RESULTS}/logs/compare.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:

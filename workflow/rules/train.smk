@@ -13,17 +13,30 @@ rule train:
     log:
         f"{RESULTS}/logs/{{run}}.log",
     retries: RETRIES
+    group:
+        GROUP
     conda:
         "../../envs/train.yaml"
-    threads: lambda wildcards: threads_of(len(RUNS))
+    threads: lambda wildcards: threads_of(RUNS[wildcards.run], len(RUNS))
     resources:
         processes=lambda wildcards: processes_of(ALL_RUNS[wildcards.run]),
+        processes_per_node=lambda wildcards: processes_per_node(ALL_RUNS[wildcards.run]),
+        nnodes=lambda wildcards: nodes_of(ALL_RUNS[wildcards.run]),
+        # What Snakemake's Slurm plugin goes by. With mpi it leaves it to the launcher to start a task on each
+        # node; of runs on one node it would add these up for a group.
+        mpi=lambda wildcards: on_several_nodes(wildcards, "srun"),
+        nodes=lambda wildcards: on_several_nodes(wildcards, nodes_of(ALL_RUNS[wildcards.run])),
+        tasks=lambda wildcards: on_several_nodes(wildcards, nodes_of(ALL_RUNS[wildcards.run])),
+        tasks_per_gpu=0,
+        # What bounds a group of runs in one job
+        runs_at_once=1,
+        slurm_extra=slurm_extra,
         gpu=lambda wildcards: 0 if DEVICE == "cpu" else processes_of(ALL_RUNS[wildcards.run]),
         device=DEVICE,
         trainer=TRAINER,
         # Rounded down: together the processes have the job's cores, no more.
         threads_per_process=lambda wildcards, threads: max(
-            1, threads // processes_of(ALL_RUNS[wildcards.run])
+            1, threads // processes_per_node(ALL_RUNS[wildcards.run])
         ),
         wandb=WANDB,
         wandb_group=lambda wildcards: WANDB_GROUPS[wildcards.run],
@@ -39,8 +52,9 @@ rule train:
     shell:
         # Snakemake exports the job's threads, which each process would take. And it waits for a run that a
         # killed snakemake has left behind.
-        "export OMP_NUM_THREADS={resources.threads_per_process} MKL_NUM_THREADS={resources.threads_per_process} PYTHONPATH=$PWD;"
-        " python -m trainer.launch --nproc-per-node {resources.processes} {resources.trainer} train {params.options} {params.start}"
+        "export OMP_NUM_THREADS={resources.threads_per_process} MKL_NUM_THREADS={resources.threads_per_process};"
+        " python -m trainer.launch --nnodes {resources.nnodes:q} --nproc-per-node {resources.processes_per_node:q}"
+        " {resources.trainer} train {params.options} {params.start} --processes {resources.processes:q}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q} --wait 1"
         " --device {resources.device:q} --wandb {resources.wandb:q} --wandb-group {resources.wandb_group:q}"
         " --checkpoint-every {resources.checkpoint_every:q} --time-limit {resources.time_limit:q}"
@@ -54,4 +68,4 @@ use rule train as start_point with:
     output:
         metrics=f"{RESULTS}/start_points/{{run}}/metrics.jsonl",
         model=f"{RESULTS}/start_points/{{run}}/model.pt",
-    threads: lambda wildcards: threads_of(len(START_POINTS))
+    threads: lambda wildcards: threads_of(START_POINTS[wildcards.run], len(START_POINTS))
