@@ -13,7 +13,7 @@ from trainer.data.settings import ImageFileSettings
 from trainer.errors import UserError
 from trainer.settings import Settings
 from trainer.wandb_settings import WandbMode
-from workflow.experiments import ROOT
+from workflow.experiments import scales
 
 
 class Plot(Settings):
@@ -118,9 +118,8 @@ class Config(Settings):
 def load_config(config: dict[str, Any]) -> Config:
     """Snakemake's config, checked. Raises UserError for an unknown key, value or scale."""
     loaded = validated(Config, config, where="config.yaml: ")
-    scales = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
-    if loaded.scale not in scales:
+    if loaded.scale not in scales():
         raise UserError(
-            f"config.yaml: unknown scale {loaded.scale!r}; choose one of {', '.join(scales)}"
+            f"config.yaml: unknown scale {loaded.scale!r}; choose one of {', '.join(scales())}"
         )
     return loaded

@@ -144,6 +144,23 @@ class Run:
         return options(self.settings, names)
 
 
+def source() -> Path:
+    """This project's folder, for rules: relative where it is the working directory, so may move."""
+    return Path() if Path.cwd() == ROOT else ROOT
+
+
+def scales() -> list[str]:
+    """Those of the working directory and of this project."""
+    folders = {Path(), source()}
+    return sorted({path.stem for folder in folders for path in folder.glob("experiments/*.yaml")})
+
+
+def experiments_file(scale: str) -> Path:
+    """experiments/<scale>.yaml of the working directory, else this project's."""
+    own = Path("experiments", f"{scale}.yaml")
+    return own if own.exists() else source() / own
+
+
 def load_experiments(path: Path) -> Experiments:
     """An experiments file, checked down to every run. Raises UserError naming file and setting."""
     file = f"{path.parent.name}/{path.name}: "

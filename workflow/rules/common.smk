@@ -8,8 +8,7 @@ from trainer.checks import check_processes
 from trainer.cli import options
 from trainer.data.specs import DATASETS
 from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION
-from workflow.config import load_config
-from workflow.experiments import ROOT, Checkpoint, Run, expand, load_experiments, start_points
+from workflow.experiments import Checkpoint, Run, expand, load_experiments, start_points
 from workflow.machine import threads_per_process, visible_gpus
 
 
@@ -33,7 +32,7 @@ CORES = 1 if CLUSTER else workflow.cores
 try:
     CONFIG = load_config(config)
     SCALE = CONFIG.scale
-    EXPERIMENTS_FILE = ROOT / "experiments" / f"{SCALE}.yaml"
+    EXPERIMENTS_FILE = experiments_file(SCALE)
     EXPERIMENTS = load_experiments(EXPERIMENTS_FILE)
     PROCESSES = CONFIG.processes or EXPERIMENTS.execution.processes
     NODES = CONFIG.nodes or EXPERIMENTS.execution.nodes
@@ -76,7 +75,7 @@ except UserError as error:
 # Logs are long, the reason is one line: a failed job repeats it where the person looks. A job that stopped,
 # and is to be started again, ends with a status of its own.
 shell.prefix(
-    f"export PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
+    f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     "set -euo pipefail; say_why() {{ if grep -a '^error:' \"$1\" | sort -u >&2; then return 1; fi;"
     " if grep -a '^stopped:' \"$1\" | sort -u >&2; then return 75; fi;"
     ' echo "error: unexpected, $1 ends with: $(tail -n 1 "$1")" >&2; return 1; }}; '
@@ -91,7 +90,7 @@ TRAINER = f"--start-method fork --run-path {MAIN}" if DEVICE == "cpu" else "-m t
 RESULTS = f"results/{SCALE}" if CONFIG.tables is None else f"results/{SCALE}-from-tables"
 TABLES = f"{RESULTS}/tables" if CONFIG.tables is None else str(CONFIG.tables)
 # What tables, figures and verdicts are made with: a change of it makes them anew, and trains nothing.
-CODE = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("workflow/analysis/*.py"))
+CODE = sorted(map(str, SOURCE.glob("workflow/analysis/*.py")))
 # Figures that this scale has an experiment for
 HERE = [name for name, figure in FIGURES.items() if set(figure.experiments) & set(FIGURE_RUNS)]
 HERE.append(THEORY)

@@ -1,22 +1,19 @@
 # config.yaml before Snakemake reads it, which takes the last of doubled keys, names no line, and runs the
-# Python in a file that asks for it by __use_yte__: a key that is unknown here.
-import sys
-from pathlib import Path
-
-sys.path.insert(0, workflow.current_basedir.join("../..").get_path_or_uri(secret_free=True))
-
-from trainer.errors import UserError
-from trainer.yaml_files import read_yaml
-from workflow.config import load_config
-
-
-def refuse(error):
-    """As the project's other commands do."""
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
-
-
+# Python in a file that asks for it by __use_yte__: a key that is unknown here. A module's importer has read
+# its own.
 try:
-    load_config(read_yaml(Path("config.yaml")))
+    if not workflow.modifier.skip_configfile:
+        load_config(read_yaml(Path("config.yaml")))
+    elif not isinstance(config, dict):
+        raise UserError(f"the module's config must be a mapping of settings, got {config!r}")
 except UserError as error:
     refuse(error)
+
+# Checkpoints and logs are no outputs of rules, so that Snakemake would leave them where they are.
+if any(
+    workflow.modifier.path_modifier.replace_prefix(folder) != folder
+    for folder in ("results/", "resources/")
+):
+    refuse(
+        "a module's prefix or replace_prefix would part runs from their checkpoints; leave it out"
+    )

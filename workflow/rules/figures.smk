@@ -3,7 +3,7 @@
 
 rule table:
     input:
-        experiments=f"experiments/{SCALE}.yaml",
+        experiments=str(EXPERIMENTS_FILE),
         metrics=metrics_of,
         code=CODE,
     output:
@@ -25,7 +25,7 @@ rule table:
 rule simulation:
     # Needs no run: the theory on models whose drift is known.
     input:
-        multiext("workflow/analysis/", "simulation.py", "slow_sde.py", "theory.py"),
+        multiext(f"{SOURCE / 'workflow/analysis'}/", "simulation.py", "slow_sde.py", "theory.py"),
     output:
         f"{RESULTS}/tables/theory.csv",
     log:
@@ -40,7 +40,7 @@ rule simulation:
 rule figure:
     input:
         tables=tables_of,
-        experiments=f"experiments/{SCALE}.yaml",
+        experiments=str(EXPERIMENTS_FILE),
         code=CODE,
     output:
         multiext(f"{RESULTS}/figures/{{figure}}", ".png", ".pdf", ".csv"),

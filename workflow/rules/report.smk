@@ -4,7 +4,7 @@
 rule judge:
     input:
         tables=[f"{TABLES}/{name}.csv" for name in [*EXPERIMENTS.experiments, THEORY]],
-        experiments=f"experiments/{SCALE}.yaml",
+        experiments=str(EXPERIMENTS_FILE),
         code=CODE,
     output:
         csv=f"{RESULTS}/claims.csv",
@@ -33,7 +33,7 @@ rule claims:
 rule runs:
     # Settings, provenance and times. Reads what lies beside the metrics that it depends on.
     input:
-        experiments=f"experiments/{SCALE}.yaml",
+        experiments=str(EXPERIMENTS_FILE),
         metrics=all_metrics,
         code=CODE,
     output:
@@ -68,7 +68,7 @@ rule compare:
     conda:
         "../../envs/analysis.yaml"
     params:
-        reference=f"results/reference/{SCALE}/tables",
+        reference=str(SOURCE / "results/reference" / SCALE / "tables"),
         out=f"{RESULTS}/compare.csv",
     shell:
         "python -m workflow.analysis compare --tables {input.tables:q}"

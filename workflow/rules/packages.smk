@@ -1,0 +1,66 @@
+# Makes the packages that rules and jobs import, `trainer` and `workflow`, importable. They lie beside this
+# file, unless the workflow is a module out of a git repository: of that Snakemake keeps a bare clone in its cache
+# and reads one Snakefile after the other from it, while Python and torchrun need files. So the commit is checked
+# out below the working directory, where jobs on other nodes find it, too. A clone, not an archive: a run's
+# provenance names the commit of its folder.
+import sys
+import tempfile
+from pathlib import Path
+
+from snakemake.sourcecache import HostingProviderFile, LocalGitFile, LocalSourceFile
+
+
+def refuse(error):
+    """As the project's other commands do."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def project_folder():
+    """Where this project's files are."""
+    here = workflow.current_basedir.join("../..")
+    if isinstance(here, LocalSourceFile):
+        return Path(here.path).resolve()
+    if isinstance(here, HostingProviderFile):
+        return checkout(here.hosted_repo.repo_clone, here.ref)
+    if isinstance(here, LocalGitFile):
+        return checkout(here.repo_path, here.ref)
+    refuse("the workflow can be a module by path, github(), gitlab() or gitfile(), not by URL")
+
+
+def checkout(repository, ref):
+    """The folder with ``ref``. It gets its name once it is whole, and concurrent starts make one."""
+    from git import Repo
+
+    clone = Repo(repository)
+    commit = clone.commit(ref).hexsha
+    folder = Path(".snakemake", "local-sgd", commit).resolve()
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            begun = Path(temporary, commit)
+            clone.clone(begun, no_checkout=True).git.checkout(commit, detach=True)
+            try:
+                begun.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another start was faster
+                    raise
+    return folder
+
+
+FOLDER = project_folder()
+sys.path.insert(0, str(FOLDER))
+
+try:
+    from trainer.errors import UserError
+    from trainer.yaml_files import read_yaml
+    from workflow.config import load_config
+    from workflow.experiments import ROOT, experiments_file, source
+except ModuleNotFoundError as error:
+    refuse(f"Snakemake's own Python lacks {error.name}; install it there, as config/README.md says")
+if ROOT != FOLDER:
+    refuse(
+        f"two versions of this workflow in one: {ROOT} and {FOLDER}; import both modules from one commit"
+    )
+# Its files as inputs of rules
+SOURCE = source()
