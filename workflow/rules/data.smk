@@ -97,7 +97,7 @@ rule download:
         "{checkpoint}.log",
     localrule: True
     conda:
-        "../../envs/train.yaml"
+        TRAIN_ENV
     resources:
         url=lambda wildcards: CHECKPOINTS[wildcards.checkpoint].url,
     params:

@@ -16,7 +16,7 @@ rule train:
     group:
         GROUP
     conda:
-        "../../envs/train.yaml"
+        TRAIN_ENV
     threads: lambda wildcards: threads_of(RUNS[wildcards.run], len(RUNS))
     resources:
         processes=lambda wildcards: processes_of(ALL_RUNS[wildcards.run]),

@@ -7,7 +7,7 @@ rule wandb_sync:
         f"{RESULTS}/logs/wandb_sync.log",
     localrule: True
     conda:
-        "../../envs/train.yaml"
+        TRAIN_ENV
     params:
         folder=f"{RESULTS}/checkpoints",
     shell:
