@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import BIN
+from tests.https import Https
 from tests.workflows import TINY, copy_project, planned, refused, snakemake
 from workflow.analysis.given_tables import read_table
 
@@ -17,6 +19,8 @@ pytestmark = pytest.mark.slow  # it begins early
 
 BY_PATH = '"{path}/workflow/Snakefile"'
 OF_GITHUB = 'github("someone/local-sgd", path="workflow/Snakefile", tag="v1")'
+OF_GITLAB = OF_GITHUB.replace("github", "gitlab")
+OF_COMMIT = OF_GITHUB.replace('tag="v1"', 'commit="{commit}"')
 OF_REPOSITORY = 'gitfile("{path}", path="workflow/Snakefile", tag="v1")'
 TABLE = "results/laptop/tables/fig1a.csv"
 SNAKEFILE = """
@@ -52,15 +56,16 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def internet(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where git finds ``repository`` at GitHub, as someone/local-sgd, and nothing else."""
+    """Where git finds ``repository`` at GitHub and GitLab, as someone/local-sgd, alone."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GITHUB_TOKEN", raising=False)
-    rewritten = {
-        f"url.file://{repository}.insteadOf": "https://github.com/someone/local-sgd",
-        "protocol.https.allow": "never",
-    }
-    monkeypatch.setenv("GIT_CONFIG_COUNT", str(len(rewritten)))
-    for i, (key, value) in enumerate(rewritten.items()):
+    settings = [
+        (f"url.file://{repository}.insteadOf", "https://github.com/someone/local-sgd"),
+        (f"url.file://{repository}.insteadOf", "https://gitlab.com/someone/local-sgd"),
+        ("protocol.https.allow", "never"),
+    ]
+    monkeypatch.setenv("GIT_CONFIG_COUNT", str(len(settings)))
+    for i, (key, value) in enumerate(settings):
         monkeypatch.setenv(f"GIT_CONFIG_KEY_{i}", key)
         monkeypatch.setenv(f"GIT_CONFIG_VALUE_{i}", value)
 
@@ -88,7 +93,7 @@ def commit(repository: Path) -> str:
     ).stdout.strip()
 
 
-@pytest.mark.parametrize("source", [BY_PATH, OF_GITHUB])
+@pytest.mark.parametrize("source", [BY_PATH, OF_GITHUB], ids=["path", "github"])
 @pytest.mark.usefixtures("internet")
 def test_a_module_trains_what_a_copy_of_the_project_does(
     repository: Path, finished: Path, tmp_path: Path, source: str
@@ -109,10 +114,15 @@ def test_a_module_trains_what_a_copy_of_the_project_does(
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-@pytest.mark.parametrize("source", [BY_PATH, OF_GITHUB, OF_REPOSITORY])
+@pytest.mark.parametrize(
+    "source",
+    [BY_PATH, OF_GITHUB, OF_GITLAB, OF_COMMIT, OF_REPOSITORY],
+    ids=["path", "github", "gitlab", "commit", "gitfile"],
+)
 @pytest.mark.usefixtures("internet")
 def test_renamed_rules_plan_the_same_jobs(repository: Path, tmp_path: Path, source: str) -> None:
-    folder = importer(tmp_path / "here", source.format(path=repository), " as paper_*")
+    source = source.format(path=repository, commit=commit(repository))
+    folder = importer(tmp_path / "here", source, " as paper_*")
     chain = {"prepare": 1, "beton": 1, "start_point": 2, "train": 4, "table": 1, "figure": 1}
     expected = Counter({f"paper_{rule}": count for rule, count in chain.items()})
     assert planned(folder, "paper_fig1a") - Counter(paper_fig1a=1) == expected
@@ -138,7 +148,7 @@ def test_a_job_of_a_cluster_reads_the_rules_as_its_submitter_did(
     folder = importer(tmp_path / "here", OF_GITHUB)
     planned(folder, "fig1a")
     with pytest.MonkeyPatch.context() as offline:
-        offline.setenv("GIT_CONFIG_VALUE_0", "https://github.com/nowhere/nothing")
+        offline.setenv("GIT_CONFIG_VALUE_0", "https://github.com/nobody/nothing")
         done = snakemake(
             folder, "--mode", "remote", "--target-jobs", "prepare:dataset=digits",
             "--allowed-rules", "prepare", "--cores", 1, "--force", "--nolock",
@@ -204,3 +214,28 @@ def test_a_module_without_config_reads_config_yaml(repository: Path, tmp_path: P
     assert "scale is there twice" in refused(folder)
     (folder / "config.yaml").write_text("scale: laptop\n")
     assert planned(folder, "fig1a")["train"] == 4
+
+
+def test_a_python_without_what_the_rules_import_is_named(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "tqdm.py").write_text("raise ModuleNotFoundError(name='tqdm')\n")
+    monkeypatch.setenv("PYTHONPATH", str(hidden))
+    folder = importer(tmp_path / "here", BY_PATH.format(path=repository))
+    assert "Snakemake's own Python lacks tqdm" in refused(folder)
+
+
+def test_a_module_by_url_is_refused(
+    repository: Path,
+    tmp_path: Path,
+    https: Https,
+    served: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, url = served
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(https.certificate))  # for Snakemake's download
+    shutil.copytree(repository / "workflow", folder / "workflow")
+    source = f'"{url}/workflow/Snakefile"'
+    assert "not by URL" in refused(importer(tmp_path / "here", source))
