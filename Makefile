@@ -1,5 +1,7 @@
 # Thin: set-up, then Snakemake or pytest. `make all` and `make test` are all most people need.
 SNAKEMAKE = .venv/bin/snakemake
+# One more than cores, since some tests do nothing but wait; a file's tests never run side by side.
+PYTEST = pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 SCALE = $(shell sed -n 's/^scale: *\([a-z]*\).*/\1/p' config.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -32,11 +34,11 @@ status plan doctor costs: .venv/complete
 	@python -m workflow $@
 
 test: .venv/complete
-	pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 # With every variant and kind of failure
 test-all: .venv/complete
-	pytest -n auto --dist loadfile --no-loadscope-reorder -m ''
+	$(PYTEST) -m ''
 
 # Timings, on a machine that does nothing else; adds to results/bench.jsonl
 bench: .venv/complete

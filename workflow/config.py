@@ -86,7 +86,7 @@ class Config(Settings):
     retries: int | None = Field(
         None,
         description="how often a training job that stopped or failed is started again, to go on "
-        "from its last checkpoint; null: as the scale suggests",
+        "from its last checkpoint; null: as the scale suggests, or a cluster's profile",
         ge=0,
     )
     checkpoint_every: float = Field(

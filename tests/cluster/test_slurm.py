@@ -5,6 +5,7 @@ One file, since the machine has one Slurm: tests of a file never run side by sid
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -85,6 +86,19 @@ def test_a_job_that_is_cancelled_goes_on_in_the_next(there: Path, undisturbed: P
     with training(there, FIG2A, "checkpoint_every=100") as run:
         subprocess.run(["scancel", run.job], check=True)
         run.finish()
+    assert run.starts == 2
+    assert_same_bits(undisturbed, there, "runs")
+
+
+@pytest.mark.exhaustive
+def test_ctrl_c_cancels_jobs_and_the_next_call_goes_on(there: Path, undisturbed: Path) -> None:
+    with training(there, FIG2A, "checkpoint_every=100") as run:
+        run.snakemake.send_signal(signal.SIGINT)
+        assert run.snakemake.wait(60) != 0
+    jobs = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True)
+    assert not jobs.stdout or "CG" in jobs.stdout
+    done = on_slurm(there, "--config", "checkpoint_every=100", "--", FIG2A)
+    assert done.returncode == 0, done.stderr
     assert run.starts == 2
     assert_same_bits(undisturbed, there, "runs")
 
