@@ -133,6 +133,7 @@ def test_a_time_limit_is_a_reason_beforehand() -> None:
     """So that no evaluation is begun that it would cut short."""
     assert StopRequest().reason is None
     assert StopRequest(1e-9).reason == "time_limit of 1e-09 minutes"
+    assert StopRequest(job_stops=1.0).reason == "the Slurm job ends soon"
     soon = StopRequest(60)
     assert soon.reason is None
     assert soon.reason_within(3601) == "time_limit of 60 minutes"

@@ -131,6 +131,14 @@ def test_a_job_stops_before_its_time_is_up_and_goes_on(cluster: None, tmp_path: 
     assert_same_bits(here, there, "runs")
 
 
+def test_a_run_knows_when_its_job_ends(cluster: None) -> None:
+    """5 % before the 5 minutes are over."""
+    asked = "import time; from trainer.slurm import stop_time; print(stop_time() - time.time())"
+    status, said = in_a_job([sys.executable, "-c", asked], nodes=1)
+    assert status == 0
+    assert 270 < float(said) <= 0.95 * 300
+
+
 @pytest.mark.parametrize("start", [more(("-m", "trainer")), FORKED], ids=["module", "forked"])
 def test_two_nodes_compute_the_bits_of_two_processes(
     cluster: None, digits: Path, tmp_path: Path, start: Sequence[object]
