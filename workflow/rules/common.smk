@@ -106,7 +106,7 @@ if RETRIES is None:
     # A cluster's profile says how often.
     RETRIES = None if CLUSTER else EXPERIMENTS.execution.retries
 # Of runs that share a job of a cluster; how many is the profile's to say (group-components).
-GROUP = "runs" if EXPERIMENTS.execution.grouped and DEVICE == "cpu" else None
+GROUP = "runs" if CLUSTER and EXPERIMENTS.execution.grouped and DEVICE == "cpu" else None
 ALL_RUNS = START_POINTS | RUNS
 MAY_DIVERGE = {
     run.id
