@@ -57,6 +57,11 @@ class Config(Settings):
         "null: as the scale suggests",
         ge=1,
     )
+    gpu_model: str | None = Field(
+        None,
+        description="Slurm's name for the type of GPU that training jobs ask for; null: any",
+        pattern=r"^[A-Za-z0-9_.]+$",
+    )
     threads: int | None = Field(
         None, description="cores of each process; null: as the scale suggests", ge=1
     )

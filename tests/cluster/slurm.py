@@ -25,6 +25,8 @@ import psutil
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 OURS = "# of tests/cluster/slurm.py, process "
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "setpriv")
+GPU_LIST = CONFIGURATION.with_name("gres.conf")
+FAKE_GPUS = ("/dev/null", "/dev/zero")  # of each node: Slurm asks for a file
 NODES = {"n1": 17001, "n2": 17002}
 CONTROL_PORT = 17000
 STARTS_WITHIN = 60.0  # seconds
@@ -100,6 +102,7 @@ def _configured(folder: Path, cpus: int, memory_mb: int) -> Iterator[None]:
     lines = [
         f"{OURS}{os.getpid()}",
         "ClusterName=test",
+        "GresTypes=gpu",
         f"SlurmctldHost={host}(127.0.0.1)",
         f"SlurmctldPort={CONTROL_PORT}",
         "SlurmUser=root",
@@ -129,16 +132,19 @@ def _configured(folder: Path, cpus: int, memory_mb: int) -> Iterator[None]:
     for name, port in NODES.items():
         lines.append(
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} "
-            f"RealMemory={memory_mb} State=UNKNOWN"
+            f"RealMemory={memory_mb} Gres=gpu:fake:{len(FAKE_GPUS)} State=UNKNOWN"
         )
     names = ",".join(NODES)
     lines.append(f"PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE State=UP")
     CONFIGURATION.parent.mkdir(parents=True, exist_ok=True)
     CONFIGURATION.write_text("\n".join(lines) + "\n")
+    gpus = [f"NodeName={names} Name=gpu Type=fake File={device}" for device in FAKE_GPUS]
+    GPU_LIST.write_text("\n".join(gpus) + "\n")
     try:
         yield
     finally:
         CONFIGURATION.unlink()
+        GPU_LIST.unlink()
 
 
 def _munge(folder: Path) -> list[str]:
@@ -190,7 +196,7 @@ def _until(ready: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + STARTS_WITHIN
     while not ready():
         if time.monotonic() > deadline:
-            raise NoSlurmError(f"{what}: not within {STARTS_WITHIN:g} s")
+            raise TimeoutError(f"{what}: not within {STARTS_WITHIN:g} s")
         time.sleep(0.2)
 
 

@@ -131,6 +131,27 @@ def test_a_job_stops_before_its_time_is_up_and_goes_on(cluster: None, tmp_path: 
     assert_same_bits(here, there, "runs")
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("nodes", "per_node"), [(1, 2), (2, 1)])
+def test_a_job_gets_a_gpu_for_each_process(
+    cluster: None, tmp_path: Path, nodes: int, per_node: int
+) -> None:
+    """As far as Slurm knows, there are GPUs; PyTorch finds none, and says so."""
+    there = for_this_cluster(tmp_path / "there", SHORT)
+    config = ("device=cuda", "gpu_model=fake", "processes=2", f"nodes={nodes}")
+    done = on_slurm(there, "--retries", 0, "--config", *config, "--", FIG2A)
+    assert done.returncode
+    logs = [log.read_text() for log in there.glob("results/laptop/logs/*K4*.log")]
+    assert len(logs) == 2
+    assert all("error: device cuda: no CUDA device is available" in log for log in logs)
+    words = ["squeue", "--states=all", "--noheader", "--format=%i"]
+    jobs = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    for job in sorted(jobs, key=int)[-2:]:
+        said = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True)
+        assert f"=gres:gpu:fake:{per_node}\n" in said.stdout
+        assert f"NumNodes={nodes} " in said.stdout
+
+
 def test_a_run_knows_when_its_job_ends(cluster: None) -> None:
     """5 % before the 5 minutes are over."""
     asked = "import time; from trainer.slurm import stop_time; print(stop_time() - time.time())"

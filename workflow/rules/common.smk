@@ -160,10 +160,18 @@ def on_several_nodes(wildcards, value):
     return value if nodes_of(ALL_RUNS[wildcards.run]) > 1 else None
 
 
+def gpus_of(run):
+    """Those of a run on one node; of several, slurm_extra says how many each gives."""
+    if nodes_of(run) > 1:
+        return None
+    return 0 if DEVICE == "cpu" else processes_of(run)
+
+
 def slurm_extra(wildcards):
-    """As many processes and GPUs on each node, where Slurm would divide them as it likes."""
+    """As many processes and GPUs on each of several nodes, where Slurm would divide them as it likes."""
+    kind = "" if CONFIG.gpu_model is None else f"{CONFIG.gpu_model}:"
     per_node = processes_per_node(ALL_RUNS[wildcards.run])
-    gpus = "" if DEVICE == "cpu" else f" --gpus-per-node={per_node}"
+    gpus = "" if DEVICE == "cpu" else f" --gpus-per-node={kind}{per_node}"
     return on_several_nodes(wildcards, f"--ntasks-per-node=1{gpus}")
 
 

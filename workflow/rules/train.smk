@@ -31,7 +31,8 @@ rule train:
         # What bounds a group of runs in one job
         runs_at_once=1,
         slurm_extra=slurm_extra,
-        gpu=lambda wildcards: 0 if DEVICE == "cpu" else processes_of(ALL_RUNS[wildcards.run]),
+        gpu=lambda wildcards: gpus_of(ALL_RUNS[wildcards.run]),
+        gpu_model=lambda wildcards: CONFIG.gpu_model if gpus_of(ALL_RUNS[wildcards.run]) else None,
         device=DEVICE,
         trainer=TRAINER,
         # Rounded down: together the processes have the job's cores, no more.
