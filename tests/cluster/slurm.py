@@ -29,6 +29,7 @@ GPU_LIST = CONFIGURATION.with_name("gres.conf")
 FAKE_GPUS = ("/dev/null", "/dev/zero")  # of each node: Slurm asks for a file
 NODES = {"n1": 17001, "n2": 17002}
 CONTROL_PORT = 17000
+CLUSTER = f"test-{os.getpid()}"  # what runs in its jobs has it as SLURM_CLUSTER_NAME
 STARTS_WITHIN = 60.0  # seconds
 
 
@@ -65,6 +66,7 @@ def running(cpus: int = 2, memory_mb: int = 4000) -> Iterator[None]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
         folder.chmod(0o755)
         stack.enter_context(_configured(folder, cpus, memory_mb))
+        stack.callback(_kill_left)
         munge = _munge(folder)
         stack.enter_context(_daemon(munge, folder / "munged.log"))
         _until(lambda: (folder / "munge.socket").exists(), "munged")
@@ -101,7 +103,7 @@ def _configured(folder: Path, cpus: int, memory_mb: int) -> Iterator[None]:
     host = os.uname().nodename
     lines = [
         f"{OURS}{os.getpid()}",
-        "ClusterName=test",
+        f"ClusterName={CLUSTER}",
         "GresTypes=gpu",
         f"SlurmctldHost={host}(127.0.0.1)",
         f"SlurmctldPort={CONTROL_PORT}",
@@ -185,6 +187,14 @@ def _cancel_all() -> None:
     subprocess.run(["scancel", "--signal=KILL", "--full", "--user=root"], capture_output=True)
     subprocess.run(["scancel", "--user=root"], capture_output=True)
     _until(lambda: not _jobs(), "the end of Slurm's jobs")
+
+
+def _kill_left() -> None:
+    """What ran on a node that was set down may go on without Slurm, which forgets its job."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("SLURM_CLUSTER_NAME") == CLUSTER:
+                process.kill()
 
 
 def _jobs() -> str:
