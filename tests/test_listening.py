@@ -163,11 +163,3 @@ def test_processes_that_are_started_again_find_each_other(
         assert not set(first) & set(tree(process))
     assert metrics(folder)[-1]["epoch"] == 100
     assert json.loads((folder / "provenance.json").read_text())["processes"] == 2
-
-
-def test_several_machines_are_torchruns_own_affair() -> None:
-    words = [*LAUNCH, "--nnodes", 2, "-m", "trainer", "train"]
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "error: --nnodes: trainer.launch is for one machine" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import BIN
+from tests.conftest import more
 from tests.https import Https
 from tests.workflows import TINY, copy_project, planned, refused, snakemake
 from workflow.analysis.given_tables import read_table
@@ -93,7 +94,7 @@ def commit(repository: Path) -> str:
     ).stdout.strip()
 
 
-@pytest.mark.parametrize("source", [BY_PATH, OF_GITHUB], ids=["path", "github"])
+@pytest.mark.parametrize("source", [more(BY_PATH), OF_GITHUB], ids=["path", "github"])
 @pytest.mark.usefixtures("internet")
 def test_a_module_trains_what_a_copy_of_the_project_does(
     repository: Path, finished: Path, tmp_path: Path, source: str

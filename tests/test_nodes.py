@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import command
+from tests.commands import command, trainer
+from tests.conftest import one_line
+from tests.option_runs import covers
 from tests.workflows import copy_project, snakemake
 from trainer.errors import UserError
 from trainer.nodes import meet
@@ -22,6 +24,17 @@ def test_without_slurm_the_launcher_says_what_to_start() -> None:
     assert done.stderr.startswith("error: --nnodes 2: this is no Slurm job; start it by sbatch")
 
 
+@covers("processes")
+def test_a_number_of_processes_is_a_promise(digits: Path, tmp_path: Path) -> None:
+    words = ("train", "--data-pth", digits, "--batch-size", 32, "--total-batch-size", 128)
+    words = (*words, "--epochs", 1, "--log-pth", tmp_path / "run")
+    said = one_line(trainer(*words, "--processes", 2))
+    assert said.startswith("error: processes 2 were promised and 1 started")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    done = trainer(*words, "--processes", 1)
+    assert done.returncode == 0, done.stderr
+
+
 def test_nodes_need_a_cluster_and_divide_the_processes(tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "project")
     done = snakemake(folder, "--cores", 2, "--config", "processes=2", "nodes=2", "--", "fig1a")
@@ -31,8 +44,8 @@ def test_nodes_need_a_cluster_and_divide_the_processes(tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_interface(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+def no_interface_and_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "SLURM_JOB_ID", "SLURM_NODEID"):
         monkeypatch.setenv(name, "")  # to be as it was afterwards
         monkeypatch.delenv(name)
 
