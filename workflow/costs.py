@@ -83,11 +83,17 @@ def _operations(settings: RunSettings) -> float:
 
 def _sent(settings: RunSettings) -> int:
     """Bytes: the client's parameters once a round."""
+    parameters = _of_model(settings.model, settings.data, settings.n_groups)[1]
+    return _rounds(settings.model_copy(update={"seed": 0})) * BYTES * parameters
+
+
+@cache
+def _rounds(settings: RunSettings) -> int:
+    """Counted one by one, once for all seeds: rules of H may make each round another length."""
     steps = settings.steps_per_epoch or round(
         _samples(settings) / settings.total_epochs / settings.total_batch_size
     )
-    rounds = sum(1 for _ in make_schedule(settings, steps).rounds())
-    return rounds * BYTES * _of_model(settings.model, settings.data, settings.n_groups)[1]
+    return sum(1 for _ in make_schedule(settings, steps).rounds())
 
 
 @cache
