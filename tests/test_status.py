@@ -247,3 +247,13 @@ def test_another_scale_and_values_of_the_command_line(finished: Path) -> None:
     assert re.match(r"workstation: \d+ runs asked for", printed)
     given = ask(finished, "status", "--config", "tables=some/tables", "only_finished=true")
     assert counts(given) == {"fig1a": [3, 3, 0, 0, 0, 0, 0]}
+
+
+def test_whoever_has_read_enough_gets_no_traceback() -> None:
+    """As in ``python -m workflow status | head -1``."""
+    words = [sys.executable, "-m", "workflow", "status"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
+        assert asked.stdout is not None and asked.stderr is not None
+        asked.stdout.close()
+        assert asked.stderr.read() == b""
+    assert asked.returncode == -signal.SIGPIPE
