@@ -18,13 +18,18 @@ from trainer.__main__ import COMMANDS, main
 from trainer.cli import option, validated
 from trainer.config import RunSettings
 from trainer.errors import UserError
-from trainer.settings import is_text
+from trainer.settings import Settings, is_text
 from trainer.yaml_files import parse_yaml, read_yaml
 from workflow.config import Config, load_config
 from workflow.experiments import load_experiments
 
 DIGEST = "0" * 64
 REQUIRED = {"download": {"url": "https://x.org/a.pt", "sha256": DIGEST}}
+
+
+def assert_stays(taken: Settings) -> None:
+    """What was taken is taken again as it is, as out of a run's settings.json."""
+    assert validated(type(taken), taken.model_dump()) == taken
 
 
 def refused(error: UserError, *names: str) -> None:
@@ -41,7 +46,7 @@ def test_any_value_is_taken_or_refused_by_name(command: str, data: st.DataObject
     model = COMMANDS[command].settings
     name, value = data.draw(hostile(model))
     try:
-        validated(model, REQUIRED.get(command, {}) | {name: value}, spell=option)
+        assert_stays(validated(model, REQUIRED.get(command, {}) | {name: value}, spell=option))
     except UserError as error:
         refused(error, name)
 
@@ -55,7 +60,7 @@ def test_any_values_are_taken_or_refused_by_a_name(command: str, data: st.DataOb
         fitting_some(model) | st.dictionaries(texts.filter(is_text), things, max_size=4)
     )
     try:
-        validated(model, values, spell=option)
+        assert_stays(validated(model, values, spell=option))
     except UserError as error:
         if set(values) - set(model.model_fields):
             assert str(error).startswith("unknown setting")
@@ -109,7 +114,7 @@ def test_any_value_in_a_file_is_taken_or_refused(change: tuple[str, Any], tmp_pa
     name, value = change
     file = as_yaml({name: value}, tmp_path / "run.yaml")
     try:
-        validated(RunSettings, read_yaml(file), spell=option)
+        assert_stays(validated(RunSettings, read_yaml(file), spell=option))
     except UserError as error:
         refused(error, name, "run.yaml", "scale")
 
@@ -119,7 +124,7 @@ def test_any_value_in_a_file_is_taken_or_refused(change: tuple[str, Any], tmp_pa
 def test_any_value_in_config_yaml_is_taken_or_refused(change: tuple[str, Any]) -> None:
     name, value = change
     try:
-        load_config({name: value})
+        assert_stays(load_config({name: value}))
     except UserError as error:
         refused(error, name)
 
@@ -148,6 +153,6 @@ def test_any_value_in_experiments_is_taken_or_refused(
     parent[key] = value
     file = as_yaml(content, tmp_path / "laptop.yaml")
     try:
-        load_experiments(file)
+        assert_stays(load_experiments(file))
     except UserError as error:
         refused(error, "laptop.yaml")
