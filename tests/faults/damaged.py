@@ -14,10 +14,11 @@ from pathlib import Path
 from tests.faults import forbidden
 from tests.faults.betons import BETON
 from tests.faults.cases import Case, Judge, write_table
+from tests.faults.experiments_files import OF_EXPERIMENTS
 from tests.faults.images import FOLDER, LISTED
 from tests.faults.interrupted import INTERRUPTED
 from tests.faults.prepared import PREPARED
-from tests.faults.results import OF_EXPERIMENTS, RESULTS
+from tests.faults.results import RESULTS
 from tests.faults.settings_files import OF_A_RUN, OF_THE_WORKFLOW
 from tests.faults.start_points import START_POINT
 

@@ -16,7 +16,7 @@ from tests.commands import ROOT
 from tests.faults import betons
 from tests.faults.cases import Command, Kind, analysis
 from tests.faults.damage import cut, edit_json
-from tests.faults.settings_files import EXPERIMENTS, NOT_SETTINGS, edited, holding
+from tests.faults.settings_files import EXPERIMENTS
 from trainer.__main__ import main
 from workflow.experiments import expand, load_experiments, start_points
 
@@ -57,7 +57,6 @@ def make(folder: Path) -> None:
 
 
 RESULTS = Kind("results", make)
-OF_EXPERIMENTS = Kind("experiments", make)
 
 
 def of_a_run(name: str, folder: Path) -> Path:
@@ -286,22 +285,3 @@ def a_table_with_a_column_more(folder: Path) -> Command:
 @RESULTS.same
 def claims_of_the_trained_runs(folder: Path) -> Command:
     return CLAIMS
-
-
-for what, (content, said) in NOT_SETTINGS.items():
-    damage = partial(holding, content, EXPERIMENTS, TABLE)
-    OF_EXPERIMENTS.add(what, damage, EXPERIMENTS.name, said)
-for old, new, *says in (
-    ("seeds: [1, 2]", "seeds: [yes, 2]", "fig1a.seeds"),
-    ("seeds: [1, 2]", "seeds: [-1, 2]", "fig1a", "seed"),
-    ("seeds: [1, 2]", "seeds: []", "fig1a.seeds"),
-    ("seeds: [1, 2]", "seeds: [1.5]", "fig1a.seeds"),
-    ("title: tiny", "title: no", "title", "false"),
-    ("epochs: 2", "epochs: .inf", "fig1a", "epochs"),
-    ("epochs: 2", "epochs: no", "fig1a", "epochs", "false"),
-    ("phase2:", "phase1:", "phase1 is there twice"),
-    ("{step1: 6}", "[step1, 6]", "fig1a.runs.1"),
-    ("experiments:", "experiments: {}\nfigures:", "figures"),
-):
-    damage = partial(edited, old, new, EXPERIMENTS, TABLE)
-    OF_EXPERIMENTS.add(f"{new!r} in place of {old!r}", damage, EXPERIMENTS.name, *says)
