@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import BIN, ROOT
-from trainer.devices import leased, visible_gpus
+from tests.commands import BIN, ROOT, torchrun
+from trainer.devices import leased, visible_gpus, warn_of_unused_gpu
 from trainer.errors import UserError
 
 # What `python -m trainer train` does with its GPU, but for the training.
@@ -146,3 +146,42 @@ def test_a_folder_that_cannot_hold_leases_is_named(tmp_path: Path) -> None:
 def test_slices_of_a_gpu_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-GPU-1/2/0,MIG-GPU-1/3/0")
     assert visible_gpus() == ["MIG-GPU-1-2-0"]
+
+
+@pytest.mark.parametrize("file", ["dev/nvidia0", "proc/driver/nvidia/version"])
+def test_a_driver_that_is_not_used_is_said_unless_gpus_are_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    warn_of_unused_gpu(tmp_path)
+    assert capsys.readouterr().err == ""
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).touch()
+    warn_of_unused_gpu(tmp_path)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: device auto: an NVIDIA driver") and file in line
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        warn_of_unused_gpu(tmp_path)
+        assert capsys.readouterr().err == ""
+
+
+def test_a_run_says_once_that_it_leaves_a_driver_unused(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no more of a driver than its program: two processes, one warning, training goes on."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    words = ["train", "--data-pth", digits, "--total-batch-size", 256, "--epochs", 1]
+    for device, warnings in (("auto", 1), ("cpu", 0)):
+        out = tmp_path / device
+        done = torchrun(2, *words, "--device", device, "--log-pth", out)
+        assert done.returncode == 0 and (out / "metrics.jsonl").exists(), done.stderr
+        assert done.stderr.count("this run trains on the CPU") == warnings

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +34,26 @@ def visible_gpus() -> list[str]:
         return [visible.split(",")[0].replace("/", "-")]
     count = torch.cuda.device_count()
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(count)]
+
+
+def warn_of_unused_gpu(root: Path = Path("/")) -> None:
+    """Say that a run goes to the CPU on a machine whose NVIDIA driver is there, but not usable.
+
+    Hiding the GPUs by CUDA_VISIBLE_DEVICES is a choice, of which nothing is said.
+    """
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles")
+    if not hidden and (found := _nvidia_driver(root)):
+        sys.stderr.write(
+            f"warning: device auto: an NVIDIA driver is installed ({found}), but PyTorch can use "
+            "no GPU, so this run trains on the CPU; repair it, install a PyTorch for it, or "
+            "set device to cpu (cuda: an error instead)\n"
+        )
+
+
+def _nvidia_driver(root: Path) -> str | None:
+    """A file that tells of the driver: of a GPU, of the kernel module, or a program of its own."""
+    files = [*sorted(root.glob("dev/nvidia[0-9]*")), root / "proc/driver/nvidia/version"]
+    return next((str(file) for file in files if file.exists()), shutil.which("nvidia-smi"))
 
 
 @contextmanager

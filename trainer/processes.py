@@ -16,7 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from trainer.config import RunSettings
-from trainer.devices import own_gpu, visible_gpus
+from trainer.devices import own_gpu, visible_gpus, warn_of_unused_gpu
 from trainer.errors import UserError
 
 T = TypeVar("T")
@@ -110,6 +110,8 @@ def join_world(settings: RunSettings) -> Iterator[World]:
     cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise UserError("device cuda: no CUDA device is available; set device to cpu or auto")
+    if settings.device == "auto" and not cuda and _number("RANK", 0) == 0:
+        warn_of_unused_gpu()
     if settings.backend == "nccl" and not cuda:
         raise UserError("backend nccl is for GPUs, this run is on the CPU; set backend gloo")
     with ExitStack() as stack:
