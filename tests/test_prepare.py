@@ -10,7 +10,7 @@ from tests.commands import trainer
 from tests.conftest import one_line, shared_file, unpacked
 from trainer.data.prepare import prepare, read_prepared
 from trainer.data.settings import PrepareSettings
-from trainer.data.specs import DATASETS
+from trainer.data.specs import DATASETS, SPLITS
 from trainer.errors import UserError
 
 CLASSES = DATASETS["cifar10"].classes
@@ -18,6 +18,10 @@ CLASSES = DATASETS["cifar10"].classes
 
 def pixels(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+
+
+def sizes(dataset: str) -> dict[str, int | None]:
+    return {split: DATASETS[dataset].count(split) for split in SPLITS}
 
 
 @pytest.fixture
@@ -61,6 +65,20 @@ def test_class_folders_become_arrays_in_label_order(folder: Path, tmp_path: Path
     for i, (image, label) in enumerate(zip(train.images, train.labels, strict=True)):
         assert label == i // 2
         assert np.array_equal(image, pixels(100 * (i // 2) + i % 2))
+
+
+def test_what_comes_with_packages_is_as_large_as_its_specs_say(tmp_path: Path) -> None:
+    """Experiments are checked against these numbers before anything is prepared."""
+    for dataset in ("digits", "photos"):
+        assert prepare(PrepareSettings(dataset=dataset, out=tmp_path)) == sizes(dataset)
+
+
+def test_a_source_that_lacks_images_is_named(folder: Path, tmp_path: Path) -> None:
+    words = ["--dataset", "cifar10", "--source", folder, "--out", tmp_path / "out"]
+    done = trainer("prepare", *words)
+    assert done.returncode == 0
+    assert "warning: cifar10 has 50000 images to train, 20 were found; complete" in done.stderr
+    assert "10000 images to test, 10 were found" in done.stderr
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -109,6 +127,6 @@ def test_digits_take_no_source(tmp_path: Path) -> None:
 def test_the_real_images_are_read(tmp_path: Path) -> None:
     unpacked(shared_file("cifar10-jpeg.tar.xz"), tmp_path / "raw")
     counts = prepare(PrepareSettings(dataset="cifar10", source=tmp_path / "raw", out=tmp_path))
-    assert counts == {"train": 50_000, "test": 10_000}
+    assert counts == {"train": 50_000, "test": 10_000} == sizes("cifar10")
     train, _ = read_prepared(tmp_path / "train.npz")
     assert np.bincount(train.labels).tolist() == [5000] * 10

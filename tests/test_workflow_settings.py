@@ -10,8 +10,11 @@ import yaml
 
 from tests.commands import ROOT
 from tests.workflows import TINY, copy_project, edit, refused
+from trainer.schedule import make_schedule
+from workflow.experiments import Run, expand, load_experiments, start_points
 from workflow.json_schemas import schemas
 
+PAPER = ROOT / "experiments" / "paper.yaml"
 SCALES = ("laptop", "photos", "workstation", "paper")
 
 
@@ -50,10 +53,13 @@ def checkout(tmp_path: Path) -> Path:
         ("experiments/laptop.yaml", "{step1: 6}", "{step1: 1, wd: 0}", ["the same H, η and K"]),
         ("experiments/laptop.yaml", "{step1: 1, eval_freq1: 6}", "{step1: 3}", ["step1 1 (SGD)"]),
         ("experiments/laptop.yaml", "{step1: 6}", "{h_rule: qsr, alpha: 1}", ["one H per run"]),
+        ("experiments/laptop.yaml", "train_subset: 100", "train_subset: 798", ["fig1a", "the 797"]),
+        ("experiments/laptop.yaml", "train_subset: 100", "steps_per_epoch: 25",
+         ["fig1a", "total_batch_size 32 × steps_per_epoch 25 exceeds the 797 training samples"]),
         ("experiments/laptop.yaml", "fig1a:", "fig9z:", ["fig9z"]),
         ("experiments/laptop.yaml", "title: tiny", "titel: tiny", ["fig1a.titel", "mean title?"]),
     ],
-)
+)  # fmt: skip
 def test_bad_settings_are_named_before_any_job(
     checkout: Path, file: str, old: str, new: str, expected: list[str]
 ) -> None:
@@ -90,3 +96,36 @@ def test_pilot_seeds_are_never_judged(checkout: Path) -> None:
     edit(checkout / "experiments" / "laptop.yaml", "seeds: [1, 2]",
          "seeds: [1, 2]\n    pilot_seeds: [2]")  # fmt: skip
     assert "seeds and pilot_seeds share [2]" in refused(checkout)
+
+
+# Of the data sets themselves, whatever the code knows of them
+TRAINING_SAMPLES = {"digits": 797, "cifar10": 50_000, "photos": 480, "imagenet": 1_281_167}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_an_epoch_has_its_samples_and_a_figure_compares_equal_numbers_of_steps(scale: str) -> None:
+    loaded = load_experiments(ROOT / "experiments" / f"{scale}.yaml")
+    for name, experiment in loaded.experiments.items():
+        runs = expand(experiment)
+        for run in [*start_points(runs), *runs]:
+            s = run.settings
+            there = s.train_subset or TRAINING_SAMPLES[s.dataset]
+            assert s.steps_per_epoch is not None
+            assert s.replacement or s.steps_per_epoch * s.num_clients * s.batch_size <= there, name
+        lengths = {r.settings.total_epochs * (r.settings.steps_per_epoch or 0) for r in runs}
+        assert len(lengths) == 1, name
+
+
+def test_the_papers_imagenet_switch_is_its_second_decay() -> None:
+    """By the authors' script, η after it is 0.16 and each decay is by 0.1."""
+    for run in expand(load_experiments(PAPER).experiments["fig1b"]):
+        assert isinstance(run.start, Run)
+        before = make_schedule(run.start.settings, 156)
+        assert before.steps == 100 * 156
+        last, after = before.lr(before.steps - 1), make_schedule(run.settings, 156).lr(0)
+        assert len(before.phases) == 2
+        assert (last * 0.1, after) == (pytest.approx(0.16), pytest.approx(0.16))
+
+
+def test_the_papers_scale_is_never_trained_on_a_cpu_unsaid() -> None:
+    assert load_experiments(PAPER).execution.device == "cuda"

@@ -13,6 +13,7 @@ from trainer.checks import check_processes, check_start
 from trainer.cli import Parser, add_settings, parse_settings, unknown_option
 from trainer.config import RunSettings
 from trainer.data.settings import BetonSettings, PrepareSettings
+from trainer.data.specs import DATASETS
 from trainer.download import DownloadSettings
 from trainer.download import download as fetch
 from trainer.errors import EXIT_STATUS as ERROR
@@ -28,6 +29,13 @@ def prepare(settings: PrepareSettings) -> None:
 
     for split, count in data.prepare(settings).items():
         print(f"{settings.out}: {count} images to {split}")
+        known = DATASETS[settings.dataset].count(split)
+        if known not in (None, count):
+            print(
+                f"warning: {settings.dataset} has {known} images to {split}, {count} were found; "
+                "complete the source if that is not meant",
+                file=sys.stderr,
+            )
 
 
 def beton(settings: BetonSettings) -> None:

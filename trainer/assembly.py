@@ -29,15 +29,11 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
     spec, dtype = settings.data, _dtype(settings)
     train_pth, val_pth = settings.betons
     images, test = (_images(settings, path, device) for path in (train_pth, val_pth))
-    if settings.train_subset is not None:
-        available = len(images.labels)
-        if settings.train_subset > available:
-            raise UserError(
-                f"train_subset {settings.train_subset} exceeds the {available} training samples"
-            )
-        images = images.subset(train_subset(settings.seed, available, settings.train_subset))
-    if reason := samples_suffice(settings, len(images.labels)):
+    available = len(images.labels)
+    if reason := samples_suffice(settings, available):
         raise UserError(reason)
+    if settings.train_subset is not None:
+        images = images.subset(train_subset(settings.seed, available, settings.train_subset))
     training = TrainingSet(
         images,
         spec,

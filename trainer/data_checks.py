@@ -75,8 +75,28 @@ def bn_is_the_models(s: RunSettings) -> str | None:
     return None
 
 
-def samples_suffice(s: RunSettings, num_samples: int) -> str | None:
-    """None when ``num_samples`` training samples are enough for the run."""
+def samples_suffice(s: RunSettings, available: int) -> str | None:
+    """None when ``available`` training samples are enough for the run."""
+    if s.train_subset is not None and s.train_subset > available:
+        return f"train_subset {s.train_subset} exceeds the {available} training samples; lower it"
+    return _suffices(s, s.train_subset or available)
+
+
+def subset_suffices(s: RunSettings) -> str | None:
+    reason = s.train_subset and _suffices(s, s.train_subset)
+    return f"train_subset {s.train_subset} is too small: {reason}" if reason else None
+
+
+def data_set_suffices(s: RunSettings) -> str | None:
+    """Check the size of a known data set, before there is a file to count samples in.
+
+    Not one of ``CHECKS``: files given by ``train_pth`` may hold any number.
+    """
+    known = DATASETS[s.dataset].count("train")
+    return None if known is None else samples_suffice(s, known)
+
+
+def _suffices(s: RunSettings, num_samples: int) -> str | None:
     total = s.total_batch_size
     steps = s.steps_per_epoch or num_samples // total
     if steps == 0:
@@ -95,8 +115,3 @@ def samples_suffice(s: RunSettings, num_samples: int) -> str | None:
             "training samples; lower it"
         )
     return None
-
-
-def subset_suffices(s: RunSettings) -> str | None:
-    reason = s.train_subset and samples_suffice(s, s.train_subset)
-    return f"train_subset {s.train_subset} is too small: {reason}" if reason else None

@@ -19,6 +19,7 @@ from pydantic import Field, StrictInt, model_validator
 
 from trainer.cli import options, validated
 from trainer.config import SCIENCE, Device, RunSettings
+from trainer.data_checks import data_set_suffices
 from trainer.errors import UserError
 from trainer.settings import Settings
 from trainer.wandb_settings import WandbMode
@@ -240,7 +241,10 @@ def _run(values: Overrides, seed: int, start: Run | Checkpoint | None, where: st
         begin["resume"] = start.settings.resume + start.settings.total_epochs
     elif start is not None:
         begin |= {"resume": start.epoch, "resume_sha256": start.sha256}
-    return Run(validated(RunSettings, {**values, **begin}, where=where), start)
+    settings = validated(RunSettings, {**values, **begin}, where=where)
+    if reason := data_set_suffices(settings):
+        raise UserError(where + reason)
+    return Run(settings, start)
 
 
 def _check_names(overrides: Overrides, where: str) -> None:

@@ -26,7 +26,6 @@ from trainer.download import DownloadSettings, download
 from trainer.errors import UserError
 from trainer.files import atomic, reading, sha256
 
-DIGITS_TEST_IMAGES = 1000
 # By https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py; torchvision has
 # an MD5 alone.
 CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -104,7 +103,7 @@ def _digits(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, Arrays]:
     images = (bunch.images * 15).astype(np.uint8)[..., None]
     labels = bunch.target.astype(np.int64)
     train, test = train_test_split(
-        np.arange(len(labels)), test_size=DIGITS_TEST_IMAGES, stratify=labels, random_state=0
+        np.arange(len(labels)), test_size=spec.count("test"), stratify=labels, random_state=0
     )
     return {
         "train": Arrays(images[train], labels[train]),

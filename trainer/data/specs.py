@@ -9,8 +9,9 @@ CENTRE = 224 / 256
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """Shape, classes, normalisation and augmentation of one data set.
+    """Size, shape, classes, normalisation and augmentation of one data set.
 
+    ``samples`` is how many there are in each of ``SPLITS``; None: the source decides.
     ``image_size`` is the side of what a model sees. ``mean`` and ``std`` are per channel, of pixels
     scaled to [0, 1]. ``padding`` is that of the random crop in pixels; None: the set is made of
     image files of any size, of which training sees random resized crops and evaluation the resized
@@ -19,6 +20,7 @@ class DatasetSpec:
     """
 
     num_classes: int
+    samples: tuple[int, int] | None
     classes: tuple[str, ...] = ()
     channels: int = 3
     image_size: int
@@ -31,10 +33,15 @@ class DatasetSpec:
     def of_files(self) -> bool:
         return self.padding is None
 
+    def count(self, split: str) -> int | None:
+        """Samples of ``split``, if they are known."""
+        return None if self.samples is None else self.samples[SPLITS.index(split)]
+
 
 # Normalisation as torchvision's models have it (https://docs.pytorch.org/vision/stable/models.html).
 IMAGENET = DatasetSpec(
     num_classes=1000,
+    samples=(1_281_167, 50_000),
     image_size=224,
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
@@ -45,6 +52,7 @@ DATASETS = {
     # scikit-learn's 8×8 digits: 0…16 grey levels, stored × 15. Mean and std are of all 1,797.
     "digits": DatasetSpec(
         num_classes=10,
+        samples=(797, 1_000),
         classes=tuple("0123456789"),
         channels=1,
         image_size=8,
@@ -56,6 +64,7 @@ DATASETS = {
     # Normalisation and augmentation as in the authors' train_cifar/prepare_data.py.
     "cifar10": DatasetSpec(
         num_classes=10,
+        samples=(50_000, 10_000),
         classes=(
             "airplane", "automobile", "bird", "cat", "deer",
             "dog", "frog", "horse", "ship", "truck",
@@ -67,8 +76,8 @@ DATASETS = {
         flip=True,
     ),
     "imagenet": IMAGENET,
-    # Any folder of class folders; how many there are is a setting.
-    "imagefolder": replace(IMAGENET, num_classes=0),
+    # Any folder of class folders; how many classes there are is a setting.
+    "imagefolder": replace(IMAGENET, num_classes=0, samples=None),
     # Patches of ten photographs that come with scikit-image and scikit-learn; which one is it from?
-    "photos": replace(IMAGENET, num_classes=10, image_size=32),
+    "photos": replace(IMAGENET, num_classes=10, samples=(480, 480), image_size=32),
 }  # fmt: skip
