@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.commands import BIN
 from tests.workflows import TINY, copy_project, edit
-from workflow.machine import threads_per_process, visible_gpus
+from workflow.machine import DECODERS, divided, threads_per_process, visible_gpus
 
 LAUNCH = """
 import os, sys, time
@@ -31,7 +31,7 @@ folder.mkdir(parents=True, exist_ok=True)
 for name in ("metrics.jsonl", "model.pt"):
     (folder / name).touch()
 facts = [begin, time.monotonic(), value("--nproc-per-node"), os.environ["OMP_NUM_THREADS"]]
-(folder / "facts").write_text(" ".join(map(str, [*facts, value("--device")])))
+(folder / "facts").write_text(" ".join(map(str, [*facts, value("--device"), value("--nw")])))
 """
 
 
@@ -42,11 +42,12 @@ class Job:
     processes: int
     threads: int
     device: str
+    decoders: int
 
     @classmethod
     def read(cls, path: Path) -> Job:
-        begin, end, processes, threads, device = path.read_text().split()
-        return cls(float(begin), float(end), int(processes), int(threads), device)
+        begin, end, processes, threads, device, decoders = path.read_text().split()
+        return cls(float(begin), float(end), int(processes), int(threads), device, int(decoders))
 
 
 def program(folder: Path, name: str, text: str) -> None:
@@ -130,6 +131,44 @@ def test_jobs_at_once_are_no_more_than_the_gpus(project: Path) -> None:
     assert {job.device for job in [*first, *second]} == {"auto"}
 
 
+def of_photos(project: Path) -> None:
+    edit(project / "experiments" / "laptop.yaml", "dataset: digits", "dataset: photos")
+    (project / "resources" / "digits").rename(project / "resources" / "photos")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "settings", "computing", "decoding"),
+    [
+        ("photos", [], 1, 3),  # 8 cores for the runs of 2 GPUs
+        ("photos", ["threads=7"], 1, 6),
+        ("photos", ["threads=1"], 1, 1),
+        ("photos", ["device=cpu", "threads=2"], 2, 0),
+        ("digits", [], 4, 0),
+    ],
+)
+def test_where_a_gpu_trains_on_image_files_its_cores_decode_them(
+    project: Path, dataset: str, settings: list[str], computing: int, decoding: int
+) -> None:
+    smi(project.parent / "bin", 2)
+    if dataset == "photos":
+        of_photos(project)
+    first, second = trained(project, "-c", 8, "--config", "wandb=disabled", *settings)
+    found = {(job.threads, job.decoders) for job in [*first, *second]}
+    if decoding:  # never by more threads than this machine has cores
+        decoding = max(1, min(decoding, len(os.sched_getaffinity(0)) - 1))
+    assert found == {(computing, decoding)}
+
+
+def test_threads_that_decode_are_not_what_a_run_is_known_by(project: Path) -> None:
+    of_photos(project)
+    _, second = trained(project, "-c", 8, "--config", "device=cpu")
+    assert {job.decoders for job in second} == {0}
+    smi(project.parent / "bin", 2)
+    done = snakemake(project, "-n", "-c", 8, "--config", "threads=2")
+    assert done.returncode == 0, done.stderr
+    assert "rule " not in done.stdout + done.stderr
+
+
 def test_gpus_to_share_can_be_said(project: Path) -> None:
     smi(project.parent / "bin", 4)
     first, second = trained(project, "-c", 8, "--resources", "gpu=1")
@@ -187,3 +226,16 @@ def test_threads_fit_the_cores(
         together = runs if gpus is None else max(1, min(runs, gpus // processes))
         assert threads * processes * together <= cores
         assert (threads + 1) * processes * together > cores
+
+
+@given(FEW, st.none() | FEW)
+def test_computing_and_decoding_threads_are_the_processs(threads: int, cores: int | None) -> None:
+    computing, decoding = divided(threads, decoding=True, cores=cores)
+    assert computing >= 1 and 1 <= decoding <= (cores or threads)
+    assert computing + decoding == max(2, min(threads, cores or threads))  # one core is for both
+    assert divided(threads, decoding=False) == (threads, 0)
+
+
+def test_a_gpu_of_a_cluster_gets_the_authors_number_of_decoders() -> None:
+    """Their train_imagenet/run.sh says ``--nw 6``."""
+    assert divided(1 + DECODERS, decoding=True) == (1, 6)

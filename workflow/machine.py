@@ -6,6 +6,11 @@ import os
 import subprocess
 from itertools import takewhile
 
+# Threads that decode image files for a process that trains on a GPU: the authors' number, and more
+# than one GPU has use for.
+DECODERS = 6
+MOST_DECODERS = 16
+
 
 def visible_gpus() -> int:
     """GPUs of this machine that CUDA_VISIBLE_DEVICES allows; 0 where NVIDIA's driver is missing.
@@ -39,3 +44,17 @@ def threads_per_process(
     at_once = runs if gpus is None else min(runs, gpus // processes)
     share = cores // (processes * max(1, at_once)) if asked is None else asked
     return max(1, min(share, cores // processes))
+
+
+def divided(threads: int, *, decoding: bool, cores: int | None = None) -> tuple[int, int]:
+    """Divide a process's ``threads`` into those that compute and those that decode image files.
+
+    ``decoding``: a GPU computes and waits for images, so that all but one thread decode, as far as
+    there are ``cores``. On the CPU decoding is little beside computing: 0, which leaves it to
+    FFCV's one thread.
+    """
+    if not decoding:
+        return threads, 0
+    threads = min(threads, cores or threads)
+    decoders = max(1, min(threads - 1, MOST_DECODERS))
+    return max(1, threads - decoders), decoders

@@ -9,7 +9,7 @@ from trainer.cli import options
 from trainer.data.specs import DATASETS
 from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION
 from workflow.experiments import Checkpoint, Run, expand, load_experiments, start_points
-from workflow.machine import threads_per_process, visible_gpus
+from workflow.machine import DECODERS, divided, threads_per_process, visible_gpus
 
 
 def processes_of(run):
@@ -147,13 +147,27 @@ def threads_of(run, runs):
     """Threads of a job, on each of its nodes, that is one of ``runs`` runs which may be at once."""
     asked = CONFIG.threads or EXPERIMENTS.execution.threads
     if CLUSTER:
-        return processes_of(run) // nodes_of(run) * (asked or 1)
+        return processes_per_node(run) * (asked or 1 + DECODERS * decodes_for_gpu(run))
     gpus = None if DEVICE == "cpu" else GPUS
     return PROCESSES * threads_per_process(workflow.cores, PROCESSES, runs, gpus, asked)
 
 
 def processes_per_node(run):
     return processes_of(run) // nodes_of(run)
+
+
+def decodes_for_gpu(run):
+    """Whether a run waits for image files to be decoded rather than for its own computing."""
+    return run.settings.streamed and DEVICE != "cpu" and bool(CLUSTER or GPUS)
+
+
+def threads_of_process(wildcards, threads):
+    """Of the job's threads a process's, rounded down: to compute, to decode."""
+    run = ALL_RUNS[wildcards.run]
+    # `--cores` may be more than there are, and the trainer refuses to decode by more threads than cores.
+    most = None if CLUSTER else len(os.sched_getaffinity(0))
+    share = max(1, threads // processes_per_node(run))
+    return divided(share, decoding=decodes_for_gpu(run), cores=most)
 
 
 def on_several_nodes(wildcards, value):

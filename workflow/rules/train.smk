@@ -35,10 +35,9 @@ rule train:
         gpu_model=lambda wildcards: CONFIG.gpu_model if gpus_of(ALL_RUNS[wildcards.run]) else None,
         device=DEVICE,
         trainer=TRAINER,
-        # Rounded down: together the processes have the job's cores, no more.
-        threads_per_process=lambda wildcards, threads: max(
-            1, threads // processes_per_node(ALL_RUNS[wildcards.run])
-        ),
+        # Together the processes have the job's cores, no more.
+        threads_per_process=lambda wildcards, threads: threads_of_process(wildcards, threads)[0],
+        nw=lambda wildcards, threads: threads_of_process(wildcards, threads)[1],
         wandb=WANDB,
         wandb_group=lambda wildcards: WANDB_GROUPS[wildcards.run],
         checkpoint_every=str(CONFIG.checkpoint_every),
@@ -57,7 +56,8 @@ rule train:
         " python -m trainer.launch --nnodes {resources.nnodes:q} --nproc-per-node {resources.processes_per_node:q}"
         " {resources.trainer} train {params.options} {params.start} --processes {resources.processes:q}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q} --wait 1"
-        " --device {resources.device:q} --wandb {resources.wandb:q} --wandb-group {resources.wandb_group:q}"
+        " --device {resources.device:q} --nw {resources.nw:q}"
+        " --wandb {resources.wandb:q} --wandb-group {resources.wandb_group:q}"
         " --checkpoint-every {resources.checkpoint_every:q} --time-limit {resources.time_limit:q}"
         " --allow-divergence {resources.allow_divergence:q} > {log:q} 2>&1 || say_why {log:q}"
 
