@@ -18,6 +18,7 @@ from trainer.cli import add_settings, option, options, parse_settings
 from trainer.config import RunSettings
 from trainer.errors import UserError
 from trainer.schedule_settings import PhaseSettings
+from workflow.experiments import Run
 
 valid = st.builds(
     RunSettings,
@@ -65,63 +66,13 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     assert (settings.epochs, settings.seed) == (7, 4)
 
 
-POST_LOCAL = """
-    --seed 1073741823 --data-pth data --log-pth ./checkpoint/test2 --model resnet56
-    --resume 250 --resume-pth ./checkpoint/postlocal/phase1_common.pt
-    --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1 --wandb-save 0
-    --epochs 250 --start-lr 0.01 --max-lr -1 --wd 0.0005 --momentum 0 --nesterov 0
-    --warm-up 0 --warmup-epochs 50 --bn 1 --bn-batches 100 --group-weight 1 --n-groups -1
-    --decay1 25000 --decay2 25000 --gamma 0.1 --step1 600 --step2 600 --step3 600
-    --eval-freq1 1 --eval-freq2 1 --eval-freq3 1
-    --save-freq1 6000 --save-freq2 6000 --save-freq3 6000 --eval-on-start 1
-    --replacement 0 --aug 1 --label-noise 0 --noise-p 0
-"""
-LABEL_NOISE = """
-    --seed 7 --data-pth data --log-pth ./checkpoint/test2/ --resume 500
-    --resume-pth ./checkpoint/label_noise/common_start.pt
-    --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1 --wandb-save 0
-    --start-lr 0.1 --max-lr 0.1 --momentum 0 --nesterov 0 --warm-up 1 --warmup-epochs 1 --bn 0
-    --decay1 5000000 --decay2 5000000 --gamma 0.1 --step1 384 --step2 384 --step3 384
-    --eval-freq1 1 --eval-freq2 1 --eval-freq3 1
-    --save-freq1 1000 --save-freq2 1000 --save-freq3 1000 --eval-on-start 1
-    --replacement 1 --aug 0 --label-noise 1 --noise-p 0.1
-"""
-LABEL_NOISE_RESNET = f"""{LABEL_NOISE}
-    --model resnet56_gn --epochs 500000 --wd 0.0005 --bn-batches 0 --group-weight 1 --n-groups 8
-"""
-LABEL_NOISE_VGG = f"""{LABEL_NOISE}
-    --model vgg16 --epochs 50000 --wd 0 --bn-batches 100 --group-weight 0 --n-groups -1
-"""
-IMAGENET = """
-    --seed 7 --nw 6 --batch-size 32 --total-batch-size 8192 --steps-per-epoch 156
-    --lr 0.005 --epochs 50 --warm-up 0 --gamma 0.1 --model resnet50
-    --save-freq1 50 --step1 26 --eval-freq1 6
-    --momentum 0 --wd 0.0001 --decay1 1000 --decay2 1000 --decay3 1000 --log-pth ./checkpoint/x/
-    --resume 100 --resume-pth ./checkpoint/phase_epoch=100.pt
-"""
-
-
-@pytest.mark.parametrize(
-    ("script", "clients", "lr", "local_steps", "epochs"),
-    # reference: run-post-local.sh, run-{resnet,vgg}-label-noise.sh of train_cifar/, and
-    # train_imagenet/run.sh of https://github.com/hmgxr128/Local-SGD
-    [
-        (POST_LOCAL, 32, 0.32, 600, 250),
-        (LABEL_NOISE_RESNET, 32, 0.1, 384, 500_000),
-        (LABEL_NOISE_VGG, 32, 0.1, 384, 50_000),
-        # as if for CIFAR-10's images: ImageNet is no data set here yet
-        (IMAGENET + "--dataset cifar10", 256, 0.16, 26, 50),
-    ],
-)
-def test_the_authors_scripts_mean_the_papers_settings(
-    script: str, clients: int, lr: float, local_steps: int, epochs: int
-) -> None:
-    settings = parse(*shlex.split(script))
-    assert settings.dataset == "cifar10"
-    assert settings.num_clients == clients
-    assert settings.peak_lr == pytest.approx(lr)
-    [phase] = settings.phases
-    assert (phase.local_steps, phase.epochs) == (local_steps, epochs)
+@pytest.mark.parametrize("model", ["resnet50", "resnet56", "mlp"])
+@pytest.mark.parametrize("group_weight", [True, False])
+def test_a_runs_command_line_means_the_run(model: str, group_weight: bool) -> None:
+    """Though a default may depend on the data set."""
+    settings = RunSettings(model=model, group_weight=group_weight)
+    words = shlex.split(Run(settings).options())
+    assert parse("--model", model, *words).science() == settings.science()
 
 
 def test_the_word_none_is_no_value() -> None:
@@ -168,6 +119,7 @@ def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
             ["n_groups 3", "16 channels", "1, 2, 4, 8, 16"],
         ),
         (["--decay2", 5], ["decay2 5", "decay1"]),
+        (["--steps-per-epoch", -2], ["--steps-per-epoch", "greater than or equal to 1"]),
         (["--decay1", 5, "--decay2", 6, "--gamma", 1e-200], ["gamma 1e-200 at 2 decays"]),
         (["--decay1", 5, "--decay2", 6, "--gamma", 1e200], ["gamma 1e+200 at 2 decays"]),
         (["--start-lr", 1e308, "--batch-size", 1], ["start_lr", "learning rate infinite"]),

@@ -145,13 +145,22 @@ def schedule_is_given_once(s: RunSettings) -> str | None:
 
 
 def decays_come_in_order(s: RunSettings) -> str | None:
+    before = s.epochs_before_decays
+    end = before + s.epochs
     coming = [(f"decay{i}", getattr(s, f"decay{i}")) for i in (1, 2, 3)]
-    late = FAR_PAST_THE_END * s.epochs
+    late = max(end, FAR_PAST_THE_END * s.epochs)
     coming = [(n, None if epoch is not None and epoch >= late else epoch) for n, epoch in coming]
     for name, epoch in coming:
-        if epoch is not None and epoch >= s.epochs:
+        if epoch is not None and epoch <= before:
             return (
-                f"{name} {epoch} is past the end ({s.epochs} epochs) and would never come; "
+                f"{name} {epoch} is not after epoch {before}, where this run starts: decays of "
+                "dataset imagenet count from epoch 0, as in the authors' code; raise it, or leave "
+                "it out"
+            )
+        if epoch is not None and epoch >= end:
+            length = f"{s.epochs} epochs" + (f" from epoch {before}" if before else "")
+            return (
+                f"{name} {epoch} is past the end ({length}) and would never come; "
                 f"lower it, or leave it out"
             )
     for (first, a), (second, b) in pairwise(coming):

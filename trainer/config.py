@@ -22,6 +22,8 @@ from trainer.settings import setting
 from trainer.wandb_settings import WandbSettings
 
 Device = Literal["auto", "cpu", "cuda"]
+# The authors have two trainers of different habits: train_cifar, and for this one train_imagenet
+IMAGENET = "imagenet"
 
 
 class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSettings):
@@ -101,7 +103,10 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
     )
     wd: float = setting(5e-4, "weight decay", "optimizer", ge=0)
     group_weight: bool = setting(
-        False, "no weight decay on normalisation layers and biases", "optimizer"
+        lambda given: given["dataset"] == IMAGENET,
+        "no weight decay on normalisation layers and biases; default, as the authors': 1 for "
+        "dataset imagenet, else 0",
+        "optimizer",
     )
     momentum: float = setting(0.0, "momentum", "optimizer", ge=0, lt=1)
     nesterov: bool = setting(False, "Nesterov momentum", "optimizer")
@@ -158,6 +163,15 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
             if message := check(self):
                 raise ValueError(message)
         return self
+
+    @property
+    def epochs_before_decays(self) -> int:
+        """Epochs that decays count and this run does not train: ImageNet's count from epoch 0."""
+        return self.resume if self.dataset == IMAGENET else 0
+
+    @property
+    def decays(self) -> list[int]:
+        return [decay - self.epochs_before_decays for decay in super().decays]
 
     @property
     def num_clients(self) -> int:

@@ -27,10 +27,14 @@ class ScheduleSettings(Settings):
 
     epochs: int = setting(300, "epochs to train from the start point", "schedule", ge=1)
     steps_per_epoch: int | None = setting(
-        None, "steps in one epoch; None: ⌊training samples / B⌋", "schedule", ge=1
+        None, "steps in one epoch; None or -1: ⌊training samples / B⌋", "schedule", ge=1
     )
     decay1: int | None = setting(
-        None, "epoch of the first decay; None or far past the end: no decay", "schedule", ge=1
+        None,
+        "epoch of the first decay, from the start point (dataset imagenet: from epoch 0, as the "
+        "authors'); None or far past the end: no decay",
+        "schedule",
+        ge=1,
     )
     decay2: int | None = setting(None, "epoch of the second decay", "schedule", ge=1)
     decay3: int | None = setting(None, "epoch of the third decay", "schedule", ge=1)
@@ -66,6 +70,12 @@ class ScheduleSettings(Settings):
     )
     h_base: int = setting(1, "smallest H of the qsr rule", "schedule", ge=1)
     alpha: float | None = setting(None, "α of the qsr rule", "schedule", gt=0)
+
+    @field_validator("steps_per_epoch", mode="before")
+    @classmethod
+    def _minus_one_is_none(cls, value: Any) -> Any:
+        """The default of the authors' ``--steps-per-epoch``, which their ImageNet code takes so."""
+        return None if value in (-1, "-1") else value
 
     @field_validator("schedule", mode="before")
     @classmethod
@@ -103,5 +113,5 @@ class ScheduleSettings(Settings):
 
     @property
     def decays(self) -> list[int]:
-        """The decays that are given, in the order of their names."""
+        """Epochs from the start point to the decays that are given, in the order of their names."""
         return [d for d in (self.decay1, self.decay2, self.decay3) if d is not None]

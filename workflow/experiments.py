@@ -136,12 +136,13 @@ class Run:
         return f"{s.dataset}-{s.model}-K{s.num_clients}-H{h}-s{s.seed}-{digest}"
 
     def options(self) -> str:
-        """Data set and what else differs from the defaults, as a quoted command line."""
-        names = [
-            name
-            for name in sorted(SCIENCE)
-            if name == "dataset" or getattr(self.settings, name) != getattr(DEFAULT, name)
-        ]
+        """Data set and what else differs from its defaults, as a quoted command line."""
+        given = dict(self.settings)
+        default = {
+            name: field.get_default(call_default_factory=True, validated_data=given)
+            for name, field in RunSettings.model_fields.items()
+        }
+        names = [n for n in sorted(SCIENCE) if n == "dataset" or given[n] != default[n]]
         return options(self.settings, names)
 
 
