@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests.commands import ROOT
 from tests.test_config import parse
+from trainer.cli import option
 from trainer.config import RunSettings
 from trainer.errors import UserError
 from trainer.schedule import make_schedule
@@ -125,3 +128,12 @@ def test_a_decay_of_imagenet_that_would_never_come_is_refused(epoch: int, reason
     with pytest.raises(UserError) as caught:
         parse(*shlex.split(IMAGENET.replace("--decay1 1000", f"--decay1 {epoch}")))
     assert str(caught.value).startswith(reason)
+
+
+def test_the_differences_are_of_options_that_there_are() -> None:
+    text = (ROOT / "docs" / "differences.md").read_text()
+    named = set(re.findall(r"--[a-z][a-z0-9-]*[a-z0-9]", text))
+    offered = {option(name) for name in RunSettings.model_fields}
+    by_phase = {"--eval-freq", "--save-freq", "--decay"}
+    assert named - by_phase <= offered | {"--dist-url", "--help"}
+    assert {"--group-weight", "--decay1", "--steps-per-epoch", "--bn"} <= named
