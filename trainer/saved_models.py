@@ -12,6 +12,13 @@ from trainer.errors import UserError
 from trainer.files import atomic, reading, sha256
 from trainer.tensor_files import save
 
+# Under which others keep the state_dict of a model beside that of its optimizer
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+COMPILED = "_orig_mod."  # of torch.compile
+PREFIXES = ("module.", COMPILED)  # also of DistributedDataParallel
+COUNT = ".num_batches_tracked"
+LISTED = 3  # keys of a kind in a message
+
 
 def save_model(path: Path, model: nn.Module) -> None:
     """The ``state_dict`` of ``model``, under the authors' keys."""
@@ -49,9 +56,11 @@ class SavedModels:
 def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
     """Load a ``state_dict`` into ``model``, every key matched.
 
-    Raises UserError for a file that is missing, damaged, not a plain ``state_dict`` or not of
-    SHA-256 ``digest``, and for a checkpoint of another architecture or with numbers that are too
-    coarse or not finite.
+    It may lie in a training state (``WRAPPERS``), have the keys of a parallel or compiled module
+    (``PREFIXES``) and lack BatchNorm's counts of batches, which nothing here depends on. Raises
+    UserError for a file that is missing, damaged, holds no ``state_dict`` or is not of SHA-256
+    ``digest``, and for a checkpoint of another architecture or with numbers that are too coarse or
+    not finite.
     """
     place = f"resume_pth {path}"
     with reading(place, "check the path"):
@@ -61,15 +70,13 @@ def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
             f"{place}: its SHA-256 is {found}, resume_sha256 asks for {digest}; "
             "get the file again or correct the digest"
         )
-    state = _read_state(path, place)
     wanted = model.state_dict()
-    for name in [*wanted, *state]:
-        shapes = [tuple(d[name].shape) if name in d else "missing" for d in (state, wanted)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"{place}: made by another architecture ({name} is {shapes[0]} in the file, "
-                f"{shapes[1]} in the model); choose the model that it was saved from"
-            )
+    state = _renamed(_read_state(path, place), wanted, place)
+    if differences := _differences(state, wanted):
+        raise UserError(
+            f"{place}: made by another architecture ({differences}); choose the model that it was "
+            "saved from"
+        )
     for name, value in wanted.items():
         if reason := _unfit(state[name], value):
             raise UserError(f"{place}: {name} {reason}")
@@ -81,22 +88,72 @@ def _read_state(path: Path, place: str) -> dict[str, Tensor]:
         # PyTorch does not look at the checksums that it writes.
         if zipfile.is_zipfile(path):
             _check_sums(path)
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a stray file provokes in zipfile, pickle and PyTorch
         raise UserError(
             f"{place}: damaged or not a plain state_dict ({type(error).__name__}); "
             "get the file again, or save model.state_dict() alone and start from that"
         ) from None
-    plain = isinstance(state, dict) and all(
-        isinstance(v, Tensor) and v.layout is torch.strided and v.device.type == "cpu"
-        for v in state.values()
-    )
-    if not plain:
+    if isinstance(content, dict) and not _is_plain(content):
+        inner = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
+        if len(inner) == 1:
+            content = content[inner[0]]
+    if not _is_plain(content):
         raise UserError(
-            f"{place}: holds more or other than a plain state_dict; "
-            "save model.state_dict() alone and start from that"
+            f"{place}: holds more or other than a plain state_dict, or one under "
+            f"{', '.join(WRAPPERS)}; save model.state_dict() alone and start from that"
         )
+    state: dict[str, Tensor] = content
     return state
+
+
+def _is_plain(content: object) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(v, Tensor) and v.layout is torch.strided and v.device.type == "cpu"
+        for v in content.values()
+    )
+
+
+def _renamed(state: dict[str, Tensor], wanted: dict[str, Tensor], place: str) -> dict[str, Tensor]:
+    """``state`` by the names that it has in a model which is neither parallel nor compiled."""
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = str(key)
+        while name not in wanted and name.startswith(PREFIXES):
+            name = name.partition(".")[2]
+        if name not in wanted:
+            name = name.replace(COMPILED, "")  # a part of the model was compiled
+        if name in renamed:
+            raise UserError(
+                f"{place}: holds {name} twice, with a prefix and without; save model.state_dict() "
+                "alone and start from that"
+            )
+        renamed[name] = value
+    counts = {name: value for name, value in wanted.items() if name.endswith(COUNT)}
+    return counts | renamed
+
+
+def _differences(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """Which keys the file lacks, has beyond the model's, or has of another shape; or nothing."""
+    shapes = {
+        name: (tuple(state[name].shape), tuple(wanted[name].shape))
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    }
+    kinds = {
+        "missing in the file": [name for name in wanted if name not in state],
+        "not in the model": [name for name in state if name not in wanted],
+        "of another shape": [
+            f"{name} is {given} in the file, {own} in the model"
+            for name, (given, own) in shapes.items()
+        ],
+    }
+    return "; ".join(f"{kind}: {_some(names)}" for kind, names in kinds.items() if names)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_sums(path: Path) -> None:

@@ -88,11 +88,11 @@ for what, change, said in (
     ("a number", lambda _: 3, "state_dict"),
     ("nothing", lambda _: None, "state_dict"),
     ("an empty dict", lambda _: {}, "another architecture"),
-    ("a training state around it", lambda state: {"model": state, "epoch": 1}, "state_dict"),
+    ("two training states", lambda s: {"model": s, "state_dict": s, "epoch": 1}, "state_dict"),
+    ("a key twice", lambda s: s | {f"module.{k}": v for k, v in s.items()}, "1.weight twice"),
     ("keys of numbers", lambda state: dict(enumerate(state.values())), "architecture"),
     ("an extra key", lambda state: state | {"head.weight": torch.zeros(3)}, "head.weight"),
     ("a key less", lambda state: dict(list(state.items())[1:]), "1.weight"),
-    ("keys of a parallel module", lambda s: {f"module.{k}": v for k, v in s.items()}, "1.weight"),
     ("a value that is no tensor", with_first(lambda t: t.tolist()), "state_dict"),
     ("another shape", with_first(lambda t: t.T), "1.weight"),
     ("NaN", with_first(set_to(float("nan"))), "1.weight"),
@@ -108,6 +108,12 @@ for what, change, said in (
     START_POINT.add(what, partial(saved, change), f"resume_pth {START}", said)
 
 
+for what, change in (
+    ("a training state around it", lambda s: {"model": s, "epoch": 1, "optimizer": {"state": {}}}),
+    ("keys of a parallel module", lambda s: {f"module.{k}": v for k, v in s.items()}),
+    ("keys of a compiled one", lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()}),
+):
+    START_POINT.add(what, partial(saved, change))
 START_POINT.add("float64", partial(saved, lambda s: {k: v.double() for k, v in s.items()}))
 START_POINT.add("keys in another order", partial(saved, lambda s: dict(reversed(s.items()))))
 START_POINT.add("transposed memory", partial(saved, with_first(lambda t: t.T.contiguous().T)))
