@@ -40,7 +40,7 @@ def command(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess
 
 def trainer(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """``python -m trainer``, with its imports done."""
-    return _forked("trainer.__main__", arguments, cwd)
+    return forked("trainer.__main__", arguments, cwd)
 
 
 def torchrun(
@@ -48,12 +48,13 @@ def torchrun(
 ) -> subprocess.CompletedProcess[str]:
     """The trainer under torchrun, as the workflow starts it on the CPU, with its imports done."""
     launch = ("--standalone", "--nproc-per-node", processes, *FORKED, *arguments)
-    return _forked("torch.distributed.run", launch, cwd)
+    return forked("torch.distributed.run", launch, cwd)
 
 
-def _forked(
-    module: str, arguments: Sequence[object], cwd: Path
+def forked(
+    module: str, arguments: Sequence[object], cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
+    """``main`` of a module, with the imports of the trainer done."""
     words = [str(a) for a in arguments]
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")

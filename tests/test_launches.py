@@ -6,12 +6,20 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.commands import BIN, FORKED, ROOT, command
+from tests.commands import BIN, FORKED, ROOT, command, forked, torchrun, trainer
+from tests.conftest import more, one_line
+from tests.faults.one_fails import REASON
 from tests.test_stopping import ENDLESS, LONG, WORDS, torchrun_words
+from trainer.contact import in_touch
+from trainer.errors import UserError
 from trainer.stopping import EXIT_STATUS
 
 pytestmark = pytest.mark.slow  # it begins early
@@ -87,3 +95,130 @@ def test_processes_whose_parameters_differ_stop_the_run(digits: Path, tmp_path: 
     lines = {line for line in done.stderr.splitlines() if line.startswith("error: ")}
     [line] = lines
     assert "different parameters after averaging at step 9" in line
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        return int(listening.getsockname()[1])
+
+
+@dataclass
+class Process:
+    done: subprocess.CompletedProcess[str]
+    ended: float
+
+
+def by_hand(size: int, *words: object) -> list[Process]:
+    """All processes of tests/faults/one_fails.py, once they have ended."""
+    port = free_port()
+
+    def run(rank: int) -> Process:
+        done = forked("tests.faults.one_fails", (rank, size, port, *words))
+        return Process(done, time.monotonic())
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(run, range(size)))
+
+
+@pytest.mark.parametrize(
+    ("failing", "seconds"),
+    [more(1, 0), (0, 0), (1, 8)],
+    ids=["other", "main", "still connected"],
+)
+def test_all_end_with_the_first_that_fails_and_it_says_why_once(
+    digits: Path, tmp_path: Path, failing: int, seconds: int
+) -> None:
+    words = ("train", "--data-pth", digits, "--log-pth", tmp_path, *ENDLESS)
+    began = time.monotonic()
+    processes = by_hand(3, failing, seconds, *words, "--total-batch-size", 24)
+    assert time.monotonic() - began < 200  # timeout is 30 minutes
+    said = "".join(process.done.stderr for process in processes)
+    assert [process.done.returncode for process in processes] == [2, 2, 2], said
+    assert said.count(REASON) == said.count("error: ") == 1, said
+    assert f"error: {REASON}\n" in processes[failing].done.stderr
+    assert "Traceback" not in said and "frame #" not in said
+    for process in processes[:failing] + processes[failing + 1 :]:
+        assert f"ended: process {failing} on " in process.done.stderr, said
+        if seconds:
+            assert process.ended < processes[failing].ended
+
+
+def test_each_launcher_variable_that_is_wrong_is_named(digits: Path, tmp_path: Path) -> None:
+    words = ("train", "--data-pth", digits, "--log-pth", tmp_path, *ENDLESS)
+    met = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    for wrong, named in (
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE 'two' is not a whole number"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE 0 is no number of processes"),
+        ({"RANK": "3"}, "RANK 3 is not below WORLD_SIZE (1, which is missing)"),
+        ({"WORLD_SIZE": "1", "RANK": "3"}, "RANK 3 is not below WORLD_SIZE (1)"),
+        ({"LOCAL_RANK": "1"}, "LOCAL_RANK 1 is not below LOCAL_WORLD_SIZE (1, which is missing)"),
+        ({"LOCAL_WORLD_SIZE": "2"}, "LOCAL_WORLD_SIZE 2 is more than WORLD_SIZE 1"),
+        (met | {"RANK": "2"}, "RANK 2 is not below WORLD_SIZE (2)"),
+        (met | {"RANK": "-1"}, "RANK -1 is not below WORLD_SIZE (2)"),
+        (met | {"RANK": ""}, "WORLD_SIZE is 2 and RANK is missing"),
+        (met | {"MASTER_ADDR": ""}, "WORLD_SIZE is 2 and MASTER_ADDR is missing"),
+        (met | {"MASTER_PORT": ""}, "WORLD_SIZE is 2 and MASTER_PORT is missing"),
+        (met | {"MASTER_PORT": "x"}, "MASTER_PORT 'x' is not a whole number"),
+        (met | {"MASTER_PORT": "99999"}, "MASTER_PORT 99999 is not from 1 to 65535"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in wrong.items():
+                patch.setenv(name, value)
+            done = trainer(*words)
+        assert one_line(done).startswith(f"error: environment: {named}; let torchrun or"), named
+
+
+def test_processes_meet_within_the_timeout_or_say_who_waits_where(
+    digits: Path, tmp_path: Path
+) -> None:
+    words = ("train", "--data-pth", digits, "--log-pth", tmp_path, *ENDLESS, "--timeout", 0.02)
+    port = free_port()
+    met = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with pytest.MonkeyPatch.context() as patch, socket.socket() as other:
+        for name, value in met.items():
+            patch.setenv(name, value)
+        for rank in ("0", "1"):
+            patch.setenv("RANK", rank)
+            done = trainer(*words)
+            said = f"error: process {rank} of 2 waits for the others at 127.0.0.1:{port} "
+            assert one_line(done).startswith(said)
+            assert "within timeout 0.02 minutes" in done.stderr and "frame #" not in done.stderr
+        other.bind(("127.0.0.1", port))
+        other.listen()  # and never answers, as a store would
+        assert "what answers there is no store" in one_line(trainer(*words))
+        patch.setenv("RANK", "0")
+        assert f"MASTER_PORT {port} is taken; choose another" in one_line(trainer(*words))
+        patch.setenv("MASTER_ADDR", "nowhere.invalid")
+        assert "MASTER_ADDR nowhere.invalid is no machine" in one_line(trainer(*words))
+
+
+def test_a_wrong_interface_is_named_and_no_death(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nosuch0")
+    done = torchrun(2, "train", "--data-pth", digits, "--log-pth", tmp_path, *ENDLESS)
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: a network interface is not there") and "nosuch0" in line
+    assert "correct or unset GLOO_SOCKET_IFNAME" in line and "has died" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "line"),
+    [
+        ("Connection closed by peer [::1]:4", UserError, "another process has died"),
+        ("Read error [::1]:4: Connection reset by peer", UserError, "another process has died"),
+        ("Timed out waiting 12000ms for recv operation", UserError, "does not answer within"),
+        ("bind: Address already in use", UserError, "a port or address is taken"),
+        ("connect: No route to host", UserError, "cannot be reached"),
+        ("NCCL Error 5: invalid usage", UserError, "cannot exchange what they must"),
+        ("DefaultCPUAllocator: can't allocate memory", RuntimeError, "DefaultCPUAllocator"),
+        ("NCCL WARN Cuda failure 2 'out of memory'", RuntimeError, "out of memory"),
+        ("shape '[3]' is invalid for input of size 4", RuntimeError, "shape"),
+    ],
+)
+def test_what_fails_between_processes_is_told_apart(
+    said: str, error: type[Exception], line: str
+) -> None:
+    with pytest.raises(error, match=line) as raised, in_touch():
+        raise RuntimeError(said)
+    assert type(raised.value) is error

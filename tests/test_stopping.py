@@ -218,7 +218,7 @@ def test_a_silent_process_ends_the_run_after_the_timeout(digits: Path, tmp_path:
         said = launcher.communicate(timeout=90)[1]
     assert launcher.returncode != 0
     [line] = {line for line in said.splitlines() if line.startswith("error: ")}
-    assert "another process has died or does not answer" in line
+    assert "another process does not answer within timeout" in line
     assert "start the run again: it goes on from its last checkpoint" in line
 
 

@@ -17,7 +17,8 @@ from trainer.data.specs import DATASETS
 from trainer.download import DownloadSettings
 from trainer.download import download as fetch
 from trainer.errors import EXIT_STATUS as ERROR
-from trainer.errors import UserError, named
+from trainer.errors import PeerFailedError, UserError, named, of_memory
+from trainer.launcher_variables import read_launcher_variables
 from trainer.settings import Settings
 from trainer.stopping import EXIT_STATUS as STOPPED
 from trainer.stopping import StoppedError, end_with_torchrun
@@ -61,8 +62,10 @@ def train(settings: RunSettings) -> None:
     end_with_torchrun()
 
     check_start(settings)
-    check_processes(settings, int(os.environ.get("WORLD_SIZE", "1")))
+    check_processes(settings, read_launcher_variables().size)
 
+    # Of a store that is gone, PyTorch would tell where in its own code it noticed.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from trainer import session
     from trainer.processes import join_world
 
@@ -102,12 +105,6 @@ def refused(error: UserError) -> int:
     return ERROR
 
 
-def of_memory(error: Exception) -> bool:
-    """PyTorch has an error of its own for a GPU's memory, and none for that of the CPU."""
-    own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return own or "DefaultCPUAllocator: can't allocate memory" in str(error)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -131,6 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refused(
             UserError(f"memory ran out ({error}); lower batch_size, or end what else uses it")
         )
+    except PeerFailedError as ended:
+        sys.stderr.write(f"ended: {ended}\n")
+        sys.stderr.flush()
+        return ERROR
     except StoppedError as stopped:
         sys.stderr.write(f"stopped: {stopped}\n")
         sys.stderr.flush()

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 # Of a URL: all between :// and @, but for the @ in a path, with a port before it or none.
 CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@:]*(:(?!\d{1,5}/)\S*)?@")
 
+OUT_OF_MEMORY = re.compile("(can't|cannot) allocate memory|out of memory", re.IGNORECASE)
+
 EXIT_STATUS = 2
 LONGEST = 2000  # characters of a message
 # What a machine says no with. A file that is missing unexpectedly is a bug of ours instead.
@@ -32,12 +34,22 @@ class UserError(Exception):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
 
 
+class PeerFailedError(Exception):
+    """Another process of the run failed before, and says why; its text is one line."""
+
+
 class DivergedError(UserError):
     """Losses or parameters that are not finite, the first time after ``step`` steps."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+
+def of_memory(error: Exception) -> bool:
+    """Whether memory ran out, of a GPU or of the CPU, in PyTorch or in what it exchanges by."""
+    own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return own or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 @contextmanager

@@ -35,7 +35,8 @@ class InterruptionSettings(Settings):
     )
     timeout: float = setting(
         30.0,
-        "minutes that processes wait for one that does not answer before the run ends",
+        "minutes that processes wait to meet, and then for one that does not answer, until they "
+        "end the run",
         "interruptions",
         science=False,
         gt=0,

@@ -12,12 +12,14 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from trainer.config import RunSettings
+from trainer.contact import in_touch, meet
 from trainer.devices import own_gpu, visible_gpus, warn_of_unused_gpu
 from trainer.errors import UserError
+from trainer.failures import ending_together
+from trainer.launcher_variables import read_launcher_variables
+from trainer.stopping import StoppedError
 
 T = TypeVar("T")
 
@@ -45,7 +47,7 @@ class World:
     def sum_(self, tensor: Tensor) -> Tensor:
         """``tensor`` summed over all processes, in place."""
         if self.size > 1:
-            with _in_touch():
+            with in_touch():
                 dist.all_reduce(tensor)
         return tensor
 
@@ -53,7 +55,7 @@ class World:
         """The least of all processes' ``value``."""
         found = torch.tensor(value, device=self.device)
         if self.size > 1:
-            with _in_touch():
+            with in_touch():
                 dist.all_reduce(found, dist.ReduceOp.MIN)
         return int(found)
 
@@ -65,7 +67,7 @@ class World:
         """The main process's ``value``, on every process."""
         values = [value]
         if self.size > 1:
-            with _in_touch():
+            with in_touch():
                 dist.broadcast_object_list(values)
         return values[0]
 
@@ -73,7 +75,7 @@ class World:
         """Every process's ``value``, in order, on every process."""
         values = [value] * self.size
         if self.size > 1:
-            with _in_touch():
+            with in_touch():
                 dist.all_gather_object(values, value)
         return values
 
@@ -85,66 +87,58 @@ class World:
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
-            with _in_touch():
+            with in_touch():
                 dist.barrier()
 
 
 @contextmanager
-def _in_touch() -> Iterator[None]:
-    """Turns what a process that has died or does not answer provokes in the others into a line."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise UserError(
-            f"another process has died or does not answer ({error}); see what it said above, and "
-            "start the run again: it goes on from its last checkpoint"
-        ) from None
-
-
-@contextmanager
 def join_world(settings: RunSettings) -> Iterator[World]:
-    """Joins torchrun's process group (NCCL on GPU, gloo on CPU), leaves it at the end.
+    """Joins the processes that a launcher started (NCCL on GPU, gloo on CPU), then leaves them.
 
-    On a GPU each process has one of its own, leased for as long.
+    On a GPU each process has one of its own, leased for as long. A failure of one process within
+    ends all.
     """
     cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise UserError("device cuda: no CUDA device is available; set device to cpu or auto")
-    if settings.device == "auto" and not cuda and _number("RANK", 0) == 0:
-        warn_of_unused_gpu()
     if settings.backend == "nccl" and not cuda:
         raise UserError("backend nccl is for GPUs, this run is on the CPU; set backend gloo")
+    own = read_launcher_variables()
+    if settings.device == "auto" and not cuda and own.rank == 0:
+        warn_of_unused_gpu()
+    timeout = timedelta(minutes=settings.timeout)
     with ExitStack() as stack:
         store = None
-        rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
-        if size > 1:
-            if _number("LOCAL_WORLD_SIZE", 1) == size:  # all on this machine
+        if own.size > 1:
+            if own.local_size == own.size:  # all on this machine
                 os.environ |= LOOPBACK | os.environ
-            store, rank, size = next(rendezvous("env://"))
-            # torchrun's store outlives a restart, and so does what the dead left there.
-            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store = PrefixStore(f"attempt {attempt}", store)
+            store = meet(own, timeout)
+            by_main = not own.store_of_launcher
+            together = ending_together(store, own.rank, own.size, kept_by_main=by_main)
+            stack.enter_context(together)
         device = torch.device("cpu")
         if cuda:
-            local, processes = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)
-            gpu = stack.enter_context(own_gpu(visible_gpus(), local, processes, store))
-            device = torch.device("cuda", gpu)
+            with in_touch():
+                lease = own_gpu(visible_gpus(), own.local_rank, own.local_size, store)
+                device = torch.device("cuda", stack.enter_context(lease))
             torch.cuda.set_device(device)
         if store is not None:
             backend = settings.backend
             if backend == "auto":
                 backend = "nccl" if cuda else "gloo"
-            with _in_touch():
+            with in_touch():
                 dist.init_process_group(
-                    backend,
-                    store=store,
-                    rank=rank,
-                    world_size=size,
-                    timeout=timedelta(minutes=settings.timeout),
+                    backend, store=store, rank=own.rank, world_size=own.size, timeout=timeout
                 )
-            stack.callback(dist.destroy_process_group)
-        yield World(rank, size, device)
+        try:
+            yield World(own.rank, own.size, device)
+        except StoppedError:  # all processes have
+            _leave()
+            raise
+        _leave()
 
 
-def _number(variable: str, without_torchrun: int) -> int:
-    return int(os.environ.get(variable, without_torchrun))
+def _leave() -> None:
+    """On the clean path alone: with NCCL it waits for the others."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

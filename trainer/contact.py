@@ -1,0 +1,137 @@
+"""How the processes of a run meet, and what they say where they cannot reach each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from trainer.errors import UserError, of_memory
+from trainer.launcher_variables import FIX, LauncherVariables
+
+QUIET_SECONDS = 10.0
+LOOK_SECONDS = 0.2
+# After its own timeout, PyTorch may still wait for whatever listens at the port instead of a store.
+MARGIN_SECONDS = 5.0
+AGAIN = "start the run again: it goes on from its last checkpoint"
+TAKEN = re.compile("EADDRINUSE|address already in use", re.IGNORECASE)
+# By what gloo, NCCL and PyTorch's stores say; the first that fits
+REASONS = {
+    r"unable to find (address|interface)|no socket interface": (
+        "a network interface is not there, or has no address",
+        "correct or unset GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME (ip -brief address lists them)",
+    ),
+    TAKEN.pattern: (
+        "a port or address is taken",
+        f"end what uses it, and {AGAIN}",
+    ),
+    r"closed by peer|reset by peer|broken pipe|socket closed|connection was likely closed|"
+    r"remote process exited": (
+        "another process has died",
+        f"see what it said above, and {AGAIN}",
+    ),
+    r"time(d )?out": (
+        "another process does not answer within timeout",
+        f"raise timeout if it is only slow; else {AGAIN}",
+    ),
+    r"refused|unreachable|no route to host|cannot assign requested address": (
+        "another process cannot be reached",
+        "check the network between the nodes, or name its interface (GLOO_SOCKET_IFNAME, "
+        "NCCL_SOCKET_IFNAME)",
+    ),
+    r"gloo|nccl|c10d|tcpstore": (
+        "processes cannot exchange what they must",
+        AGAIN,
+    ),
+}  # fmt: skip
+
+
+@contextmanager
+def in_touch() -> Iterator[None]:
+    """Turns what fails between processes into a UserError; a lack of memory is none, nor a bug."""
+    try:
+        yield
+    except RuntimeError as error:
+        if of_memory(error):
+            raise
+        for sign, (what, fix) in REASONS.items():
+            if re.search(sign, str(error), re.IGNORECASE):
+                raise UserError(f"{what} ({error}); {fix}") from None
+        raise
+
+
+def meet(own: LauncherVariables, timeout: timedelta) -> Store:
+    """The store that all processes of the run have joined.
+
+    Raises UserError where they have not after ``timeout``, or cannot.
+    """
+    found: list[Store | Exception] = []
+    seconds = timeout.total_seconds()
+
+    def join() -> None:
+        try:
+            _until_there(own, time.monotonic() + seconds)
+            found.append(next(rendezvous("env://", timeout=timeout))[0])
+        except Exception as error:
+            found.append(error)
+
+    waiting = threading.Thread(target=join, name="meeting", daemon=True)
+    waiting.start()
+    waiting.join(min(seconds, QUIET_SECONDS))
+    if not found and seconds > QUIET_SECONDS:
+        print(f"waiting: {_expected(own)}", file=sys.stderr, flush=True)
+        waiting.join(seconds - QUIET_SECONDS)
+    waiting.join(MARGIN_SECONDS)
+    store = found[0] if found else TimeoutError("what answers there is no store")
+    if isinstance(store, Exception):
+        raise _not_met(own, seconds / 60, store) from None
+    # torchrun's store outlives a restart, and so does what the dead left there.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"attempt {attempt}", store)
+
+
+def _until_there(own: LauncherVariables, deadline: float) -> None:
+    """Raises OSError after ``deadline``. PyTorch waits, too, but ends with a page of addresses."""
+    while True:
+        try:
+            socket.getaddrinfo(own.address, own.port)
+            if own.rank > 0:  # the main process may keep the store
+                socket.create_connection((own.address, own.port), timeout=LOOK_SECONDS).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_SECONDS)
+        else:
+            return
+
+
+def _expected(own: LauncherVariables) -> str:
+    return (
+        f"process {own.rank} of {own.size} waits for the others at {own.address}:{own.port} "
+        "(RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)"
+    )
+
+
+def _not_met(own: LauncherVariables, minutes: float, error: Exception) -> UserError:
+    said = str(error).partition("\n")[0]
+    if TAKEN.search(said):
+        return UserError(f"environment: MASTER_PORT {own.port} is taken; choose another")
+    try:
+        socket.getaddrinfo(own.address, own.port)
+    except OSError as unknown:
+        return UserError(
+            f"environment: MASTER_ADDR {own.address} is no machine ({unknown.strerror}); {FIX}"
+        )
+    return UserError(
+        f"{_expected(own)}, and they have not met within timeout {minutes:g} minutes ({said}); "
+        "start all of them, or unset WORLD_SIZE, RANK and LOCAL_RANK to train with one process"
+    )
