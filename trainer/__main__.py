@@ -40,10 +40,14 @@ def prepare(settings: PrepareSettings) -> None:
 
 
 def beton(settings: BetonSettings) -> None:
+    from trainer.data.colours import report
     from trainer.data.write_beton import write_betons
 
     for split, sidecar in write_betons(settings).items():
-        print(f"{settings.data_pth / split}.beton: {sidecar.samples} samples, verified")
+        path = settings.data_pth / f"{split}.beton"
+        if sidecar.conversions:
+            print(f"{path}: {report(sidecar.conversions)}")
+        print(f"{path}: {sidecar.samples} samples, verified")
 
 
 def download(settings: DownloadSettings) -> None:

@@ -40,7 +40,8 @@ def make_list(folder: Path) -> None:
     where = ("--source", str(folder / "images"), "--out", str(folder / "out"))
     assert main([*LIST_IMAGES[:3], *where]) == 0
     # What the cases get are copies of this folder.
-    (folder / LIST).write_text((folder / LIST).read_text().replace(f"{folder.resolve()}/", ""))
+    text = (folder / LIST).read_text().replace(str(folder / "images"), "../images")
+    (folder / LIST).write_text(text)
 
 
 FOLDER, LISTED = (
@@ -85,13 +86,13 @@ for what, text in {
     LISTED.add(what, partial(replaced, text), str(LIST), AGAIN)
 
 
-@LISTED.refused("images/train/cat/1.jpg", "not a readable image", "replace or remove it")
+@LISTED.refused("images/train/cat/1.jpg", "no longer there", AGAIN)
 def an_image_that_was_removed(folder: Path) -> Command:
     (folder / CAT / "1.jpg").unlink()
     return BETON
 
 
-@LISTED.refused("moved", "not a readable image")
+@LISTED.refused("moved", "no longer there", AGAIN)
 def a_folder_that_was_moved(folder: Path) -> Command:
     edit_json(folder / LIST, folder="moved")
     return BETON
@@ -138,12 +139,27 @@ def an_image_that_a_damaged_header_makes_narrow(folder: Path) -> Command:
     return BETON
 
 
+@LISTED.refused(str(CAT / "1.jpg"), "TIFF mode F", "no known range", "8 bits or remove it")
+def an_image_of_floats(folder: Path) -> Command:
+    Image.fromarray(np.ones((12, 10), np.float32)).save(folder / CAT / "1.jpg", format="TIFF")
+    return BETON
+
+
 @LISTED.same
 def a_png_named_jpg(folder: Path) -> Command:
     with Image.open(folder / CAT / "1.jpg") as image:
         image.load()
     image.save(folder / CAT / "1.jpg", format="PNG")
     return BETON
+
+
+@FOLDER.same
+def notebook_checkpoints_and_hidden_files(folder: Path) -> Command:
+    for place in (folder / "images/train", folder / CAT):
+        (place / ".ipynb_checkpoints").mkdir()
+        shutil.copy(folder / CAT / "1.jpg", place / ".ipynb_checkpoints/1-checkpoint.jpg")
+        shutil.copy(folder / CAT / "1.jpg", place / "._1.jpg")
+    return PREPARE
 
 
 @FOLDER.refused("images/val", "cat", "<class>/<image>")
@@ -179,7 +195,7 @@ def a_class_of_one_split(folder: Path) -> Command:
     return PREPARE
 
 
-@LISTED.refused(str(CAT / "1.jpg"), "No such file", "remove it")
+@LISTED.refused(str(CAT / "1.jpg"), "a link to nowhere", "remove it")
 def an_image_that_links_to_nowhere(folder: Path) -> Command:
     (folder / CAT / "1.jpg").unlink()
     (folder / CAT / "1.jpg").symlink_to("gone.jpg")

@@ -8,6 +8,7 @@ they are: ``train.json`` and ``test.json`` list them (``folders.ImageFiles``).
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from trainer.archives import unpack
-from trainer.data.folders import list_images, split_folder
+from trainer.data.class_folders import split_folder
+from trainer.data.colours import report
+from trainer.data.folders import list_images
 from trainer.data.photos import write_photos
 from trainer.data.settings import PrepareSettings
 from trainer.data.specs import DATASETS, SPLITS, DatasetSpec
@@ -159,13 +162,17 @@ def read_image_folder(folder: Path, spec: DatasetSpec) -> Arrays:
         )
     shape = (spec.image_size, spec.image_size, spec.channels)
     images = np.empty((len(found), *shape), np.uint8)
+    conversions: Counter[str] = Counter()
     for i in tqdm(range(len(found)), desc=str(folder), mininterval=2):
-        image = found.image(i)
+        image, converted = found.image(i)
+        conversions.update(converted)
         if image.shape != shape:
             raise UserError(
                 f"{found.path(i)}: image of shape {image.shape}, expected {shape}; resize it"
             )
         images[i] = image
+    if conversions:
+        print(f"{folder}: {report(conversions)}", flush=True)
     own_label = np.array([spec.classes.index(name) for name in found.classes], np.int64)
     return Arrays(images, own_label[found.labels])
 

@@ -14,8 +14,9 @@ from trainer.files import read_json, write_json
 class Sidecar(BaseModel):
     """``<file>.beton.json``. ``arguments`` and ``versions``: what the .beton was made with.
 
-    ``samples_per_class`` by class name, in label order. ``sha256`` is that of the whole file,
-    ``index_sha256`` that of all but its pixels.
+    ``samples_per_class`` by class name, in label order. ``conversions``: how many images were not
+    plain 8-bit RGB, by what they were (``colours.CONVERSIONS``). ``sha256`` is that of the
+    whole file, ``index_sha256`` that of all but its pixels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -24,6 +25,7 @@ class Sidecar(BaseModel):
     versions: dict[str, str]
     samples: int
     samples_per_class: dict[str, int]
+    conversions: dict[str, int] = {}
     bytes: int
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     index_sha256: str = Field(pattern="^[0-9a-f]{64}$")

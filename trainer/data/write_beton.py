@@ -62,6 +62,7 @@ def _write_beton(settings: BetonSettings, split: str) -> Sidecar:
             versions={name: importlib.metadata.version(name) for name in ("ffcv", "numpy")},
             samples=len(source),
             samples_per_class=dict(zip(source.classes, counts.tolist(), strict=True)),
+            conversions=source.conversions,
             **fingerprint(temporary),
         )
         # First: where it cannot be written, the old files stay, and fit together.
@@ -98,7 +99,7 @@ def _encoded(source: Source, image_field: Any, index: int) -> tuple[Any, NDArray
         return 0, stored[0]
 
     metadata = np.zeros(1, image_field.metadata_type)
-    image_field.encode(metadata, source.image(index), malloc)
+    image_field.encode(metadata, source.image(index)[0], malloc)
     return metadata[0], stored[0]
 
 

@@ -1,0 +1,105 @@
+"""Walk a folder of class folders of image files. No heavy imports: Snakemake starts with it."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from trainer.errors import UserError
+
+SPLIT_FOLDERS = {"train": ("train",), "test": ("val", "test")}
+# torchvision's IMG_EXTENSIONS, so that ImageFolder finds the same images
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+Entry = os.DirEntry[str]
+
+
+def split_folder(source: Path, split: str) -> Path:
+    """Return ``source``'s train; val or test. Raises UserError where there is none."""
+    names = SPLIT_FOLDERS[split]
+    for name in names:
+        if (source / name).is_dir():
+            return source / name
+    raise UserError(
+        f"source {source}: no folder {' or '.join(names)}; expected "
+        f"{source / names[0]}/<class>/<image>"
+    )
+
+
+class ClassFolders:
+    """One walk through ``folder``, which counts what it leaves out.
+
+    Hidden files and folders (``._1.jpg``, ``.ipynb_checkpoints``) are no images and no classes.
+    Raises UserError for what may not be read, and for what links make two of.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._left_out: defaultdict[str, list[str]] = defaultdict(list)
+        self._seen: dict[tuple[int, int], str] = {}
+
+    @property
+    def left_out(self) -> str:
+        """Say what is no image: "2 of .gif (cat/1.gif, …), 1 hidden (.git)"; empty for nothing."""
+        return ", ".join(
+            f"{len(paths)} {kind} ({paths[0]}{', …' if len(paths) > 1 else ''})"
+            for kind, paths in sorted(self._left_out.items())
+        )
+
+    def classes(self) -> list[Entry]:
+        """Return the class folders, by name."""
+        found = []
+        for entry in _entries(str(self._folder)):
+            if entry.is_symlink() and not Path(entry).exists():
+                raise UserError(f"source {entry.path}: a link to nowhere; replace or remove it")
+            if entry.name.startswith("."):
+                self._leave_out("hidden", entry)
+            elif entry.is_dir():
+                found.append(entry)
+            else:
+                self._leave_out("beside the class folders", entry)
+        return found
+
+    def images(self, class_folder: Entry) -> list[Entry]:
+        """Return a class's images, by folder and name: in ImageFolder's order."""
+        images: list[tuple[str, str, Entry]] = []
+        folders = [class_folder.path]
+        while folders:
+            folder = folders.pop()
+            status = Path(folder).stat()
+            first = self._seen.setdefault((status.st_dev, status.st_ino), folder)
+            if first != folder:
+                raise UserError(
+                    f"source {folder}: the same folder as {first}, through a link; remove the link"
+                )
+            for entry in _entries(folder):
+                _, dot, ending = entry.name.rpartition(".")
+                if entry.name.startswith("."):
+                    self._leave_out("hidden", entry)
+                elif _is_folder(entry):
+                    folders.append(entry.path)
+                elif f".{ending.lower()}" in ENDINGS:
+                    images.append((folder, entry.name, entry))
+                else:
+                    self._leave_out(f"of .{ending}" if dot else "without an ending", entry)
+        return [entry for _, _, entry in sorted(images, key=lambda image: image[:2])]
+
+    def _leave_out(self, kind: str, entry: Entry) -> None:
+        self._left_out[kind].append(os.path.relpath(entry.path, self._folder))
+
+
+def _is_folder(entry: Entry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, which reading names
+        return False
+
+
+def _entries(folder: str) -> list[Entry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"source {folder}: {reason}; check the path and its permissions") from None
