@@ -133,7 +133,7 @@ def test_a_broken_image_is_named_and_leaves_no_beton(
     broken.write_bytes(broken.read_bytes()[:keep])
     message = one_line(trainer("beton", "--data-pth", out, "--num-workers", 2))
     assert str(broken) in message and "replace or remove it" in message
-    assert {path.name for path in out.iterdir()} == {"train.json", "test.json"}
+    assert {path.name for path in out.iterdir()} == {"train.json", "test.json", "source.json"}
 
 
 def test_a_broken_image_that_a_writer_finds_is_named_too(

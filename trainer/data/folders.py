@@ -54,7 +54,7 @@ class ImageFiles:
         if not folder.is_dir():
             raise UserError(
                 f"{path}: lists images in {folder}, which is no longer there; run `prepare` again "
-                "with the folder's new place as source"
+                "with its new place as source (in config.yaml: <data set>_source)"
             )
         return replace(listed, folder=str(folder))
 

@@ -24,6 +24,7 @@ from trainer.data.colours import report
 from trainer.data.folders import list_images
 from trainer.data.photos import write_photos
 from trainer.data.settings import PrepareSettings
+from trainer.data.source_state import read_state, record_state, recorded_state
 from trainer.data.specs import DATASETS, SPLITS, DatasetSpec
 from trainer.download import DownloadSettings, download
 from trainer.errors import UserError
@@ -49,8 +50,18 @@ def prepare(settings: PrepareSettings) -> dict[str, int]:
     final file name is touched.
     """
     spec = DATASETS[settings.dataset]
-    if spec.of_files:
-        return _list_files(settings, spec)
+    source = settings.source
+    # Before the images are read: a change meanwhile is one that the next start notices.
+    state = read_state(source) if source is not None and source.is_dir() else None
+    before = recorded_state(settings.out)
+    if state and before and (changes := state.changes_since(before)):
+        print(f"{source}: {changes}", flush=True)
+    counts = _list_files(settings, spec) if spec.of_files else _write_arrays(settings, spec)
+    record_state(state, settings.out)
+    return counts
+
+
+def _write_arrays(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, int]:
     splits = SOURCES[settings.dataset](settings, spec)
     for name, split in splits.items():
         _check(split, spec, f"{settings.dataset} {name}")

@@ -29,6 +29,10 @@ rule prepare:
         "../../envs/data.yaml"
     params:
         source=lambda wildcards: CONFIG.source(wildcards.dataset),
+        # Snakemake compares no Path. Other images, or a folder elsewhere, are other data.
+        state=lambda wildcards: state_to_compare(
+            CONFIG.source(wildcards.dataset), Path("resources", wildcards.dataset)
+        ),
         folder=subpath(output.train, parent=True),
     shell:
         "python -m trainer prepare --dataset {wildcards.dataset:q} --source {params.source:q}"
