@@ -1,4 +1,4 @@
-"""The command line: ``python -m trainer {prepare,beton,download,train,wandb_sync}``."""
+"""The command line: ``python -m trainer {prepare,beton,sidecar,download,train,wandb_sync}``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from trainer.checks import check_processes, check_start
 from trainer.cli import Parser, add_settings, parse_settings, unknown_option
 from trainer.config import RunSettings
-from trainer.data.settings import BetonSettings, PrepareSettings
+from trainer.data.settings import BetonSettings, PrepareSettings, SidecarSettings
 from trainer.data.specs import DATASETS
 from trainer.download import DownloadSettings
 from trainer.download import download as fetch
@@ -48,6 +48,13 @@ def beton(settings: BetonSettings) -> None:
         if sidecar.conversions:
             print(f"{path}: {report(sidecar.conversions)}")
         print(f"{path}: {sidecar.samples} samples, verified")
+
+
+def sidecar(settings: SidecarSettings) -> None:
+    from trainer.data.foreign_beton import write_sidecars
+
+    for split, noted in write_sidecars(settings).items():
+        print(f"{settings.data_pth / split}.beton: {noted.samples} samples, verified")
 
 
 def download(settings: DownloadSettings) -> None:
@@ -89,6 +96,9 @@ class Command:
 COMMANDS = {
     "prepare": Command(PrepareSettings, prepare, "raw data to arrays: download, verify, decode"),
     "beton": Command(BetonSettings, beton, "arrays to FFCV .beton files, verified"),
+    "sidecar": Command(
+        SidecarSettings, sidecar, "verify another program's .beton files, to train on them"
+    ),
     "download": Command(
         DownloadSettings, download, "a published checkpoint: over https, its SHA-256 verified"
     ),

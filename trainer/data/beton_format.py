@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VERSION = 2
-RGB_IMAGE, ND_ARRAY = 2, 4
+INT, RGB_IMAGE, ND_ARRAY = 1, 2, 4
 JPEG, RAW = 0, 1
 HEADER = np.dtype(
     [
@@ -76,6 +76,8 @@ def parse(raw: NDArray[np.uint8]) -> BetonIndex:
     kind = int(fields[0]["type"])
     if kind not in IMAGE_METADATA:
         raise ValueError(f"field type {kind} is neither an RGB image nor an array")
+    if fields[1]["type"] != INT:
+        raise ValueError(f"labels of field type {fields[1]['type']} are no integers")
     rows = _records(
         raw,
         HEADER.itemsize + fields.nbytes,

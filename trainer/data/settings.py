@@ -60,3 +60,20 @@ class BetonSettings(ImageFileSettings):
         None, "which of the two to write; None: both", "data"
     )
     num_workers: int = setting(1, "writer processes", "data", ge=1, le=256)
+
+
+class SidecarSettings(Settings):
+    """.beton files of another program, such as FFCV's own scripts, to be verified."""
+
+    data_pth: Path = setting(
+        Path("resources/imagenet"), "directory of train.beton and test.beton", "data"
+    )
+    dataset: str = setting(
+        "imagenet", "data set that they hold: its classes, or as many as there are labels", "data"
+    )
+    split: Literal["train", "test"] | None = setting(
+        None, "which of the two to verify; None: both", "data"
+    )
+    num_workers: int = setting(1, "threads that decode JPEGs", "data", ge=1, le=256)
+
+    _dataset_is_known = field_validator("dataset")(known_dataset)

@@ -52,4 +52,5 @@ def sidecar_path(beton: Path) -> Path:
 
 def read_sidecar(beton: Path) -> Sidecar:
     """Raises UserError for one that is missing or damaged."""
-    return read_json(sidecar_path(beton), Sidecar, "run `beton` again")
+    fix = "run `beton` again, or `sidecar` for another program's file"
+    return read_json(sidecar_path(beton), Sidecar, fix)

@@ -1,0 +1,102 @@
+"""Sidecars for .beton files that another program wrote, FFCV's own scripts for instance."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from trainer.data.beton import fingerprint, mapped
+from trainer.data.beton_format import JPEG, RAW, BetonIndex, parse
+from trainer.data.settings import SidecarSettings
+from trainer.data.sidecar import Sidecar
+from trainer.data.specs import DATASETS, SPLITS
+from trainer.errors import UserError
+from trainer.files import reading
+
+TOGETHER = 1000  # JPEGs that are checked before the next ones are asked for
+
+
+def write_sidecars(settings: SidecarSettings) -> dict[str, Sidecar]:
+    """Verify train.beton, test.beton or both, then write a sidecar for each; return these.
+
+    Every JPEG is decoded, by the decoder that training uses. Raises UserError for a file that is
+    not whole, and for samples that training could not read.
+    """
+    splits = [settings.split] if settings.split else SPLITS
+    paths = {split: settings.data_pth / f"{split}.beton" for split in splits}
+    indices = {split: _index(path) for split, path in paths.items()}
+    spec = DATASETS[settings.dataset]
+    count = spec.num_classes or max(int(index.labels.max()) for index in indices.values()) + 1
+    names = list(spec.classes or map(str, range(count)))
+    found = {}
+    for split, path in paths.items():
+        index = indices[split]
+        if index.labels.min() < 0 or index.labels.max() >= count:
+            raise UserError(
+                f"{path}: labels from {index.labels.min()} to {index.labels.max()}, dataset "
+                f"{settings.dataset} has {count} classes; check dataset"
+            )
+        _decode_jpegs(path, index, settings.num_workers)
+        counts = np.bincount(index.labels, minlength=count).tolist()
+        found[split] = Sidecar(
+            arguments={"split": split, "written_by": "another program"},
+            versions={},
+            samples=len(index),
+            samples_per_class=dict(zip(names, counts, strict=True)),
+            **fingerprint(path),
+        )
+    for split, sidecar in found.items():
+        sidecar.write(paths[split])
+    return found
+
+
+def _index(path: Path) -> BetonIndex:
+    with reading(path, "put FFCV's file there, or check data_pth"):
+        raw = mapped(path) if path.stat().st_size else np.empty(0, np.uint8)
+    try:
+        index = parse(raw)
+    except (ValueError, IndexError, OverflowError) as error:
+        raise UserError(
+            f"{path}: not a whole .beton of images with labels ({error}); write it again"
+        ) from None
+    if not len(index):
+        raise UserError(f"{path}: holds no samples; write it again")
+    if unknown := sorted({*index.modes.tolist()} - {JPEG, RAW}):
+        raise UserError(f"{path}: images of unknown mode {unknown[0]}; write it again")
+    return index
+
+
+def _decode_jpegs(path: Path, index: BetonIndex, threads: int) -> None:
+    """Raise UserError for the first JPEG that is damaged, not in colour or of another size."""
+    raw = mapped(path)
+    jpegs = np.flatnonzero(index.modes == JPEG)
+
+    def check(i: int) -> None:
+        stored = raw[index.pointers[i] : index.pointers[i] + index.sizes[i]]
+        if reason := _damage(stored, int(index.heights[i]), int(index.widths[i])):
+            raise UserError(f"{path}: image {i} {reason}; write the file again")
+
+    with ThreadPoolExecutor(threads) as pool:
+        for start in tqdm(range(0, len(jpegs), TOGETHER), desc=str(path), mininterval=2):
+            list(pool.map(check, jpegs[start : start + TOGETHER].tolist()))
+
+
+def _damage(stored: NDArray[np.uint8], height: int, width: int) -> str | None:
+    from ffcv.libffcv import imdecode
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(stored.tobytes())) as image:
+            found = image.format, image.mode, image.height, image.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return "is no JPEG"
+    if found != ("JPEG", "RGB", height, width):
+        return f"is {found[0]} {found[1]} of {found[3]} × {found[2]}, not RGB of {width} × {height}"
+    pixels = np.empty((height, width, 3), np.uint8)
+    status = imdecode(stored, pixels, height, width, height, width, 0, 0, 1, 1, False, False)
+    return "is a damaged JPEG" if status else None
