@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from trainer.errors import UserError
-from trainer.settings import Settings
+from trainer.settings import Settings, expand_home
 from trainer.yaml_files import read_yaml
 
 S = TypeVar("S", bound=Settings)
@@ -34,7 +34,10 @@ class Parser(argparse.ArgumentParser):
 def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
     """Give ``parser`` one option per field of ``model``, grouped, with type, default and bounds."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML file with the same keys; options win"
+        "--config",
+        type=path_argument,
+        metavar="FILE",
+        help="YAML file with the same keys; options win",
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
     # Its own settings come before those of its bases.
@@ -52,6 +55,14 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
             metavar=_type_name(field.annotation),
             help=f"{field.description}{_default_and_bounds(field)}".replace("%", "%%"),
         )
+
+
+def path_argument(text: str) -> Path:
+    """Convert an argument of argparse to a path, as the settings do."""
+    try:
+        return expand_home(Path(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parse_settings(arguments: argparse.Namespace, model: type[S]) -> S:

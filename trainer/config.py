@@ -18,7 +18,7 @@ from trainer.data_settings import DataSettings
 from trainer.download import https, is_url
 from trainer.interruption_settings import InterruptionSettings
 from trainer.schedule_settings import ScheduleSettings
-from trainer.settings import setting
+from trainer.settings import expand_home, setting
 from trainer.wandb_settings import WandbSettings
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -155,7 +155,11 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
     @field_validator("resume_pth")
     @classmethod
     def _start_is_a_file_or_https(cls, place: str | None) -> str | None:
-        return https(place) if place is not None and is_url(place) else place
+        if place is None:
+            return None
+        if is_url(place):
+            return https(place)
+        return str(expand_home(Path(place))) if place.startswith("~") else place
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:

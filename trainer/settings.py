@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trainer.errors import CREDENTIALS
 
@@ -64,6 +64,11 @@ class Settings(BaseModel):
                 raise ValueError(f"{name}: {str(value)!r} is no text; remove what is not")
         return values
 
+    @field_validator("*")
+    @classmethod
+    def _paths_are_expanded(cls, value: Any) -> Any:
+        return expand_home(value) if isinstance(value, Path) else value
+
     @model_validator(mode="after")
     def _fits_into_64_bits(self) -> Self:
         for name, value in self.__dict__.items():
@@ -82,6 +87,19 @@ def _without_truth_values(model: type[BaseModel]) -> set[str]:
 def is_text(value: str) -> bool:
     """Whether a file can have this name and hold it in UTF-8."""
     return "\0" not in value and value.encode("utf-8", "ignore").decode("utf-8") == value
+
+
+def expand_home(path: Path) -> Path:
+    """Expand a leading ``~`` or ``~user``, which no shell does in YAML or behind ``--option=``.
+
+    Raises ValueError where that home directory is unknown.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{str(path)!r} is in a home directory that is unknown; give the path without ~"
+        ) from None
 
 
 def known(kind: str, name: str, names: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ import psutil
 from trainer.checks import check_processes
 from trainer.errors import UserError
 from trainer.files import sha256
+from trainer.settings import expand_home
 from workflow.experiments import Checkpoint
 from workflow.installation import SET_UP, Check, Level, installation, run_python
 from workflow.machine import visible_gpus
@@ -263,8 +264,10 @@ def _has_wandb_key() -> bool:
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+        file = os.environ.get("NETRC")
+        file = file and str(expand_home(Path(file)))  # as wandb does
+        return netrc.netrc(file).authenticators(host) is not None
+    except (OSError, ValueError, netrc.NetrcParseError):
         return False
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from trainer.cli import Parser
+from trainer.cli import Parser, path_argument
 from trainer.errors import UserError, named
 from trainer.files import first_problem
 from workflow.analysis.figures import FIGURES, THEORY
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def add(parsers: Sequence[argparse.ArgumentParser], option: str, help: str) -> None:
         for one in parsers:
-            one.add_argument(option, type=Path, required=True, help=help)
+            one.add_argument(option, type=path_argument, required=True, help=help)
 
     of_table, of_theory = command("table", table), command("theory", theory)
     of_figure, of_page = command("figure", figure), command("page", page)
@@ -147,7 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add([of_table, of_runs], "--results", "results/<scale>")
     for one in (of_figure, of_claims, of_compare):
         one.add_argument(
-            "--tables", type=Path, nargs="+", required=True, help="of the experiments: <name>.csv"
+            "--tables",
+            type=path_argument,
+            nargs="+",
+            required=True,
+            help="of the experiments: <name>.csv",
         )
     add([of_compare], "--reference", "folder of the tables to compare with")
     add([of_readme], "--reference", "results/reference/<scale>")
