@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import IO
 from tqdm import tqdm
 
 from trainer.files import writing
+from trainer.revision import revision
 
 PROGRESS_SECONDS = 10.0
 # In log_pth, while the run is in progress
@@ -123,6 +123,7 @@ def provenance(
 
     ``starts``: in so many, of which this was the last.
     """
+    code = revision()
     packages = ("torch", "torchvision", "numpy", "scipy", "ffcv", "snakemake", "wandb")
     return {
         "seconds": round(seconds, 3),
@@ -131,8 +132,9 @@ def provenance(
         "device": device,
         "execution": execution,
         "command": sys.argv,
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "version": code.version,
+        "git_commit": code.commit,
+        "git_dirty": code.dirty,
         "versions": {"python": platform.python_version(), **_versions(packages)},
         "machine": {
             "host": platform.node(),
@@ -151,15 +153,6 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue  # a conda env per rule holds only what the rule needs
     return found
-
-
-def _git(*arguments: str) -> str | None:
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _processor() -> str:

@@ -20,6 +20,7 @@ from trainer.files import sha256
 from trainer.pauses import Pauses
 from trainer.processes import World
 from trainer.recorder import Recorder
+from trainer.revision import revision
 from trainer.run_lock import HeldError, running
 from trainer.schedule import Round
 from trainer.stopping import StoppedError, StopRequest, started_by_torchrun
@@ -51,7 +52,7 @@ def train(settings: RunSettings, world: World) -> None:
         recorder = None
         if world.is_main:
             begun = checkpoint.record if checkpoint else None
-            print(run.describe(), file=sys.stderr, flush=True)
+            print(f"{run.describe()}\ncode: {revision()}", file=sys.stderr, flush=True)
             recorder = Recorder(settings, world, run.plans, run.schedule.steps, run.done, begun)
 
         def save(step: int, round: Round) -> None:

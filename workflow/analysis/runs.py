@@ -33,6 +33,7 @@ class Provenance(BaseModel):
     processes: Annotated[int, Field(ge=1)]
     device: str
     execution: str
+    version: str | None = None  # runs of before it was noted
     git_commit: str | None
     git_dirty: bool
     versions: dict[str, str]
@@ -72,6 +73,7 @@ def _line(role: str, run: Run, folder: Path) -> dict[str, Any]:
         "processes": made.processes,
         "device": made.device,
         "executed": made.execution,
+        "version": made.version,
         "git_commit": made.git_commit,
         "git_dirty": made.git_dirty,
         "versions": " ".join(f"{name} {version}" for name, version in made.versions.items()),
@@ -87,7 +89,9 @@ def write_runs_page(runs: pd.DataFrame, path: Path) -> None:
         .groupby("experiment")
         .agg(runs=("run", "count"), seconds=("seconds", "sum"))
     )
-    made = runs.groupby(["machine", "device", "versions", "git_commit", "git_dirty"], dropna=False)
+    made = runs.groupby(
+        ["machine", "device", "versions", "version", "git_commit", "git_dirty"], dropna=False
+    )
     sections = {
         "Time per experiment (runs that several share count in each)": per_experiment.reset_index(),
         "Made by": made.agg(runs=("run", "count")).reset_index(),
