@@ -2,7 +2,6 @@
 SNAKEMAKE = .venv/bin/snakemake
 # One more than cores, since some tests do nothing but wait; a file's tests never run side by side.
 PYTEST = pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
-SCALE = $(shell sed -n 's/^scale: *\([a-z]*\).*/\1/p' config.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 theory communication claims compare \
@@ -13,7 +12,7 @@ all figures fig1a fig1b fig2 fig3a fig7 theory communication claims compare: .ve
 
 # Figures, claims, settings and times in one HTML file that needs no network; of what `make all` made
 report: .venv/complete
-	$(SNAKEMAKE) all --report results/$(SCALE)/report.html
+	results=$$(python -m workflow results) && $(SNAKEMAKE) all --report "$$results/report.html"
 
 # All figures and verdicts of the reference results, without training: results/laptop-from-tables/
 figures-from-tables: .venv/complete

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
-from tests.commands import ROOT
+from tests.commands import ROOT, command
 from tests.workflows import TINY, copy_project, edit, refused
 from trainer.schedule import make_schedule
 from workflow.experiments import Run, expand, load_experiments, start_points
@@ -129,3 +131,38 @@ def test_the_papers_imagenet_switch_is_its_second_decay() -> None:
 
 def test_the_papers_scale_is_never_trained_on_a_cpu_unsaid() -> None:
     assert load_experiments(PAPER).execution.device == "cuda"
+
+
+SPELLINGS = [
+    "scale: my-set_2",
+    'scale: "my-set_2"  # mine',
+    "'scale' : 'my-set_2'",
+    "? scale\n: >-\n  my-set_2",
+    "{scale: my-set_2}",
+    "scale: my-set_2\ntables: elsewhere",
+]
+
+
+def make_report(folder: Path, config: str) -> subprocess.CompletedProcess[str]:
+    """``make report`` up to Snakemake, whose words it prints."""
+    for file in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copyfile(ROOT / file, folder / file)
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "complete").touch()
+    (folder / "config.yaml").write_text(config)
+    return command("make", "--silent", "SNAKEMAKE=echo", "report", cwd=folder)
+
+
+@pytest.mark.parametrize("text", SPELLINGS)
+def test_make_report_asks_the_program_for_the_folder(checkout: Path, text: str) -> None:
+    """config.yaml is YAML, however it is written."""
+    (checkout / "experiments" / "laptop.yaml").rename(checkout / "experiments" / "my-set_2.yaml")
+    done = make_report(checkout, text)
+    expected = "my-set_2" + ("-from-tables" if "tables" in yaml.safe_load(text) else "")
+    assert done.stdout == f"all --report results/{expected}/report.html\n", done.stderr
+
+
+def test_make_report_without_such_a_scale_starts_nothing(checkout: Path) -> None:
+    done = make_report(checkout, "scale: gone")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown scale 'gone'" in done.stderr

@@ -1,4 +1,4 @@
-"""Before, during and after: ``python -m workflow {status,plan,doctor,costs}``.
+"""Before, during and after: ``python -m workflow {status,plan,doctor,costs,results}``.
 
 None of them trains anything.
 """
@@ -46,11 +46,17 @@ def show_costs(overrides: Sequence[str]) -> int:
     return 0
 
 
+def show_results(overrides: Sequence[str]) -> int:
+    print(status.load(overrides).config.results)
+    return 0
+
+
 COMMANDS = {
     "status": (show_status, "which runs are done, running, failed, stale or missing"),
     "plan": (show_plan, "what the next call of snakemake would train, and what of it anew"),
     "doctor": (show_doctor, "whether this machine has what the scale needs"),
     "costs": (show_costs, "operations, GPU-hours and bytes sent per figure, estimated"),
+    "results": (show_results, "the folder that the next call of snakemake writes its results to"),
 }
 
 

@@ -114,6 +114,11 @@ class Config(Settings):
     )
     plot: Plot = Field(default_factory=Plot, description="how figures look")
 
+    @property
+    def results(self) -> Path:
+        """Name the folder of the results; those of given tables lie beside those of runs."""
+        return Path("results", self.scale if self.tables is None else f"{self.scale}-from-tables")
+
     def source(self, dataset: str) -> Path | None:
         """Where ``dataset`` comes from; None: it needs no source, or none is named."""
         path: Path | None = getattr(self, f"{dataset}_source", None)

@@ -87,8 +87,7 @@ shell.prefix(
 MAIN = shlex.quote(str(ROOT / "trainer" / "__main__.py"))
 TRAINER = f"--start-method fork --run-path {MAIN}" if DEVICE == "cpu" else "-m trainer"
 
-# Given tables are drawn and judged beside what was trained here, not over it.
-RESULTS = f"results/{SCALE}" if CONFIG.tables is None else f"results/{SCALE}-from-tables"
+RESULTS = str(CONFIG.results)
 TABLES = f"{RESULTS}/tables" if CONFIG.tables is None else str(CONFIG.tables)
 # What tables, figures and verdicts are made with: a change of it makes them anew, and trains nothing.
 CODE = sorted(map(str, SOURCE.glob("workflow/analysis/*.py")))
