@@ -44,7 +44,7 @@ def under_torchrun(function: Callable[..., Any], processes: int, **arguments: An
         )
         if done.returncode:
             raise RuntimeError(f"{name} on {processes} processes failed:\n{done.stderr}")
-        return json.loads(out.read_text())
+        return json.loads(out.read_text("utf-8"))
 
 
 def slowest(world: World, measure: Callable[[], float]) -> Callable[[], float]:
@@ -66,7 +66,7 @@ def main() -> None:
     with join_world(RunSettings(device="cpu")) as world:
         returned = getattr(import_module(module), function)(world, **json.loads(arguments))
         if world.is_main:
-            Path(out).write_text(json.dumps(returned))
+            Path(out).write_text(json.dumps(returned), "utf-8")
 
 
 if __name__ == "__main__":

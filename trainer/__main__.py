@@ -12,6 +12,7 @@ from typing import Any
 from trainer.checks import check_processes, check_start
 from trainer.cli import Parser, add_settings, parse_settings, unknown_option
 from trainer.config import RunSettings
+from trainer.console import escape_unprintable
 from trainer.data.settings import BetonSettings, PrepareSettings, SidecarSettings
 from trainer.data.specs import DATASETS
 from trainer.download import DownloadSettings
@@ -120,6 +121,7 @@ def refused(error: UserError) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    escape_unprintable()
     parser = Parser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from trainer.errors import UserError
-from trainer.settings import Settings, expand_home
+from trainer.settings import Settings, local_path
 from trainer.yaml_files import read_yaml
 
 S = TypeVar("S", bound=Settings)
@@ -60,7 +60,7 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
 def path_argument(text: str) -> Path:
     """Convert an argument of argparse to a path, as the settings do."""
     try:
-        return expand_home(Path(text))
+        return local_path(Path(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -18,7 +18,7 @@ from trainer.data_settings import DataSettings
 from trainer.download import https, is_url
 from trainer.interruption_settings import InterruptionSettings
 from trainer.schedule_settings import ScheduleSettings
-from trainer.settings import expand_home, setting
+from trainer.settings import local_path, setting
 from trainer.wandb_settings import WandbSettings
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -159,7 +159,8 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
             return None
         if is_url(place):
             return https(place)
-        return str(expand_home(Path(place))) if place.startswith("~") else place
+        local = local_path(Path(place))
+        return str(local) if place.startswith("~") else place
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:

@@ -27,6 +27,7 @@ from torch.distributed.elastic.rendezvous import (
 from torch.distributed.run import parse_args, parse_min_max_nnodes, run
 
 from trainer import nodes
+from trainer.console import escape_unprintable
 from trainer.errors import EXIT_STATUS as ERROR
 from trainer.errors import UserError
 from trainer.stopping import EXIT_STATUS as STOPPED
@@ -70,6 +71,7 @@ class LoopbackRendezvous(RendezvousHandler):
 
 
 def main() -> int:
+    escape_unprintable()
     rendezvous_handler_registry.register(BACKEND, LoopbackRendezvous)
     arguments = parse_args(sys.argv[1:])
     arguments.standalone = False  # it would say how to meet

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -66,8 +68,8 @@ class Settings(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _paths_are_expanded(cls, value: Any) -> Any:
-        return expand_home(value) if isinstance(value, Path) else value
+    def _paths_are_local(cls, value: Any) -> Any:
+        return local_path(value) if isinstance(value, Path) else value
 
     @model_validator(mode="after")
     def _fits_into_64_bits(self) -> Self:
@@ -89,17 +91,24 @@ def is_text(value: str) -> bool:
     return "\0" not in value and value.encode("utf-8", "ignore").decode("utf-8") == value
 
 
-def expand_home(path: Path) -> Path:
+def local_path(path: Path) -> Path:
     """Expand a leading ``~`` or ``~user``, which no shell does in YAML or behind ``--option=``.
 
-    Raises ValueError where that home directory is unknown.
+    Raises ValueError where that home directory is unknown, or no file can have the name.
     """
     try:
-        return path.expanduser()
+        expanded = path.expanduser()
+        os.fsencode(expanded)
     except RuntimeError:
         raise ValueError(
             f"{str(path)!r} is in a home directory that is unknown; give the path without ~"
         ) from None
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{str(path)!r} names no file in this locale's {sys.getfilesystemencoding()}; "
+            "set LC_ALL=C.UTF-8, or rename it"
+        ) from None
+    return expanded
 
 
 def known(kind: str, name: str, names: tuple[str, ...]) -> str:

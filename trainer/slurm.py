@@ -49,7 +49,9 @@ def node_addresses() -> list[str]:
 def _ask(*words: str) -> str:
     """What one of Slurm's commands prints. Raises UserError where it cannot say."""
     try:
-        asked = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+        asked = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", check=True, timeout=60
+        )
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         raise UserError(f"Slurm does not answer to {' '.join(words)} ({said})") from None

@@ -132,10 +132,10 @@ def _run_id(settings: RunSettings) -> str:
     content = json.dumps([settings.science(), settings.resume_pth])
     digest = hashlib.sha256(content.encode()).hexdigest()
     if file.exists():
-        run_id, _, of = file.read_text().partition(" ")
+        run_id, _, of = file.read_text("utf-8").partition(" ")
         if of == digest:
             return run_id
     run_id = uuid.uuid4().hex[:12]
     with atomic(file) as temporary:
-        temporary.write_text(f"{run_id} {digest}")
+        temporary.write_text(f"{run_id} {digest}", "utf-8")
     return run_id

@@ -95,6 +95,7 @@ def _upload(start: Start) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",
         )
     except OSError as error:
         raise UserError(

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from trainer.cli import Parser
+from trainer.console import escape_unprintable
 from trainer.errors import UserError, named
 from workflow import doctor, plan, status
 from workflow.experiments import ROOT
@@ -61,6 +62,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    escape_unprintable()
     parser = Parser(prog="python -m workflow", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, help) in COMMANDS.items():

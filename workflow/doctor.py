@@ -16,7 +16,7 @@ import psutil
 from trainer.checks import check_processes
 from trainer.errors import UserError
 from trainer.files import sha256
-from trainer.settings import expand_home
+from trainer.settings import local_path
 from workflow.experiments import Checkpoint
 from workflow.installation import SET_UP, Check, Level, installation, run_python
 from workflow.machine import visible_gpus
@@ -265,7 +265,7 @@ def _has_wandb_key() -> bool:
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
     try:
         file = os.environ.get("NETRC")
-        file = file and str(expand_home(Path(file)))  # as wandb does
+        file = file and str(local_path(Path(file)))  # as wandb does
         return netrc.netrc(file).authenticators(host) is not None
     except (OSError, ValueError, netrc.NetrcParseError):
         return False

@@ -42,7 +42,7 @@ def installation() -> Iterator[Check]:
 def run_python(script: str, *arguments: str) -> tuple[str, str]:
     """What ``script`` prints in a process of its own, and its last words where it fails."""
     command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode == 0:
         return done.stdout, ""
     words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
@@ -57,7 +57,9 @@ def _python() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    lock = dict(re.findall(r"^([\w.-]+)==(\S+)", Path("requirements.lock").read_text(), re.M))
+    lock = dict(
+        re.findall(r"^([\w.-]+)==(\S+)", Path("requirements.lock").read_text("utf-8"), re.M)
+    )
     project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
     as_locked = []
     for line in project["dependencies"]:

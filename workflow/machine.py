@@ -19,7 +19,12 @@ def visible_gpus() -> int:
     """
     try:
         listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60
+            ["nvidia-smi", "-L"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=60,
         )
     except (OSError, subprocess.SubprocessError):
         return 0

@@ -111,7 +111,7 @@ def load(overrides: Sequence[str]) -> Asked:
             raise UserError(f"--config {override}: must be KEY=VALUE, such as scale=paper")
         try:
             # As Snakemake does; this loader knows strings, lists and mappings alone.
-            values[name] = yaml.load(value, yaml.BaseLoader)  # noqa: S506
+            values[name] = yaml.load(value, yaml.BaseLoader)
         except (yaml.YAMLError, RecursionError):
             raise UserError(f"--config {override}: is not valid YAML; mend it") from None
     config = load_config(values)
@@ -131,7 +131,7 @@ def would_repeat(asked: Asked) -> dict[Path, str]:
     # Given tables are for figures; runs stay where they are.
     overrides = ["--config", *asked.overrides, "tables=None"]
     command = [sys.executable, "-m", "snakemake", "all", "--nolock", "--summary", *overrides]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
         reason = next((line for line in said if line.startswith("error: ")), said[-1])

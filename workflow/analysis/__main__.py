@@ -14,6 +14,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from trainer.cli import Parser, path_argument
+from trainer.console import escape_unprintable
 from trainer.errors import UserError, named
 from trainer.files import first_problem
 from workflow.analysis.figures import FIGURES, THEORY
@@ -125,6 +126,7 @@ def _processes(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    escape_unprintable()
     parser = Parser(prog="python -m workflow.analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
