@@ -250,6 +250,18 @@ def test_tables_come_back_as_they_were(tmp_path: Path) -> None:
         read_table(tmp_path / "fig1b.csv")
 
 
+def test_a_spreadsheets_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
+    rows = table(test_accuracy=np.random.default_rng(0).random(12))
+    path = tmp_path / "fig1a.csv"
+    write_csv(rows, path)
+    text = path.read_text("utf-8")
+    path.write_text(text, "utf-8-sig")
+    pd.testing.assert_frame_equal(read_table(path), rows, check_exact=True)
+    path.write_text(text, "utf-16")
+    with pytest.raises(UserError, match=r"fig1a.csv: is not text in UTF-8; save it so"):
+        read_table(path)
+
+
 def compared(tmp_path: Path, here: pd.DataFrame) -> pd.DataFrame:
     write_csv(table(), tmp_path / "there" / "fig1a.csv")
     compare({"fig1a": here}, tmp_path / "there", tmp_path / "compare.csv")

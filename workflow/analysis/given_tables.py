@@ -80,9 +80,11 @@ def read_table(path: Path) -> pd.DataFrame:
     with reading(path, REMAKE):
         content = path.read_bytes()
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")  # spreadsheets write a byte order mark
         _check(text, path.stem)
         return pd.read_csv(io.StringIO(text))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text in UTF-8; save it so, or {REMAKE}") from None
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: damaged ({error}); {REMAKE}") from None
 
