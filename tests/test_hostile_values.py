@@ -131,7 +131,7 @@ def test_other_values_are_refused(copy: Path, keys: list[str]) -> None:
 
 
 def test_a_run_from_a_hostile_start_in_a_hostile_folder(own: Path, tmp_path: Path) -> None:
-    folder = own.rename(tmp_path / ALL)
+    folder = own.rename(tmp_path / f" {ALL}\n# %s *?[x]")
     model = next((folder / "results" / "laptop" / "start_points").glob("*/model.pt"))
     start = {"path": f"resources/{ALL}.pt", "epoch": 2}
     start["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.commands import ROOT, command
-from tests.workflows import TINY, copy_project, edit, refused
+from tests.workflows import TINY, copy_project, edit, planned, refused
 from trainer.schedule import make_schedule
 from workflow.experiments import Run, expand, load_experiments, start_points
 from workflow.json_schemas import schemas
@@ -70,6 +70,32 @@ def test_bad_settings_are_named_before_any_job(
     assert file in message or "processes: 3" in new
     for part in expected:
         assert part in message
+
+
+@pytest.mark.parametrize("name", ["{a}", "a }", "{{a}}", "a:b"])
+def test_a_folder_that_snakemake_cannot_work_in_is_one_line(
+    name: str, checkout: Path, tmp_path: Path
+) -> None:
+    folder = checkout.rename(tmp_path / name)
+    message = refused(folder)
+    assert repr(str(folder)) in message
+    assert message.endswith("in its path; rename it")
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_read_or_named(mark: str, checkout: Path) -> None:
+    """Editors of other systems begin a file with one, and may write UTF-16."""
+    for file in ("config.yaml", "experiments/laptop.yaml"):
+        path = checkout / file
+        text = path.read_text("utf-8")
+        path.write_text(text, mark)
+        if mark == "utf-16":
+            assert f"{file}: is not text in UTF-8; check the path or save it so" in refused(
+                checkout
+            )
+            path.write_text(text, "utf-8")
+    if mark == "utf-8-sig":
+        assert planned(checkout, "fig1a")["train"] == 4
 
 
 def test_the_schemas_are_those_of_the_models() -> None:

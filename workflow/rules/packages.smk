@@ -49,6 +49,11 @@ def checkout(repository, ref):
 
 
 FOLDER = project_folder()
+# Snakemake takes braces in the paths of envs for wildcards; a colon parts Python's and the shell's search paths.
+if found := [character for character in "{}:" if character in str(FOLDER)]:
+    refuse(
+        f"{str(FOLDER)!r}: Snakemake cannot work in a folder with {found[0]} in its path; rename it"
+    )
 sys.path.insert(0, str(FOLDER))
 
 try:
