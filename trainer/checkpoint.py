@@ -2,7 +2,8 @@
 
 ``log_pth/state/step=<n>/`` holds a file of each process, the metrics so far, and
 ``checkpoint.json``, which knows the SHA-256 of the others and of itself, and to which run they
-belong. A folder gets this name once all of it is on the disk; the two newest are kept.
+belong. A folder gets this name once all of it is on the disk; the two newest are kept. Which is
+newer, their steps say: file systems' clocks go backwards, and copies get new times.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Checkpoints:
         self._folder = log_pth / STATE
         self._world = world
         self._belongs_to = belongs_to
+        self._good: list[Path] = []  # the one gone on from, and all saved since
 
     def save(self, step: int, share: Share, record: Record | None) -> None:
         """``record`` is the main process's. Raises UserError, on all of them, if it cannot be."""
@@ -116,6 +118,7 @@ class Checkpoints:
                 )
                 notes.write(temporary / NOTES)
                 self._publish(temporary, final)
+        self._good.append(final)
 
     def newest(self) -> Checkpoint | None:
         """The newest whole one of this run; says on stderr which newer ones are not used."""
@@ -128,12 +131,15 @@ class Checkpoints:
                 except Exception as error:  # whatever damaged files provoke in json
                     reason = " ".join(str(error).split())
                     print(f"warning: {folder} is not used: {reason}", file=sys.stderr, flush=True)
-        return self._world.from_main(found)
+        found = self._world.from_main(found)
+        self._good = [found.folder] if found else []
+        return found
 
     def last(self) -> str:
         """The newest, in words."""
-        folders = self._folders()
-        return f"the last good checkpoint is {folders[-1]}" if folders else "no checkpoint yet"
+        return (
+            f"the last good checkpoint is {self._good[-1]}" if self._good else "no checkpoint yet"
+        )
 
     def remove(self) -> None:
         """All of them, once the run is complete."""
@@ -157,12 +163,14 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
         temporary.rename(final)
         sync(self._folder)
-        for old in self._folders()[:-KEPT]:
+        good = [*self._good, final]  # others, whatever their steps, were passed over
+        for old in sorted(self._folders(), key=lambda f: (f in good, _step(f)))[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
-        """As they were written, the newest last."""
-        return sorted(self._folder.glob("step=*"), key=lambda folder: folder.stat().st_mtime_ns)
+        """Ordered by their steps."""
+        named = self._folder.glob("step=*")
+        return sorted((f for f in named if f.name[len("step=") :].isdecimal()), key=_step)
 
     def _verified(self, folder: Path) -> Checkpoint:
         """Raises ValueError and others for one that is damaged, or of another run."""
@@ -236,6 +244,10 @@ def _of_clients(parts: list[tuple[range, dict[str, Tensor]]], clients: range) ->
             rows.append(of_each[first:last])
         found[name] = torch.cat(rows)
     return found
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step="))
 
 
 def _overlap(a: range, b: range) -> bool:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 from trainer import slurm
 from trainer.assembly import start_file
@@ -94,19 +95,19 @@ def _begin(settings: RunSettings, world: World, request: StopRequest, stack: Exi
     completed by another process that was waited for. Raises UserError, on all processes, when the
     run cannot begin.
     """
-    waited_since: float | None = None
+    before, waited = _published(settings), False
     while True:
         outcome: Exception | bool | None = None
         if world.is_main:
             try:
                 stack.enter_context(running(settings.log_pth))
-                outcome = waited_since is not None and _completed(settings, waited_since)
+                outcome = waited and _completed(settings, before)
                 start_file(settings)
             except HeldError as error:
                 outcome = error
                 if settings.wait:
-                    if waited_since is None:
-                        waited_since = time.time()
+                    if not waited:
+                        waited = True
                         print(f"waiting: {error}", file=sys.stderr, flush=True)
                     time.sleep(LOOK_SECONDS)
                     outcome = StoppedError(request.reason) if request.reason else None
@@ -119,16 +120,32 @@ def _begin(settings: RunSettings, world: World, request: StopRequest, stack: Exi
             return outcome
 
 
-def _completed(settings: RunSettings, since: float) -> bool:
-    """Whether this very run's files have appeared in ``out`` since then."""
-    out = settings.out or settings.log_pth
+def _published(settings: RunSettings) -> tuple[int, int, int] | None:
+    """Identify the metrics.jsonl that is now in ``out``: another file there is another tuple.
+
+    Its time is compared with other times of that file alone, never with a clock's.
+    """
     try:
-        if (out / "metrics.jsonl").stat().st_mtime < since:
-            return False
-        made = RunSettings.model_validate_json((out / "settings.json").read_text("utf-8"))
+        found = (_out(settings) / "metrics.jsonl").stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _completed(settings: RunSettings, before: tuple[int, int, int] | None) -> bool:
+    """Whether this very run's files have appeared in ``out`` since ``before`` was taken."""
+    if _published(settings) in (None, before):
+        return False
+    try:
+        content = (_out(settings) / "settings.json").read_text("utf-8")
+        made = RunSettings.model_validate_json(content)
     except (OSError, ValueError):
         return False
     return made.science() == settings.science()
+
+
+def _out(settings: RunSettings) -> Path:
+    return settings.out or settings.log_pth
 
 
 def _identity(settings: RunSettings) -> str:
