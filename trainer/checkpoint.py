@@ -78,8 +78,12 @@ class Checkpoint:
         )
 
     def _shares(self) -> Iterator[Share]:
-        for path in sorted(self.folder.glob("*.pt")):
-            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        """Those of all processes, in the order of their clients."""
+        contents = [
+            torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            for path in self.folder.glob("*.pt")
+        ]
+        for content in sorted(contents, key=lambda content: content["clients"]):
             yield Share(**{**content, "clients": range(*content["clients"])})
 
 

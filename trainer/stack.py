@@ -60,9 +60,16 @@ class Stack:
 
     @torch.no_grad()
     def fill(self, parameters: Mapping[str, Tensor]) -> None:
-        """From ``parameters`` of as many replicas, or of one for all (``replicas_or_one``)."""
+        """Restore ``parameters`` of as many replicas, or of one for all (``replicas_or_one``).
+
+        A single replica stands for all clients of its process and gets the mean of any number: SGD
+        is linear in parameters and momentum, so that with H = 1 the mean is all that ever counts.
+        """
         for name, tensor in self.tensors.items():
-            tensor.copy_(parameters[name][: self.replicas].expand_as(tensor))
+            given = parameters[name]
+            if self.replicas == 1:
+                given = given.mean(0, keepdim=True)
+            tensor.copy_(given.expand_as(tensor))
 
     @torch.no_grad()
     def mean(self, out: Tensor) -> Tensor:
