@@ -11,7 +11,7 @@ from torch import nn
 from bench.reference import local_sgd
 from tests import going_on
 from tests.conftest import more
-from tests.going_on import K, OPTIMIZER, PROCESSES, data, in_processes, lr, nodes
+from tests.going_on import OPTIMIZER, PROCESSES, K, data, in_processes, lr, nodes
 from tests.test_reference import WORLD
 from trainer.checkpoint import Checkpoints
 from trainer.data.specs import DATASETS

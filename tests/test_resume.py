@@ -263,7 +263,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_a_stop_an_error(
     (tmp_path / STATE).write_text("in the way")
     train(run, WORLD)
     said = capfd.readouterr().err
-    assert said.count("no checkpoint can be written (Not a directory); make room") == STEPS
+    assert said.count("no checkpoint can be written (Not a directory); check") == STEPS
     (tmp_path / STATE).write_text("in the way")
     with signalled(3), pytest.raises(UserError, match="no checkpoint can be written"):
         train(run, WORLD)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import UserError
-from trainer.files import sha256, sync
+from trainer.files import sha256, sync, why
 from trainer.metrics import STATE
 from trainer.processes import World
 from trainer.tensor_files import save
@@ -156,11 +156,11 @@ class Checkpoints:
         try:
             yield
         except OSError as error:
-            failure = error.strerror or str(error)
+            failure = why(error)
         if reason := next(filter(None, self._world.of_all(failure)), None):
             if self._world.is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
-            raise UserError(f"{self._folder}: no checkpoint can be written ({reason}); make room")
+            raise UserError(f"{self._folder}: no checkpoint can be written {reason}")
 
     def _publish(self, temporary: Path, final: Path) -> None:
         sync(temporary)

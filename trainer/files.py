@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,12 @@ from trainer.errors import UserError
 T = TypeVar("T")
 
 SUFFIX = ".tmp"
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# A folder that cannot be opened or synced: CIFS, some FUSE, one that may not be listed. What is
+# renamed in it is whole all the same. PostgreSQL's fsync_fname goes on after these, too.
+FOLDER_IS_NEVER_SYNCED = {
+    errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR,
+}  # fmt: skip
 
 
 @contextmanager
@@ -44,10 +51,13 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"{path}: cannot be written ({reason}); make room or choose another path"
-        ) from error
+        raise UserError(f"{path}: cannot be written {why(error)}") from error
+
+
+def why(error: OSError) -> str:
+    """Say in brackets why something could not be written, and then what to do about it."""
+    fix = "make room" if error.errno in FULL else "check its permissions and its disk,"
+    return f"({error.strerror or error}); {fix} or choose another path"
 
 
 @contextmanager
@@ -115,9 +125,13 @@ def sha256(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Until the content of a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Block until the content of a file, or the names in a folder, are on the disk."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in FOLDER_IS_NEVER_SYNCED or not path.is_dir():
+            raise
