@@ -66,6 +66,25 @@ def test_scores_are_over_every_sample_once(most: int) -> None:
     assert evaluate.batch_size <= most < 2 * evaluate.batch_size or most == 1000
 
 
+@pytest.mark.parametrize(
+    ("dataset", "test", "processes", "most"),
+    [
+        ("digits", 360, 1, 360),
+        ("cifar10", 10_000, 1, 10_000),
+        ("photos", 2_000, 2, 1_000),
+        ("imagenet", 50_000, 4, 445),  # 256 MiB of 224 × 224 × 3 values in float32
+    ],
+)
+def test_a_gpu_is_not_given_more_than_one_batch_may_hold(
+    dataset: str, test: int, processes: int, most: int
+) -> None:
+    one = MemoryImages(samples(1), CPU).subset(np.zeros(test, np.int64))
+    data = ImageSet(one, DATASETS[dataset], CPU, torch.float32)
+    for device, expected in (("cuda", most), ("cpu", 250)):
+        evaluate = Evaluator(data, World(0, processes, torch.device(device)))
+        assert evaluate.batch_size == expected
+
+
 def test_a_model_too_large_for_one_image_is_an_error() -> None:
     data = ImageSet(MemoryImages(samples(5), CPU), DIGITS, CPU, torch.float64)
     with pytest.raises(torch.OutOfMemoryError):

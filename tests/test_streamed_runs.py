@@ -14,13 +14,53 @@ import torch
 from tests.commands import ROOT, torchrun, trainer
 from tests.conftest import assert_same_metrics, metrics, more, one_line
 from tests.option_runs import covers
-from tests.test_stream import CIFAR10, CPU, streamed, training_set
+from tests.test_stream import CIFAR10, CPU, PHOTOS, streamed, training_set
 from trainer.config import RunSettings
-from trainer.data.beton import read_beton
+from trainer.data.beton import read_beton, read_index
 from trainer.data.memory import MemoryImages
+from trainer.data.stream import StreamedImages
+from trainer.data.training import TrainingSet
 from trainer.sampling import Sampler
 
 pytestmark = pytest.mark.slow  # it begins early
+
+# As on a machine with a GPU that another run uses
+STREAM_BESIDE_A_GPU = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+torch.cuda.is_available = lambda: True
+from tests.test_stream import pixels, streamed
+from trainer.data.images import Request
+images = streamed(Path(sys.argv[1]))
+[got] = pixels(images, Request(indices=np.arange(3), crops=None))
+print(got.shape, torch.cuda.is_initialized())
+"""
+
+
+def test_streaming_opens_no_gpu(photos: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM_BESIDE_A_GPU, photos / "train.beton"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "(3, 32, 32, 3) False\n", done.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gets_the_batches_of_the_cpu(photos: Path) -> None:
+    """From pinned memory, copied while others are decoded."""
+    path = photos / "train.beton"
+    sampler = Sampler(seed=3, num_samples=480, num_clients=4, batch_size=3, steps_per_epoch=5)
+    pinned = StreamedImages(path, read_index(path), 32, 1, pinned=True)
+    there = TrainingSet(
+        pinned, PHOTOS, torch.device("cuda"), torch.float32, augmented=True, noise_p=0.0, workers=1
+    )
+    here = training_set(streamed(path))
+    both = (islice(each.batches(sampler, range(4), 0, 0), 40) for each in (there, here))
+    for a, b in zip(*both, strict=True):
+        assert a.images.device.type == "cuda"
+        torch.testing.assert_close(a.images.cpu(), b.images)
+        assert torch.equal(a.labels.cpu(), b.labels)
 
 
 @covers("loader")

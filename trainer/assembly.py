@@ -53,7 +53,8 @@ def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:
 
         index = read_index(path)
         shape = (spec.image_size, spec.image_size, 3) if spec.of_files else index.one_shape
-        images: Images = StreamedImages(path, index, spec.image_size, max(1, settings.nw))
+        workers, pinned = max(1, settings.nw), device.type == "cuda"
+        images: Images = StreamedImages(path, index, spec.image_size, workers, pinned=pinned)
     else:
         samples = read_beton(path)
         shape = samples.shape

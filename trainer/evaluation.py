@@ -16,6 +16,9 @@ from trainer.processes import World
 # Larger batches of a ResNet spend as much time on fresh memory as on arithmetic on a CPU: ResNet-56
 # on 2,000 images took 18 s at 1,000, 9 s at 250.
 CPU_BATCH = 250
+# What a GPU gets in one batch at most, in values of its images (256 MiB in float32): 445 images of
+# 224 px, whose first convolution in ResNet-50 takes 1.4 GB; all 10,000 test images of CIFAR-10.
+GPU_BATCH_VALUES = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,8 @@ class Scores:
 class Evaluator:
     """Scores models on every test sample exactly once, shared by the processes.
 
-    On a GPU in the largest batches that fit: all that a process has to do, or half, or a quarter …
+    On a GPU in the largest batches that fit: all that a process has to do, as far as one batch may
+    go, or half of that, or a quarter …
     """
 
     def __init__(self, test: ImageSet, world: World) -> None:
@@ -41,7 +45,10 @@ class Evaluator:
         self._world = world
         # A process takes each world.size-th sample: disjoint, and complete for any number of them.
         self._own = np.arange(world.rank, len(test), world.size)
-        self.batch_size = CPU_BATCH if world.device.type == "cpu" else max(1, len(self._own))
+        self.batch_size = CPU_BATCH
+        if world.device.type != "cpu":
+            at_once = max(1, GPU_BATCH_VALUES // test.values_per_image)
+            self.batch_size = min(max(1, len(self._own)), at_once)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> Scores:

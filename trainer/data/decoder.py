@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ffcv.loader.epoch_iterator
 import numpy as np
 from ffcv.fields.rgb_image import ResizedCropRGBImageDecoder
 from ffcv.libffcv import imdecode, resize_crop
@@ -38,6 +39,9 @@ def _reader(manager: OSCacheManager) -> Any:
 
 
 OSCacheManager.compile_reader = _reader
+# Its iterators would open the first GPU and make streams there, though none of our pipelines leaves
+# the host's memory: in runs on the CPU, and in those that have leased another GPU.
+ffcv.loader.epoch_iterator.IS_CUDA = False
 
 
 class DamagedImageError(Exception):

@@ -51,7 +51,7 @@ class ImageSet:
         self.labels = torch.from_numpy(images.labels).to(device)
         # One value for each byte of an image: broadcasting three channels is 20 times slower.
         pixels = spec.image_size**2
-        self._image_bytes = pixels * spec.channels
+        self.values_per_image = pixels * spec.channels
         self._mean = (255 * torch.tensor(spec.mean, device=device, dtype=dtype)).repeat(pixels)
         self._std = (255 * torch.tensor(spec.std, device=device, dtype=dtype)).repeat(pixels)
 
@@ -73,6 +73,10 @@ class ImageSet:
         return Request(indices=indices, crops=central_crops(*sizes))
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """(…, H, W, C) uint8 on any device to (…, C, H, W), channels last."""
-        values = images.to(self._mean.device).flatten(-3).to(self._mean.dtype)
+        """(…, H, W, C) uint8 on any device to (…, C, H, W), channels last.
+
+        Nobody waits until a GPU has those in pinned memory, which is not used anew before.
+        """
+        there = images.to(self._mean.device, non_blocking=True)
+        values = there.flatten(-3).to(self._mean.dtype)
         return values.sub_(self._mean).div_(self._std).view(images.shape).movedim(-1, -3)

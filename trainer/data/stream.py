@@ -36,14 +36,20 @@ LOOK_SECONDS = 0.0005
 class StreamedImages:
     """Each image as (size, size, 3) uint8: the part that is asked for, resized."""
 
-    def __init__(self, path: Path, index: BetonIndex, size: int, workers: int) -> None:
-        """Raises UserError for images that it does not read, or more workers than cores."""
+    def __init__(
+        self, path: Path, index: BetonIndex, size: int, workers: int, *, pinned: bool = False
+    ) -> None:
+        """``pinned``: in memory from which a GPU fetches them while others are decoded.
+
+        Raises UserError for images that it does not read, or more workers than cores.
+        """
         if index.kind != RGB_IMAGE:
             raise UserError(
                 f"{path}: images without colours, which loader ffcv does not read; check dataset "
                 "and the path"
             )
         self._path = path
+        self._pinned = pinned
         self.heights, self.widths, self.labels = index.heights, index.widths, index.labels
         self._samples = np.arange(len(index))  # of the file
         self._loader = _loader(path, size, workers)
@@ -62,7 +68,7 @@ class StreamedImages:
             several = [first, *islice(requests, count - 1)]
             with self._decoded(np.concatenate([*map(self._lines, several)])) as images:
                 for request in several:
-                    yield partial(_itself, _copied(images, request))
+                    yield partial(_itself, _copied(images, request, self._pinned))
 
     def _lines(self, request: Request) -> NDArray[np.void]:
         indices = request.indices
@@ -143,14 +149,16 @@ def _watched(batches: Any, path: Path) -> Iterator[NDArray[np.uint8]]:
         yield batch[0]
 
 
-def _copied(images: Iterator[NDArray[np.uint8]], request: Request) -> Tensor:
+def _copied(images: Iterator[NDArray[np.uint8]], request: Request, pinned: bool) -> Tensor:
     """The next images, (*indices' shape, H, W, C), in memory of their own."""
     first = next(images)
-    own = np.empty((request.indices.size, *first.shape), np.uint8)
+    shape = (*request.indices.shape, *first.shape)
+    copies = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+    own = copies.numpy().reshape(-1, *first.shape)
     own[0] = first
     for i, image in enumerate(islice(images, len(own) - 1), start=1):
         own[i] = image
-    return torch.from_numpy(own).view(*request.indices.shape, *first.shape)
+    return copies
 
 
 def _itself(images: Tensor) -> Tensor:

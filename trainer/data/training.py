@@ -119,7 +119,7 @@ class TrainingSet(ImageSet):
     def _blocks(self, sampler: Sampler, clients: range, start: int, epoch: int) -> Iterator[Draws]:
         """The random choices of all steps from ``start`` on, some steps at a time."""
         classes, shape = self.spec.num_classes, sampler.shape
-        step_bytes = len(clients) * sampler.batch_size * self._image_bytes
+        step_bytes = len(clients) * sampler.batch_size * self.values_per_image
         size = max(1, BLOCK_BYTES // step_bytes)
         skipped, first = divmod(start, sampler.steps_per_epoch)
         for now in count(epoch + skipped):
