@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow  # it begins early
 SCALES = ("laptop", "photos", "workstation", "paper")
 
 
-ALL = {"figure": 3, "page": 3, "simulation": 1, "judge": 1, "runs": 1}
+ALL = {"figure": 3, "page": 3, "simulation": 1, "judge": 1, "list_runs": 1}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,24 @@ def test_figures_of_what_is_finished_say_what_is_missing(own: Path) -> None:
     assert table.loc[table["step"].isna(), "run"].tolist() == [runs[-1].id]
     kept.rename(metrics)
     assert planned(own, "fig1a") == Counter(table=1, figure=1)
+
+
+def test_figures_of_what_is_finished_repeat_no_run_that_is_stale(own: Path) -> None:
+    for beton in (own / "resources/digits").glob("*.beton"):
+        beton.touch()
+    assert planned(own, "fig1a")["start_point"] == 2
+    jobs = planned(own, "fig1a", "--config", "only_finished=true")
+    assert jobs == Counter(table=1, figure=1)
+
+
+def test_a_run_that_is_missing_behind_its_figures_is_trained(own: Path) -> None:
+    """Also when `--touch` made all that there was newer."""
+    run = next((own / "results/laptop/runs").iterdir())
+    shutil.rmtree(run)
+    for target in ("fig1a", "communication", "figures", "claims", "runs", "trained", "all"):
+        assert planned(own, target)["train"] == 1, target
+    assert snakemake(own, "all", "--touch").returncode == 0
+    assert planned(own, "fig1a") == Counter(train=1, table=1, figure=1)
 
 
 def test_figures_are_redrawn_from_tables_alone(own: Path) -> None:

@@ -24,7 +24,7 @@ experiments:
       - {step1: 6}
 """
 PIECES = ("Snakefile", "config.yaml", "experiments", "workflow", "trainer", "envs", "profiles")
-TARGETS = re.compile(r"all|figures|claims|communication|theory|fig\w+")
+TARGETS = re.compile(r"all|figures|claims|runs|trained|communication|theory|fig\w+")
 
 
 def snakemake(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

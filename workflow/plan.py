@@ -19,7 +19,7 @@ from trainer.config import SCIENCE, RunSettings
 from trainer.data.sidecar import read_sidecar, sidecar_path
 from workflow.experiments import DEFAULT, Run
 from workflow.machine import threads_per_process, visible_gpus
-from workflow.status import Asked, Job, Status, states, wrapped
+from workflow.status import Asked, Job, Status, held_back, states, wrapped
 
 # From the call of torchrun to the first step, which a run's own time leaves out (`make bench`).
 START_SECONDS = 3.0
@@ -203,7 +203,8 @@ def at_once(asked: Asked, runs: int) -> int:
 
 def show(plan: Plan) -> Iterator[str]:
     """Lines for a terminal."""
-    done, stale = plan.of("done"), plan.of("stale")
+    done = plan.of("done")
+    again = Counter(status.repeats for status in plan.statuses if status.repeats)
     to_train = plan.of("stale", "failed", "stopped", "missing")
     running = len(plan.of("running"))
     results = plan.asked.results
@@ -212,15 +213,13 @@ def show(plan: Plan) -> Iterator[str]:
         f"{len(done)} finished and kept, {f'{running} running, ' if running else ''}"
         f"{len(to_train)} to be trained"
     )
-    ways = {"with other settings": len(plan.replaced), "as they are": len(stale)}
+    ways = {"with other settings": len(plan.replaced), "as they are": again.total()}
     how = ", ".join(f"{count} {way}" for way, count in ways.items() if count)
-    repeated = sum(ways.values())
-    yield f"{repeated or 'none'} of these repeat a finished run{': ' if how else ''}{how}"
+    yield f"{sum(ways.values()) or 'none'} of these repeat a finished run{': ' if how else ''}{how}"
     for differing, count in Counter(plan.replaced.values()).most_common():
         yield wrapped(f"{count:5}  {', '.join(differing)}", indent=7)
-    reasons = Counter(s.detail for s in plan.statuses if s.state == "stale")
-    for reason, count in reasons.most_common():
-        yield wrapped(f"{count:5}  stale: {reason}", indent=7)
+    for reason, count in again.most_common():
+        yield wrapped(f"{count:5}  {reason}", indent=7)
     if unasked := len(plan.replaced) + len(plan.left_over):
         yield wrapped(
             f"{unasked} finished runs that nothing asks for stay in {results} until you delete "
@@ -232,6 +231,8 @@ def show(plan: Plan) -> Iterator[str]:
 
 def _time(plan: Plan, to_train: int) -> str:
     known = plan.estimate
+    if held := held_back(plan.asked):
+        return f"time: none, {held}"
     if not to_train:
         return "time: none, nothing is to be trained"
     if not known.runs:

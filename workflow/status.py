@@ -1,15 +1,13 @@
-"""The state of every run that the experiments ask for. Trains, writes and locks nothing.
+"""Report the state of every run that the experiments ask for. Trains, writes and locks nothing.
 
-A run is done when its metrics are there and Snakemake would keep them, running while its lock is
-held (``trainer/run_lock.py``), failed when its log holds the reason of an end before its time, and
-stopped when there is no such reason and a checkpoint to go on from.
+A run is done when its metrics are there and ``snakemake all`` would keep them, running while its
+lock is held (``trainer/run_lock.py``), failed when its log holds the reason of an end before its
+time, and stopped when there is no such reason and a checkpoint to go on from.
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,18 +24,19 @@ from trainer.metrics import PARTIAL, STATE, Evaluation
 from trainer.run_lock import Owner, owner
 from trainer.yaml_files import read_yaml
 from workflow.config import Config, load_config
+from workflow.dry_run import would_run
+from workflow.earlier import METRICS, earlier
 from workflow.experiments import Experiments, Run, expand, load_experiments, start_points
 
 State = Literal["done", "running", "failed", "stopped", "stale", "missing"]
 STATES: tuple[State, ...] = get_args(State)
-# What Snakemake says of a file that is up to date, made by a job that it would repeat nevertheless.
-UPSTREAM = "what it is made from, or with, is made anew"
 # One cause makes many stale; `snakemake --dry-run` lists them all.
 STALE_LINES = 20
 NEXT = {
     "failed": "The next `snakemake` tries again; logs are {results}/logs/<run>.log",
     "stopped": "The next `snakemake` goes on with them",
-    "stale": "The next `snakemake` repeats them; `snakemake all --touch` keeps them as they are",
+    "stale": "The next `snakemake` repeats them; `snakemake trained --touch` keeps "
+    "those whose inputs are all there",
 }
 
 
@@ -64,7 +63,12 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / "metrics.jsonl").exists()
+        return (self.folder / METRICS).exists()
+
+    @property
+    def kept(self) -> bool:
+        """Whether it was finished, and its results are kept while it is repeated."""
+        return not self.finished and earlier(self.folder).exists()
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,14 @@ class Status:
     state: State
     detail: str = ""
 
+    @property
+    def repeats(self) -> str:
+        """Say why the next ``snakemake`` repeats a finished run as it is; empty for others."""
+        if self.state == "stale":
+            return f"stale: {self.detail}"
+        begun = self.job.kept and self.state != "running"
+        return "begun anew, and not complete yet" if begun else ""
+
 
 def load(overrides: Sequence[str]) -> Asked:
     """What is asked for here. Raises UserError for what is wrong with it."""
@@ -120,33 +132,8 @@ def load(overrides: Sequence[str]) -> Asked:
 
 def states(asked: Asked) -> list[Status]:
     """Of every job, in order. Raises UserError when Snakemake refuses to plan."""
-    stale = would_repeat(asked)
-    return [_status(job, stale.get(job.folder)) for job in asked.jobs]
-
-
-def would_repeat(asked: Asked) -> dict[Path, str]:
-    """Why Snakemake would repeat a finished job, by its folder: ``snakemake --summary`` tells."""
-    if not any(job.finished for job in asked.jobs):
-        return {}
-    # Given tables are for figures; runs stay where they are.
-    overrides = ["--config", *asked.overrides, "tables=None"]
-    command = [sys.executable, "-m", "snakemake", "all", "--nolock", "--summary", *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
-        reason = next((line for line in said if line.startswith("error: ")), said[-1])
-        raise UserError(f"snakemake --summary: {reason.removeprefix('error: ')}")
-    rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
-    head, *lines = rows
-    found: dict[Path, str] = {}
-    for row in (dict(zip(head, line, strict=True)) for line in lines):
-        if row["plan"] == "update pending":
-            file = Path(row["output_file"])
-            reasons = {"ok": UPSTREAM, "missing": f"{file.name} is missing"}
-            reason = reasons.get(row["status"], row["status"])
-            if found.get(file.parent, UPSTREAM) == UPSTREAM:
-                found[file.parent] = reason
-    return found
+    repeated = would_run(asked.overrides) if any(job.finished for job in asked.jobs) else {}
+    return [_status(job, repeated.get(job.folder)) for job in asked.jobs]
 
 
 def _status(job: Job, stale: str | None) -> Status:
@@ -213,6 +200,28 @@ def show(asked: Asked, found: Iterable[Status]) -> Iterator[str]:
             yield wrapped(f"{state:8} … and {count} more: {reason}", indent=9)
         if chosen and state in NEXT:
             yield wrapped(NEXT[state].format(results=asked.results), indent=0)
+    if kept := sum(job.kept for job in asked.jobs):
+        yield ""
+        yield wrapped(
+            f"{kept} unfinished runs repeat a finished one, whose results are kept until then: "
+            f"{asked.results}/checkpoints/<run>/earlier",
+            indent=0,
+        )
+    if held := held_back(asked):
+        yield ""
+        yield wrapped(held, indent=0)
+
+
+def held_back(asked: Asked) -> str:
+    """Name the setting for which the next ``snakemake`` trains nothing; empty without one."""
+    config = asked.config
+    for name, is_set in (
+        ("tables", config.tables is not None),
+        ("only_finished", config.only_finished),
+    ):
+        if is_set:
+            return f"{name} is set: until it is not, `snakemake` trains none of these"
+    return ""
 
 
 def wrapped(line: str, indent: int) -> str:

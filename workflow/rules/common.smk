@@ -197,22 +197,28 @@ def metrics_of(wildcards):
     return metrics_files(FIGURE_RUNS[wildcards.experiment])
 
 
-def all_metrics(wildcards):
-    return metrics_files(list(RUNS.values()))
-
-
 def metrics_files(runs):
     files = [f"{RESULTS}/start_points/{run.id}/metrics.jsonl" for run in start_points(runs)]
-    files += [f"{RESULTS}/runs/{run.id}/metrics.jsonl" for run in runs]
+    files += list({run.id: f"{RESULTS}/runs/{run.id}/metrics.jsonl" for run in runs}.values())
     return [file for file in files if os.path.exists(file)] if CONFIG.only_finished else files
 
 
 def experiments_of(figure):
-    return [name for name in FIGURES[figure].experiments if name in FIGURE_RUNS]
+    names = () if figure == THEORY else FIGURES[figure].experiments
+    return [name for name in names if name in FIGURE_RUNS]
+
+
+def metrics_for(experiments):
+    """List the metrics of all runs of experiments, as inputs of a target. Snakemake makes a missing file only
+    where a target, or a job that runs, asks for it itself: behind a table that is there it would stay missing.
+    """
+    if CONFIG.tables is not None:
+        return []
+    return metrics_files([run for name in experiments for run in FIGURE_RUNS[name]])
 
 
 def tables_of(wildcards):
-    names = [THEORY] if wildcards.figure == THEORY else experiments_of(wildcards.figure)
+    names = experiments_of(wildcards.figure) or [THEORY]
     return [f"{TABLES}/{name}.csv" for name in names]
 
 

@@ -88,6 +88,7 @@ for _figure in [*FIGURES, THEORY]:
             _figure
         input:
             figure_files(_figure),
+            metrics_for(experiments_of(_figure)),
         localrule: True
 
 
@@ -95,4 +96,5 @@ for _figure in [*FIGURES, THEORY]:
 rule figures:
     input:
         [file for figure in HERE for file in figure_files(figure)],
+        metrics_for(FIGURE_RUNS),
     localrule: True

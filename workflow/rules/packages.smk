@@ -60,6 +60,7 @@ try:
     from trainer.errors import UserError
     from trainer.yaml_files import read_yaml
     from workflow.config import load_config
+    from workflow.earlier import drop, keep
     from workflow.experiments import ROOT, experiments_file, source
 except ModuleNotFoundError as error:
     refuse(f"Snakemake's own Python lacks {error.name}; install it there, as config/README.md says")

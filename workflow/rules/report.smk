@@ -27,14 +27,15 @@ rule judge:
 rule claims:
     input:
         rules.judge.output,
+        metrics_for(FIGURE_RUNS),
     localrule: True
 
 
-rule runs:
+rule list_runs:
     # Settings, provenance and times. Reads what lies beside the metrics that it depends on.
     input:
         experiments=str(EXPERIMENTS_FILE),
-        metrics=all_metrics,
+        metrics=metrics_files(list(RUNS.values())),
         code=CODE,
     output:
         csv=f"{RESULTS}/runs.csv",
@@ -57,9 +58,17 @@ rule runs:
         " --results {params.results:q} --out {params.out:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
+rule runs:
+    input:
+        rules.list_runs.output,
+        metrics_for(FIGURE_RUNS),
+    localrule: True
+
+
 rule compare:
     # With the results that this repository holds; fails where a mean differs by more than it may.
     input:
+        metrics_for(FIGURE_RUNS),
         tables=[f"{TABLES}/{name}.csv" for name in EXPERIMENTS.experiments],
     # No output: it answers whenever it is asked, and its table stays where means differ.
     log:

@@ -70,3 +70,10 @@ use rule train as start_point with:
         metrics=f"{RESULTS}/start_points/{{run}}/metrics.jsonl",
         model=f"{RESULTS}/start_points/{{run}}/model.pt",
     threads: lambda wildcards: threads_of(START_POINTS[wildcards.run], len(START_POINTS))
+
+
+# All runs without their figures. `--touch` keeps those that are stale, and nothing else, as they are.
+rule trained:
+    input:
+        metrics_for(FIGURE_RUNS),
+    localrule: True
