@@ -247,12 +247,17 @@ def test_comments_and_order_repeat_nothing(edited: Path) -> None:
 
 def test_a_failing_job_shows_its_reason_and_leaves_no_result(edited: Path) -> None:
     edit(edited / "experiments" / "laptop.yaml", "{step1: 6}", "{step1: 6, start_lr: 1.0e+9}")
-    done = snakemake(edited, "fig1a")
+    done = snakemake(edited, "fig1a", "--config", "retries=1")
     assert done.returncode != 0
     reasons = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(reasons) == 2
+    assert len(reasons) == 4
     assert all("training diverged" in reason for reason in reasons)
     runs = edited / "results" / "laptop" / "runs"
     failed = {run.id for run in expand(load_experiments(
         edited / "experiments" / "laptop.yaml").experiments["fig1a"])[2:]}  # fmt: skip
+    for run in failed:
+        log = edited / "results" / "laptop" / "logs" / f"{run}.log"
+        tries = log.with_name(f"{run}.earlier.log").read_text()
+        assert tries.count("error: training diverged") == 2
+        assert tries.endswith(log.read_text())
     assert not failed & {p.parent.name for p in runs.glob("*/metrics.jsonl")}

@@ -74,10 +74,11 @@ except UserError as error:
     refuse(error)
 
 # Logs are long, the reason is one line: a failed job repeats it where the person looks. A job that stopped,
-# and is to be started again, ends with a status of its own.
+# and is to be started again, ends with a status of its own. Snakemake deletes the log before the next try.
 shell.prefix(
     f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
-    "set -euo pipefail; say_why() {{ if grep -a '^error:' \"$1\" | sort -u >&2; then return 1; fi;"
+    'set -euo pipefail; say_why() {{ cat "$1" >> "${{1%.log}}.earlier.log" || true;'
+    " if grep -a '^error:' \"$1\" | sort -u >&2; then return 1; fi;"
     " if grep -a '^stopped:' \"$1\" | sort -u >&2; then return 75; fi;"
     ' echo "error: unexpected, $1 ends with: $(tail -n 1 "$1")" >&2; return 1; }}; '
 )
