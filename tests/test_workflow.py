@@ -245,6 +245,14 @@ def test_comments_and_order_repeat_nothing(edited: Path) -> None:
     assert jobs["train"] == jobs["start_point"] == 0
 
 
+def test_a_report_of_less_than_all_is_refused_in_one_line(edited: Path, tmp_path: Path) -> None:
+    done = snakemake(edited, "all", "--report", tmp_path / "report.html")
+    assert done.returncode == 2
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.endswith(".html is not made yet; run `snakemake all` first")
+    assert "WorkflowError" not in done.stderr
+
+
 def test_a_failing_job_shows_its_reason_and_leaves_no_result(edited: Path) -> None:
     edit(edited / "experiments" / "laptop.yaml", "{step1: 6}", "{step1: 6, start_lr: 1.0e+9}")
     done = snakemake(edited, "fig1a", "--config", "retries=1")
