@@ -23,6 +23,7 @@ from trainer.files import parse_json
 from trainer.metrics import PARTIAL, STATE, Evaluation
 from trainer.run_lock import Owner, owner
 from trainer.yaml_files import read_yaml
+from workflow.commits import mixture
 from workflow.config import Config, load_config
 from workflow.dry_run import would_run
 from workflow.earlier import METRICS, earlier
@@ -207,9 +208,10 @@ def show(asked: Asked, found: Iterable[Status]) -> Iterator[str]:
             f"{asked.results}/checkpoints/<run>/earlier",
             indent=0,
         )
-    if held := held_back(asked):
+    notices = (held_back(asked), mixture(job.folder for job in asked.jobs if job.finished))
+    for notice in filter(None, notices):
         yield ""
-        yield wrapped(held, indent=0)
+        yield wrapped(notice, indent=0)
 
 
 def held_back(asked: Asked) -> str:
