@@ -192,8 +192,8 @@ def _born(pid: int) -> str:
     Empty where there is no such process, or no /proc.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
         return ""
     return f"{boot} {stat.rpartition(')')[2].split()[19]}"

@@ -28,7 +28,7 @@ def would_run(overrides: Sequence[str]) -> dict[Path, str]:
     command = [sys.executable, "-m", "snakemake", "all", "--dry-run", "--nolock", "--nocolor"]
     # Given tables are for figures, as only_finished is; runs stay where they are.
     given = ["--quiet", "host", "--config", *overrides, "tables=None", "only_finished=False"]
-    done = subprocess.run([*command, *given], capture_output=True, text=True)
+    done = subprocess.run([*command, *given], capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
         reason = next((line for line in said if line.startswith("error: ")), said[-1])
