@@ -17,7 +17,9 @@ from tests.test_status import files
 from tests.workflows import TINY, copy_project, edit
 from workflow import doctor, installation
 from workflow.installation import Check
+from workflow.starting import writable
 from workflow.status import load
+from workflow.wandb_copy import wandb_copy
 
 Usage = namedtuple("Usage", "total used free")
 KEY = "0123456789" * 4
@@ -60,6 +62,7 @@ def test_a_machine_that_has_everything_passes(
     assert subjects == {
         "python", "packages", "ffcv", "compiler", "settings", "processes", "devices", "cores",
         "memory", "results/", "resources/", "disk", "data", "wandb",
+        "cache", "snakemake", "profiles/", "shm",
     }  # fmt: skip
     assert lines[-1].startswith("0 problem(s), ")
     assert max(map(len, lines)) <= 100
@@ -164,10 +167,10 @@ def test_a_disk_too_full_is_a_problem(checkout: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_folder_that_cannot_be_written_is_a_problem(checkout: Path) -> None:
-    assert doctor._writable("results").level == "ok"
+    assert writable("results").level == "ok"
     assert not (checkout / "results").exists()
     (checkout / "results").touch()
-    assert doctor._writable("results").level == "problem"
+    assert writable("results").level == "problem"
 
 
 def test_data_is_there_or_made_or_downloaded_or_missing(checkout: Path) -> None:
@@ -213,16 +216,16 @@ def test_a_start_point_is_there_or_downloaded_and_is_the_one_asked_for(checkout:
 def test_wandb_says_whether_a_key_is_there_and_never_which(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert doctor._wandb(load([])).text == "disabled"
-    assert doctor._wandb(load(["wandb=offline"])).level == "ok"
-    assert doctor._wandb(load(["wandb=online"])).level == "warning"
+    assert wandb_copy(load([])).text == "disabled"
+    assert wandb_copy(load(["wandb=offline"])).level == "ok"
+    assert wandb_copy(load(["wandb=online"])).level == "warning"
     netrc = checkout.parent / "netrc"
     netrc.write_text(f"machine api.wandb.ai login user password {KEY}\n")
     netrc.chmod(0o600)
-    by_file = doctor._wandb(load(["wandb=online"]))
+    by_file = wandb_copy(load(["wandb=online"]))
     assert (by_file.level, KEY in by_file.text) == ("ok", False)
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert doctor._wandb(load(["wandb=online"])).level == "warning"
+    assert wandb_copy(load(["wandb=online"])).level == "warning"
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    by_variable = doctor._wandb(load(["wandb=online"]))
+    by_variable = wandb_copy(load(["wandb=online"]))
     assert (by_variable.level, KEY in by_variable.text) == ("ok", False)

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import netrc
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 
 from trainer.checks import check_processes
 from trainer.errors import UserError
 from trainer.files import sha256
-from trainer.settings import local_path
 from workflow.experiments import Checkpoint
 from workflow.installation import SET_UP, Check, Level, installation, run_python
 from workflow.machine import visible_gpus
 from workflow.plan import at_once
+from workflow.starting import existing, starting, writable
 from workflow.status import Asked, load
+from workflow.wandb_copy import wandb_copy
 
 # Prepared arrays and .beton files; CIFAR-10's archive on top. ImageNet's 1.33 million images are
 # guessed at 500 × 375 pixels, half of them as JPEG of a sixth of that; `beton` measures some.
@@ -56,6 +55,7 @@ print(json.dumps({"gpus": torch.cuda.device_count(), "cuda": torch.version.cuda,
 def checks(overrides: Sequence[str]) -> Iterator[Check]:
     """One after the other: some take seconds."""
     yield from installation()
+    yield from starting()
     try:
         asked = load(overrides)
     except UserError as error:
@@ -78,12 +78,12 @@ def checks(overrides: Sequence[str]) -> Iterator[Check]:
     yield _devices(asked, processes, probe)
     yield _cores(asked, processes)
     yield _memory(asked, processes, sizes)
-    yield _writable("results")
-    yield _writable("resources")
+    yield writable("results")
+    yield writable("resources")
     yield _results_disk(asked, processes, sizes)
     yield from _data(asked)
     yield from _start_points(asked)
-    yield _wandb(asked)
+    yield wandb_copy(asked)
 
 
 def verdict(levels: Sequence[Level]) -> str:
@@ -154,18 +154,6 @@ def _memory(asked: Asked, processes: int, sizes: dict[str, int]) -> Check:
     return Check("warning", "memory", f"{text}; run fewer at once (snakemake --cores)")
 
 
-def _writable(name: str) -> Check:
-    there = _existing(Path(name))
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return Check("ok", f"{name}/", "can be written")
-    return Check("problem", f"{name}/", f"{there} cannot be written; make it a folder of yours")
-
-
-def _existing(path: Path) -> Path:
-    """``path``, or the nearest of its parents that is there."""
-    return next(p for p in [path, *path.absolute().parents] if p.exists())
-
-
 def _results_disk(asked: Asked, processes: int, sizes: dict[str, int]) -> Check:
     needed, runs, state = 0.0, 0, 0.0
     for job in asked.jobs:
@@ -188,7 +176,7 @@ def _results_disk(asked: Asked, processes: int, sizes: dict[str, int]) -> Check:
 
 
 def _disk(subject: str, folder: Path, needed: float, basis: str) -> Check:
-    free = shutil.disk_usage(_existing(folder)).free
+    free = shutil.disk_usage(existing(folder)).free
     text = f"{_size(free)} free at {folder}/, about {_size(needed)} needed {basis}"
     if free < needed:
         return Check("problem", subject, f"{text}; make room")
@@ -244,31 +232,6 @@ def _start_points(asked: Asked) -> Iterator[Check]:
         else:
             text = f"{start.path} will be downloaded; without a network, put it there"
             yield Check("warning", "start point", text)
-
-
-def _wandb(asked: Asked) -> Check:
-    mode = asked.config.wandb or asked.experiments.execution.wandb
-    if mode == "disabled":
-        return Check("ok", "wandb", "disabled")
-    if _has_wandb_key():
-        return Check("ok", "wandb", f"{mode}; a key is configured")
-    if mode == "offline":
-        return Check("ok", "wandb", "offline; no key is configured: `wandb login` before syncing")
-    text = "online, but no key is configured, so that runs go on without it; run: wandb login"
-    return Check("warning", "wandb", text)
-
-
-def _has_wandb_key() -> bool:
-    """In the places that wandb looks at; the key itself is nobody's business."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
-    try:
-        file = os.environ.get("NETRC")
-        file = file and str(local_path(Path(file)))  # as wandb does
-        return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, ValueError, netrc.NetrcParseError):
-        return False
 
 
 def _size(number: float) -> str:

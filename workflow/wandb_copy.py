@@ -1,0 +1,37 @@
+"""Check whether runs can be copied to Weights & Biases from here."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from trainer.settings import local_path
+from workflow.installation import Check
+from workflow.status import Asked
+
+
+def wandb_copy(asked: Asked) -> Check:
+    mode = asked.config.wandb or asked.experiments.execution.wandb
+    if mode == "disabled":
+        return Check("ok", "wandb", "disabled")
+    if _has_wandb_key():
+        return Check("ok", "wandb", f"{mode}; a key is configured")
+    if mode == "offline":
+        return Check("ok", "wandb", "offline; no key is configured: `wandb login` before syncing")
+    text = "online, but no key is configured, so that runs go on without it; run: wandb login"
+    return Check("warning", "wandb", text)
+
+
+def _has_wandb_key() -> bool:
+    """In the places that wandb looks at; the key itself is nobody's business."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    try:
+        file = os.environ.get("NETRC")
+        file = file and str(local_path(Path(file)))  # as wandb does
+        return netrc.netrc(file).authenticators(host) is not None
+    except (OSError, ValueError, netrc.NetrcParseError):
+        return False
