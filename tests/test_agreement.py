@@ -62,9 +62,11 @@ class Project:
 
     def happen(self) -> None:
         some: list[Callable[[], object]] = [
-            self.delete, self.delete, self.delete, self.touch, self.touch, self.add_seed,
-            self.change_h, self.change_phase_1, self.change_rule, self.kill, self.touch_all,
+            *[self.delete] * 6, self.touch, self.add_seed, self.change_h, self.change_phase_1,
+            self.kill, *[self.touch_all] * 4,
         ]  # fmt: skip
+        if self.draw.random() < 0.05:
+            some = [self.change_rule]
         chosen = self.draw.choice(some)
         self.happened.append(f"{chosen.__name__} {chosen()}")
 
@@ -74,9 +76,8 @@ class Project:
 
     def delete(self) -> object:
         pattern = self.draw.choice(
-            ["results/*/runs/*", "results/*/start_points/*", "results/*/*/*/metrics.jsonl",
-             "results/*/*/*/model.pt", "results/*/figures/*", "results/*/tables/*",
-             "results/*/*.*", "results/*/pages/*", "resources/*/*"]
+            ["results/*/runs/*", "results/*/start_points/*", "results/*/runs/*/metrics.jsonl",
+             "results/*/*/*/model.pt", "results/*/[cfpt]*/*.*", "results/*/*.*", "resources/*/*"]
         )  # fmt: skip
         path = self._file(pattern)
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
