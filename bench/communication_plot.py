@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from bench.measure import PLOTS
-from trainer.files import atomic
+from trainer.files.atomic import atomic
 
 if TYPE_CHECKING:
     from bench.communication import Repetition

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.measure import PLOTS, Spread
-from trainer.files import atomic
+from trainer.files.atomic import atomic
 
 REFERENCE, SERIAL, TRAINER = "reference", "trainer, one after the other", "trainer, as it chooses"
 ONE_STEP = "trainer, H = 1"

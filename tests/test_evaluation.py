@@ -16,9 +16,9 @@ from trainer.data.specs import DATASETS
 from trainer.data.training import TrainingSet
 from trainer.errors import UserError
 from trainer.evaluation import Evaluator, reestimate_batchnorm
+from trainer.files.state_dict import load_model, save_model
 from trainer.models import build
 from trainer.processes import World
-from trainer.saved_models import load_model, save_model
 
 CPU = torch.device("cpu")
 DIGITS = DATASETS["digits"]

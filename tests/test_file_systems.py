@@ -23,7 +23,7 @@ WRITE = """
 import sys
 from pathlib import Path
 from trainer.errors import UserError
-from trainer.files import write_json
+from trainer.files.atomic import write_json
 try:
     write_json(Path(sys.argv[1]), [1])
 except UserError as error:

@@ -6,8 +6,8 @@ from torch import nn
 
 from tests.conftest import shared_file
 from trainer.data.specs import DATASETS
+from trainer.files.state_dict import load_model
 from trainer.models import MODELS, build, misfit, model_spec
-from trainer.saved_models import load_model
 
 CIFAR10 = DATASETS["cifar10"]
 

@@ -23,7 +23,7 @@ from trainer.assembly import initial_model, load_data, make_sampler
 from trainer.config import RunSettings
 from trainer.engine import Run
 from trainer.errors import UserError
-from trainer.files import sha256
+from trainer.files.atomic import sha256
 from trainer.processes import join_world
 
 

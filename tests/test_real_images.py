@@ -21,9 +21,9 @@ from trainer.data.memory import MemoryImages
 from trainer.data.specs import DATASETS
 from trainer.data.training import TrainingSet
 from trainer.evaluation import Scores, reestimate_batchnorm
+from trainer.files.state_dict import load_model
 from trainer.models import build
 from trainer.processes import World
-from trainer.saved_models import load_model
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ from trainer.config import RunSettings
 from trainer.console import escape_unprintable
 from trainer.data.settings import BetonSettings, PrepareSettings, SidecarSettings
 from trainer.data.specs import DATASETS
-from trainer.download import DownloadSettings
-from trainer.download import download as fetch
 from trainer.errors import EXIT_STATUS as ERROR
 from trainer.errors import PeerFailedError, UserError, named, of_memory
+from trainer.files.download import DownloadSettings
+from trainer.files.download import download as fetch
 from trainer.launcher_variables import read_launcher_variables
 from trainer.settings import Settings
 from trainer.stopping import EXIT_STATUS as STOPPED

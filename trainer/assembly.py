@@ -16,12 +16,12 @@ from trainer.data.images import Images, ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.training import TrainingSet
 from trainer.data_checks import samples_suffice
-from trainer.download import DownloadSettings, download, is_url
 from trainer.errors import UserError
+from trainer.files.download import DownloadSettings, download, is_url
+from trainer.files.state_dict import load_model
 from trainer.models import build, model_spec
 from trainer.optimizer import SGD
 from trainer.sampling import Sampler, train_subset
-from trainer.saved_models import load_model
 
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:

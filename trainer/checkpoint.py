@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from trainer.errors import UserError
-from trainer.files import sha256, sync, why
+from trainer.files.atomic import sha256, sync, why
+from trainer.files.tensors import save
 from trainer.metrics import STATE
 from trainer.processes import World
-from trainer.tensor_files import save
 
 NOTES = "checkpoint.json"
 METRICS = "metrics.jsonl"

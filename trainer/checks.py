@@ -18,8 +18,8 @@ from trainer.data_checks import (
     model_fits_images,
     subset_suffices,
 )
-from trainer.download import is_url
 from trainer.errors import UserError
+from trainer.files.download import is_url
 from trainer.models import model_spec
 
 if TYPE_CHECKING:

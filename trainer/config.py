@@ -15,7 +15,7 @@ from pydantic import field_validator, model_validator
 
 from trainer.checks import CHECKS
 from trainer.data_settings import DataSettings
-from trainer.download import https, is_url
+from trainer.files.download import https, is_url
 from trainer.interruption_settings import InterruptionSettings
 from trainer.schedule_settings import ScheduleSettings
 from trainer.settings import local_path, setting

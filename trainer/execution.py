@@ -20,7 +20,7 @@ from trainer.clients import ClientBank, Plan
 from trainer.config import RunSettings
 from trainer.data.training import Batch
 from trainer.errors import UserError
-from trainer.files import parse_json, write_json
+from trainer.files.atomic import parse_json, write_json
 from trainer.models import model_spec
 from trainer.processes import World
 from trainer.schedule import Round, Schedule

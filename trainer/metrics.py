@@ -14,7 +14,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from trainer.files import writing
+from trainer.files.atomic import writing
 from trainer.revision import revision
 
 PROGRESS_SECONDS = 10.0

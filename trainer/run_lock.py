@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from trainer.errors import UserError
-from trainer.files import write_json, writing
+from trainer.files.atomic import write_json, writing
 
 LOCK = "running.lock"
 OWNER = "running.json"

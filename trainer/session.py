@@ -17,7 +17,7 @@ from trainer.data.beton import noted_digest
 from trainer.engine import Run
 from trainer.errors import DivergedError, UserError
 from trainer.execution import kept_plans
-from trainer.files import sha256
+from trainer.files.atomic import sha256
 from trainer.pauses import Pauses
 from trainer.processes import World
 from trainer.recorder import Recorder

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from trainer.config import RunSettings
-from trainer.files import atomic
+from trainer.files.atomic import atomic
 from trainer.metrics import Evaluation
 
 if TYPE_CHECKING:

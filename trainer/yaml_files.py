@@ -14,7 +14,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from trainer.errors import UserError
-from trainer.files import reading
+from trainer.files.atomic import reading
 from trainer.settings import is_text
 
 # Nobody writes more by hand, and PyYAML takes seconds for so much.

@@ -13,7 +13,7 @@ import psutil
 
 from trainer.checks import check_processes
 from trainer.errors import UserError
-from trainer.files import sha256
+from trainer.files.atomic import sha256
 from workflow.experiments import Checkpoint
 from workflow.installation import SET_UP, Check, Level, installation, run_python
 from workflow.machine import visible_gpus

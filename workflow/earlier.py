@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from trainer.files import writing
+from trainer.files.atomic import writing
 
 METRICS = "metrics.jsonl"
 RESULTS = (METRICS, "model.pt", "settings.json", "provenance.json")

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import yaml
 
 from trainer.errors import UserError
-from trainer.files import parse_json
+from trainer.files.atomic import parse_json
 from trainer.metrics import PARTIAL, STATE, Evaluation
 from trainer.run_lock import Owner, owner
 from trainer.yaml_files import read_yaml

@@ -15,7 +15,7 @@ from trainer.data.samples import Samples
 from trainer.data.sidecar import Sidecar, read_sidecar
 from trainer.data.specs import SPLITS
 from trainer.errors import UserError
-from trainer.files import reading, sha256
+from trainer.files.atomic import reading, sha256
 
 # Larger ones are not read from end to end at each start: size, index and table of contents are.
 HASHED_BYTES = 2**30

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trainer.data.class_folders import ENDINGS, ClassFolders
 from trainer.data.colours import read_image
 from trainer.errors import UserError
-from trainer.files import read_json, write_json
+from trainer.files.atomic import read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from trainer.data.settings import SidecarSettings
 from trainer.data.sidecar import Sidecar
 from trainer.data.specs import DATASETS, SPLITS
 from trainer.errors import UserError
-from trainer.files import reading
+from trainer.files.atomic import reading
 
 TOGETHER = 1000  # JPEGs that are checked before the next ones are asked for
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.files import writing
+from trainer.files.atomic import writing
 
 SIZES = (30, 36)  # sides of the patches in pixels, from … to
 PATCHES = 96  # of each photograph, half of them for training

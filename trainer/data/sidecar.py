@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainer.data.specs import SPLITS
-from trainer.files import read_json, write_json
+from trainer.files.atomic import read_json, write_json
 
 
 class Sidecar(BaseModel):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trainer.data.class_folders import SPLIT_FOLDERS, ClassFolders, Entry
 from trainer.errors import UserError
-from trainer.files import read_json, write_json
+from trainer.files.atomic import read_json, write_json
 
 MOST_FILES = 100_000
 RECORD = "source.json"  # beside what was prepared

@@ -30,7 +30,7 @@ from trainer.data.sidecar import Sidecar
 from trainer.data.source import Source, read_source
 from trainer.data.specs import SPLITS
 from trainer.errors import UserError
-from trainer.files import atomic, writing
+from trainer.files.atomic import atomic, writing
 
 PAGE_BYTES = 2**21  # FFCV's smallest; its default would pad the digits to 16 MB
 ESTIMATED = 64  # images that the need of disk space is estimated from

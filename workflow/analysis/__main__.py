@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from trainer.cli import Parser, path_argument
 from trainer.console import escape_unprintable
 from trainer.errors import UserError, named
-from trainer.files import first_problem
+from trainer.files.atomic import first_problem
 from workflow.analysis.figures import FIGURES, THEORY
 from workflow.analysis.given_tables import read_tables
 from workflow.analysis.tables import build_table, write_csv

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from trainer.errors import UserError
-from trainer.files import first_problem, reading
+from trainer.files.atomic import first_problem, reading
 from workflow.analysis.figures import THEORY
 
 REMAKE = "remove it, run again"

@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from trainer.errors import UserError
-from trainer.files import atomic, reading
+from trainer.files.atomic import atomic, reading
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em; padding: 0;

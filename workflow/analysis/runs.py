@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from trainer.errors import UserError
-from trainer.files import read_json
+from trainer.files.atomic import read_json
 from workflow.analysis.pages import write_page
 from workflow.experiments import Experiments, Run, expand, start_points
 

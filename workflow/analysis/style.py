@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from trainer.files import atomic
+from trainer.files.atomic import atomic
 from workflow.config import Plot
 
 # H on this scale gets the same colour and dash in every figure; larger H gets the last one.

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from trainer.errors import UserError
-from trainer.files import atomic, parse_json, reading
+from trainer.files.atomic import atomic, parse_json, reading
 from trainer.metrics import Evaluation
 from workflow.experiments import Run, start_points
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import UserError
-from trainer.files import atomic, reading, sha256
-from trainer.tensor_files import save
+from trainer.files.atomic import atomic, reading, sha256
+from trainer.files.tensors import save
 
 # Under which others keep the state_dict of a model beside that of its optimizer
 WRAPPERS = ("state_dict", "model_state_dict", "model")

@@ -11,7 +11,7 @@ from pydantic import field_validator
 from tqdm import tqdm
 
 from trainer.errors import UserError
-from trainer.files import atomic, sha256
+from trainer.files.atomic import atomic, sha256
 from trainer.settings import Settings, setting
 
 if TYPE_CHECKING:
