@@ -22,13 +22,13 @@ from torch.utils.data import DataLoader
 from bench.measure import Record, Target, interleaved, ratios, spreads
 from bench.plain import Transformed
 from trainer.assembly import load_data, make_sampler
-from trainer.config import RunSettings
 from trainer.data.prepare import read_prepared
-from trainer.data.settings import BetonSettings
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.data.write_beton import write_betons
 from trainer.engine import Run
 from trainer.processes import World
+from trainer.settings.commands import BetonSettings
+from trainer.settings.run import RunSettings
 
 CIFAR10 = DATASETS["cifar10"]
 CPU = torch.device("cpu")

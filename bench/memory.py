@@ -20,7 +20,7 @@ from bench.measure import Record, Spread, Target
 from bench.rounds import benchmark_settings
 from trainer.assembly import load_data, make_bank, make_sampler
 from trainer.clients import Plan
-from trainer.config import RunSettings
+from trainer.settings.run import RunSettings
 
 CLIENTS, BATCH_SIZE, STEPS = 32, 128, 2
 MB = 1e6

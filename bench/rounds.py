@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainer.config import RunSettings
 from trainer.engine import Run
 from trainer.processes import World
+from trainer.settings.run import RunSettings
 
 
 def benchmark_settings(

@@ -25,12 +25,12 @@ from torchvision.datasets import ImageFolder
 from bench.input import ffcv_loader, images_per_second
 from bench.measure import Record, interleaved, ratios, spreads
 from trainer.assembly import load_data
-from trainer.config import RunSettings
 from trainer.data.photos import PHOTOS
 from trainer.data.prepare import prepare
-from trainer.data.settings import BetonSettings, PrepareSettings
 from trainer.data.specs import IMAGENET
 from trainer.data.write_beton import write_betons
+from trainer.settings.commands import BetonSettings, PrepareSettings
+from trainer.settings.run import RunSettings
 
 HEIGHT, WIDTH, OF_EACH = 375, 500, 32
 BATCH_SIZE, BATCHES = 32, 10  # all images

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from trainer.config import RunSettings
 from trainer.processes import World, join_world
+from trainer.settings.run import RunSettings
 from workflow.machine import threads_per_process
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from trainer.settings import Settings
+from trainer.settings.base import Settings
 
 MORE = int(os.environ.get("HOSTILE", "0"))
 HUGE = [2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**30, -(2**63), -(2**63) - 1]

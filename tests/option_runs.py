@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.config import RunSettings
 from trainer.processes import World
 from trainer.session import train
+from trainer.settings.run import RunSettings
 
 WORLD = World(0, 1, torch.device("cpu"))
 COVERED: set[str] = set()

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests.commands import ROOT
 from tests.test_config import parse
-from trainer.cli import option
-from trainer.config import RunSettings
 from trainer.errors import UserError
 from trainer.schedule import make_schedule
+from trainer.settings.cli import option
+from trainer.settings.run import RunSettings
 
 POST_LOCAL = """
     --seed 1073741823 --data-pth data --log-pth ./checkpoint/test2 --model resnet56

@@ -20,12 +20,12 @@ from trainer.data.images import ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.prepare import read_prepared
 from trainer.data.samples import Samples
-from trainer.data.settings import BetonSettings
 from trainer.data.sidecar import sidecar_path
 from trainer.data.source import Source
 from trainer.data.specs import DATASETS
 from trainer.data.write_beton import write_betons
 from trainer.errors import UserError
+from trainer.settings.commands import BetonSettings
 
 
 @pytest.fixture(scope="module")

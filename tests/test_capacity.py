@@ -15,11 +15,11 @@ from tests.option_runs import WORLD, configured
 from trainer import capacity, execution
 from trainer.capacity import CPU, Need, fits, free_bytes, refusal
 from trainer.clients import Plan, Way
-from trainer.config import RunSettings
 from trainer.data.training import Batch
 from trainer.engine import Run
 from trainer.errors import UserError
 from trainer.processes import World
+from trainer.settings.run import RunSettings
 
 IMAGENET = RunSettings(model="resnet50", batch_size=32, total_batch_size=8192)
 PARAMETERS = 4 * 25_557_032  # of ResNet-50, in bytes

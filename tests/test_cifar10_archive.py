@@ -19,9 +19,9 @@ from tests.conftest import one_line
 from tests.https import Https
 from trainer.data import prepare as module
 from trainer.data.prepare import prepare, read_prepared
-from trainer.data.settings import PrepareSettings
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
+from trainer.settings.commands import PrepareSettings
 
 
 def pixels(seed: int) -> np.ndarray:

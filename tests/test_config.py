@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.commands import trainer
 from tests.conftest import one_line
-from trainer.cli import add_settings, option, options, parse_settings
-from trainer.config import RunSettings
 from trainer.errors import UserError
-from trainer.schedule_settings import PhaseSettings
+from trainer.settings.cli import add_settings, option, options, parse_settings
+from trainer.settings.run import RunSettings
+from trainer.settings.schedule import PhaseSettings
 from workflow.experiments import Run
 
 valid = st.builds(

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tests.commands import ROOT, command
-from trainer.config import RunSettings
+from trainer.settings.run import RunSettings
 from workflow.costs import _of_model, costs
 from workflow.experiments import load_experiments
 

@@ -12,13 +12,13 @@ import torch
 from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics, more
 from tests.test_reference import VARIANTS, WORLD, settings
-from trainer import cli
 from trainer.assembly import initial_model
-from trainer.config import RunSettings
 from trainer.data.specs import DATASETS
 from trainer.engine import Run
 from trainer.models import build
 from trainer.session import train
+from trainer.settings import cli
+from trainer.settings.run import RunSettings
 
 
 def test_metrics_have_a_line_per_evaluated_round(digits: Path, tmp_path: Path) -> None:

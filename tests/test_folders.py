@@ -20,10 +20,10 @@ from trainer.data.beton_format import JPEG, RAW
 from trainer.data.folders import ImageFiles
 from trainer.data.photos import PATCHES, PHOTOS, write_photos
 from trainer.data.prepare import prepare
-from trainer.data.settings import BetonSettings, PrepareSettings
 from trainer.data.sidecar import sidecar_path
 from trainer.data.write_beton import write_betons
 from trainer.errors import UserError
+from trainer.settings.commands import BetonSettings, PrepareSettings
 
 CLASSES = ("cat", "dog", "Zebra")  # not in sorted order
 

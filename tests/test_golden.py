@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.conftest import metrics
-from trainer.config import RunSettings
 from trainer.processes import World
 from trainer.session import train
+from trainer.settings.run import RunSettings
 
 GOLDEN = Path(__file__).parent / "golden"
 RUNS: dict[str, dict[str, object]] = {

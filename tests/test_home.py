@@ -16,10 +16,10 @@ from tests.commands import ROOT, command, trainer
 from tests.conftest import one_line
 from tests.workflows import TINY, copy_project, edit, planned
 from trainer.__main__ import COMMANDS
-from trainer.cli import option, validated
-from trainer.config import RunSettings
 from trainer.errors import UserError
-from trainer.settings import Settings
+from trainer.settings.base import Settings
+from trainer.settings.cli import option, validated
+from trainer.settings.run import RunSettings
 from workflow.config import Config
 from workflow.experiments import Checkpoint, expand, load_experiments
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from tests.faults import start_points
 from tests.faults.cases import Ended, contents, trainer
 from tests.hostile import examples, fitting
-from trainer.cli import option
-from trainer.config import RunSettings
 from trainer.schedule import make_schedule
+from trainer.settings.cli import option
+from trainer.settings.run import RunSettings
 
 SAMPLES = 797
 FAR = [2**40, 2**63 - 1]

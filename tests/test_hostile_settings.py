@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tests.hostile import examples, fitting_some, hostile, texts, things
 from tests.workflows import TINY
 from trainer.__main__ import COMMANDS, main
-from trainer.cli import option, validated
-from trainer.config import RunSettings
 from trainer.errors import UserError
-from trainer.settings import Settings, is_text
-from trainer.yaml_files import parse_yaml, read_yaml
+from trainer.settings.base import Settings, is_text
+from trainer.settings.cli import option, validated
+from trainer.settings.run import RunSettings
+from trainer.settings.yaml import parse_yaml, read_yaml
 from workflow.config import Config, load_config
 from workflow.experiments import load_experiments
 

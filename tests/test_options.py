@@ -20,11 +20,11 @@ import trainer.clients
 from tests.conftest import assert_same_metrics
 from tests.option_runs import COVERED, WORLD, Trained, configured, covers
 from trainer.assembly import initial_model, load_data, make_sampler
-from trainer.config import RunSettings
 from trainer.engine import Run
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
 from trainer.processes import join_world
+from trainer.settings.run import RunSettings
 
 
 def first_batch(settings: RunSettings) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.option_runs import WORLD, covers
 from trainer import pauses
-from trainer.config import RunSettings
 from trainer.pauses import Pauses
 from trainer.schedule import Round
+from trainer.settings.run import RunSettings
 from trainer.stopping import StopRequest
 
 

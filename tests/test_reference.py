@@ -23,13 +23,13 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from bench.reference import local_sgd
-from trainer.config import RunSettings
 from trainer.data.augment import random_views
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.models import build
 from trainer.processes import World
 from trainer.sampling import Purpose, Sampler, generator, label_offsets, train_subset
 from trainer.session import train
+from trainer.settings.run import RunSettings
 
 WORLD = World(0, 1, torch.device("cpu"))
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}

@@ -23,11 +23,11 @@ from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics
 from tests.test_reference import VARIANTS, WORLD, settings
 from trainer.clients import ClientBank
-from trainer.config import RunSettings
 from trainer.data.training import Batch
 from trainer.errors import UserError
 from trainer.metrics import STATE
 from trainer.session import train
+from trainer.settings.run import RunSettings
 from trainer.stopping import StoppedError
 
 pytestmark = pytest.mark.slow  # it begins early

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.config import RunSettings
 from trainer.schedule import Phase, QuadraticSynchronizationRule, make_schedule
+from trainer.settings.run import RunSettings
 
 settings = st.builds(
     RunSettings,

@@ -15,9 +15,9 @@ from PIL import Image
 from tests.workflows import TINY, copy_project, edit, planned, snakemake
 from trainer.data import source_state
 from trainer.data.prepare import prepare
-from trainer.data.settings import PrepareSettings
 from trainer.data.source_state import read_state, recorded_state, state_to_compare
 from trainer.data.specs import DATASETS
+from trainer.settings.commands import PrepareSettings
 from workflow.experiments import expand, load_experiments
 
 ONE = Path("train/cat/1.png")

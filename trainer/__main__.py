@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.checks import check_processes, check_start
-from trainer.cli import Parser, add_settings, parse_settings, unknown_option
-from trainer.config import RunSettings
 from trainer.console import escape_unprintable
-from trainer.data.settings import BetonSettings, PrepareSettings, SidecarSettings
 from trainer.data.specs import DATASETS
 from trainer.errors import EXIT_STATUS as ERROR
 from trainer.errors import PeerFailedError, UserError, named, of_memory
 from trainer.files.download import DownloadSettings
 from trainer.files.download import download as fetch
 from trainer.launcher_variables import read_launcher_variables
-from trainer.settings import Settings
+from trainer.settings.base import Settings
+from trainer.settings.checks import check_processes, check_start
+from trainer.settings.cli import Parser, add_settings, parse_settings, unknown_option
+from trainer.settings.commands import BetonSettings, PrepareSettings, SidecarSettings
+from trainer.settings.run import RunSettings
 from trainer.stopping import EXIT_STATUS as STOPPED
 from trainer.stopping import StoppedError, end_with_torchrun
 from trainer.wandb_sync import WandbSyncSettings, wandb_sync

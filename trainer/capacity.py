@@ -9,9 +9,9 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from trainer.config import RunSettings
 from trainer.errors import UserError
 from trainer.models import model_spec
+from trainer.settings.run import RunSettings
 
 CPU = torch.device("cpu")
 # Of a sample's place in an epoch: its index, view, label noise, and what they are drawn from

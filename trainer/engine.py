@@ -14,7 +14,6 @@ from trainer.averaging import Averaging
 from trainer.capacity import check_batches
 from trainer.checkpoint import Checkpoint, Share
 from trainer.clients import ClientBank, Plan
-from trainer.config import RunSettings
 from trainer.data.training import Batch
 from trainer.errors import DivergedError, UserError
 from trainer.evaluation import Evaluator, Scores, reestimate_batchnorm
@@ -25,6 +24,7 @@ from trainer.pauses import Pauses
 from trainer.processes import World
 from trainer.recorder import Recorder
 from trainer.schedule import Round, make_schedule
+from trainer.settings.run import RunSettings
 from trainer.sharpness import Sharpness, sharpness
 from trainer.train_loss import TrainLoss
 

@@ -17,13 +17,13 @@ import torch
 
 from trainer.capacity import CPU, Need, fits, refusal
 from trainer.clients import ClientBank, Plan
-from trainer.config import RunSettings
 from trainer.data.training import Batch
 from trainer.errors import UserError
 from trainer.files.atomic import parse_json, write_json
 from trainer.models import model_spec
 from trainer.processes import World
 from trainer.schedule import Round, Schedule
+from trainer.settings.run import RunSettings
 
 EXECUTION_FILE = "execution.json"
 # Activations of one pass on a CPU. Beyond its caches larger passes gain nothing: one client of a

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from trainer.config import RunSettings
+from trainer.settings.run import RunSettings
 
 LONGEST = 2.0**53  # steps: what the quadratic rule says at most, beyond any run's end
 

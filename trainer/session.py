@@ -12,7 +12,6 @@ from pathlib import Path
 from trainer import slurm
 from trainer.assembly import start_file
 from trainer.checkpoint import Checkpoints
-from trainer.config import RunSettings
 from trainer.data.beton import noted_digest
 from trainer.engine import Run
 from trainer.errors import DivergedError, UserError
@@ -24,6 +23,7 @@ from trainer.recorder import Recorder
 from trainer.revision import revision
 from trainer.run_lock import HeldError, running
 from trainer.schedule import Round
+from trainer.settings.run import RunSettings
 from trainer.stopping import StoppedError, StopRequest, started_by_torchrun
 
 LOOK_SECONDS = 1.0

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from trainer.config import RunSettings
 from trainer.files.atomic import atomic
 from trainer.metrics import Evaluation
+from trainer.settings.run import RunSettings
 
 if TYPE_CHECKING:
     import wandb

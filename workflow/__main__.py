@@ -10,9 +10,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from trainer.cli import Parser
 from trainer.console import escape_unprintable
 from trainer.errors import UserError, named
+from trainer.settings.cli import Parser
 from workflow import doctor, plan, status
 from workflow.experiments import ROOT
 

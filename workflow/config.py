@@ -7,12 +7,12 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from trainer.cli import validated
-from trainer.config import Device
-from trainer.data.settings import ImageFileSettings
 from trainer.errors import UserError
-from trainer.settings import Settings
-from trainer.wandb_settings import WandbMode
+from trainer.settings.base import Settings
+from trainer.settings.cli import validated
+from trainer.settings.commands import ImageFileSettings
+from trainer.settings.run import Device
+from trainer.settings.wandb import WandbMode
 from workflow.experiments import scales
 
 

@@ -14,11 +14,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.config import RunSettings
 from trainer.data.specs import DatasetSpec
 from trainer.errors import UserError
 from trainer.models import build
 from trainer.schedule import make_schedule
+from trainer.settings.run import RunSettings
 from workflow.experiments import Experiments, expand, start_points
 from workflow.plan import samples
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 
-from trainer.checks import check_processes
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
+from trainer.settings.checks import check_processes
 from workflow.experiments import Checkpoint
 from workflow.installation import SET_UP, Check, Level, installation, run_python
 from workflow.machine import visible_gpus
@@ -42,7 +42,7 @@ RUN_BYTES = 1e6
 OF_A_MODEL = ("model", "dataset", "image_size", "num_classes", "n_groups")
 PROBE = """
 import json, sys, torch
-from trainer.config import RunSettings
+from trainer.settings.run import RunSettings
 from trainer.models import build
 sizes = [
     sum(t.nbytes for t in build(s.model, s.data, 0, s.n_groups).state_dict().values())

@@ -17,13 +17,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, StrictInt, model_validator
 
-from trainer.cli import options, validated
-from trainer.config import SCIENCE, Device, RunSettings
-from trainer.data_checks import data_set_suffices
 from trainer.errors import UserError
-from trainer.settings import Settings
-from trainer.wandb_settings import WandbMode
-from trainer.yaml_files import read_yaml
+from trainer.settings.base import Settings
+from trainer.settings.cli import options, validated
+from trainer.settings.data_checks import data_set_suffices
+from trainer.settings.run import SCIENCE, Device, RunSettings
+from trainer.settings.wandb import WandbMode
+from trainer.settings.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 # What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.

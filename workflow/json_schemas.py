@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from trainer.config import RunSettings
+from trainer.settings.run import RunSettings
 from workflow.config import Config
 from workflow.experiments import ROOT, VARIABLE, Experiments
 

@@ -22,7 +22,7 @@ from trainer.errors import UserError
 from trainer.files.atomic import parse_json
 from trainer.metrics import PARTIAL, STATE, Evaluation
 from trainer.run_lock import Owner, owner
-from trainer.yaml_files import read_yaml
+from trainer.settings.yaml import read_yaml
 from workflow.commits import mixture
 from workflow.config import Config, load_config
 from workflow.dry_run import would_run

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from trainer.settings import local_path
+from trainer.settings.base import local_path
 from workflow.installation import Check
 from workflow.status import Asked
 

@@ -20,11 +20,11 @@ import psutil
 import torch
 
 from tests.faults.kills import prepared
-from trainer.config import RunSettings
 from trainer.pauses import Pauses
 from trainer.processes import World
 from trainer.schedule import Round
 from trainer.session import train
+from trainer.settings.run import RunSettings
 
 WORLD = World(0, 1, torch.device("cpu"))
 

@@ -25,7 +25,7 @@ from tests.wandb.copies import (
     train,
     warnings,
 )
-from trainer.config import RunSettings
+from trainer.settings.run import RunSettings
 
 pytestmark = pytest.mark.slow  # it begins early
 

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from trainer.data.beton import fingerprint, mapped
 from trainer.data.beton_format import JPEG, RAW, BetonIndex, parse
-from trainer.data.settings import SidecarSettings
 from trainer.data.sidecar import Sidecar
 from trainer.data.specs import DATASETS, SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import reading
+from trainer.settings.commands import SidecarSettings
 
 TOGETHER = 1000  # JPEGs that are checked before the next ones are asked for
 

@@ -23,12 +23,12 @@ from trainer.data.class_folders import split_folder
 from trainer.data.colours import report
 from trainer.data.folders import list_images
 from trainer.data.photos import write_photos
-from trainer.data.settings import PrepareSettings
 from trainer.data.source_state import read_state, record_state, recorded_state
 from trainer.data.specs import DATASETS, SPLITS, DatasetSpec
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, reading, sha256
 from trainer.files.download import DownloadSettings, download
+from trainer.settings.commands import PrepareSettings
 
 # By https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py; torchvision has
 # an MD5 alone.

@@ -25,12 +25,12 @@ from tqdm import tqdm
 from trainer.data.beton import fingerprint, mapped
 from trainer.data.beton_format import BetonIndex, parse
 from trainer.data.folders import ImageFiles
-from trainer.data.settings import BetonSettings
 from trainer.data.sidecar import Sidecar
 from trainer.data.source import Source, read_source
 from trainer.data.specs import SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, writing
+from trainer.settings.commands import BetonSettings
 
 PAGE_BYTES = 2**21  # FFCV's smallest; its default would pad the digits to 16 MB
 ESTIMATED = 64  # images that the need of disk space is estimated from

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, sha256
-from trainer.settings import Settings, setting
+from trainer.settings.base import Settings, setting
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector

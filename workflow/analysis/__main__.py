@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from trainer.cli import Parser, path_argument
 from trainer.console import escape_unprintable
 from trainer.errors import UserError, named
 from trainer.files.atomic import first_problem
+from trainer.settings.cli import Parser, path_argument
 from workflow.analysis.figures import FIGURES, THEORY
 from workflow.analysis.given_tables import read_tables
 from workflow.analysis.tables import build_table, write_csv

@@ -4,8 +4,8 @@ import os
 import re
 import shlex
 
-from trainer.checks import check_processes
-from trainer.cli import options
+from trainer.settings.checks import check_processes
+from trainer.settings.cli import options
 from trainer.data.source_state import state_to_compare
 from trainer.data.specs import DATASETS
 from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION

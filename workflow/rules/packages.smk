@@ -58,7 +58,7 @@ sys.path.insert(0, str(FOLDER))
 
 try:
     from trainer.errors import UserError
-    from trainer.yaml_files import read_yaml
+    from trainer.settings.yaml import read_yaml
     from workflow.config import load_config
     from workflow.earlier import drop, keep
     from workflow.experiments import ROOT, experiments_file, source

@@ -5,7 +5,7 @@ None of them decides its numbers.
 
 from __future__ import annotations
 
-from trainer.settings import Settings, setting
+from trainer.settings.base import Settings, setting
 
 
 class InterruptionSettings(Settings):

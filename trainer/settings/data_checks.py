@@ -8,7 +8,7 @@ from trainer.data.specs import DATASETS
 from trainer.models import SMALLEST_GROUPNORM, misfit, model_spec
 
 if TYPE_CHECKING:
-    from trainer.config import RunSettings
+    from trainer.settings.run import RunSettings
 
 
 def images_are_the_data_sets(s: RunSettings) -> str | None:

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from trainer.errors import UserError
-from trainer.settings import Settings, local_path
-from trainer.yaml_files import read_yaml
+from trainer.settings.base import Settings, local_path
+from trainer.settings.yaml import read_yaml
 
 S = TypeVar("S", bound=Settings)
 

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from trainer.data_checks import (
+from trainer.errors import UserError
+from trainer.files.download import is_url
+from trainer.models import model_spec
+from trainer.settings.data_checks import (
     bn_is_the_models,
     groups_divide_channels,
     images_are_the_data_sets,
@@ -18,12 +21,9 @@ from trainer.data_checks import (
     model_fits_images,
     subset_suffices,
 )
-from trainer.errors import UserError
-from trainer.files.download import is_url
-from trainer.models import model_spec
 
 if TYPE_CHECKING:
-    from trainer.config import RunSettings
+    from trainer.settings.run import RunSettings
 
 # The authors' scripts write a decay that is to never come as a very large epoch.
 FAR_PAST_THE_END = 10

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from trainer.settings import Settings, setting
-from trainer.yaml_files import parse_yaml
+from trainer.settings.base import Settings, setting
+from trainer.settings.yaml import parse_yaml
 
 
 class PhaseSettings(Settings):

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from trainer.data.specs import DATASETS
-from trainer.settings import Settings, known, setting
+from trainer.settings.base import Settings, known, setting
 
 
 def known_dataset(name: str) -> str:

@@ -1,7 +1,7 @@
 """The settings of a training run; a user's mistakes are found here, before any work.
 
 Each setting is written once: name, type, default, bounds, help. The command line, the YAML file and
-the JSON schema of the experiments all derive from these models (``trainer/cli.py``,
+the JSON schema of the experiments all derive from these models (``trainer/settings/cli.py``,
 ``workflow/experiments.py``). Names are those of the authors' code
 (https://github.com/hmgxr128/Local-SGD); nothing here imports torch, so that Snakemake starts fast.
 """
@@ -13,13 +13,13 @@ from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from trainer.checks import CHECKS
-from trainer.data_settings import DataSettings
 from trainer.files.download import https, is_url
-from trainer.interruption_settings import InterruptionSettings
-from trainer.schedule_settings import ScheduleSettings
-from trainer.settings import local_path, setting
-from trainer.wandb_settings import WandbSettings
+from trainer.settings.base import local_path, setting
+from trainer.settings.checks import CHECKS
+from trainer.settings.data import DataSettings
+from trainer.settings.interruption import InterruptionSettings
+from trainer.settings.schedule import ScheduleSettings
+from trainer.settings.wandb import WandbSettings
 
 Device = Literal["auto", "cpu", "cuda"]
 # The authors have two trainers of different habits: train_cifar, and for this one train_imagenet

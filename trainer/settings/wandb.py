@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from trainer.settings import Settings, setting
+from trainer.settings.base import Settings, setting
 
 WandbMode = Literal["online", "offline", "disabled"]
 

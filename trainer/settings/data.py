@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from trainer.data.settings import known_dataset
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.models import MODELS, known_model, model_spec
-from trainer.settings import Settings, setting
+from trainer.settings.base import Settings, setting
+from trainer.settings.commands import known_dataset
 
 
 class DataSettings(Settings):

@@ -15,7 +15,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from trainer.errors import UserError
 from trainer.files.atomic import reading
-from trainer.settings import is_text
+from trainer.settings.base import is_text
 
 # Nobody writes more by hand, and PyYAML takes seconds for so much.
 LARGEST_BYTES = 2**18
