@@ -17,7 +17,7 @@ from bench.under_torchrun import slowest, under_torchrun
 from trainer.assembly import make_bank
 from trainer.averaging import Averaging
 from trainer.clients import Plan
-from trainer.processes import World
+from trainer.distributed.world import World
 from trainer.settings.run import RunSettings
 
 PROCESSES, CLIENTS = 2, (1, 4)

@@ -23,8 +23,8 @@ from bench.plain import Transformed, plain_seconds, plain_steps
 from bench.rounds import Rounds, benchmark_settings
 from trainer.data.prepare import read_prepared
 from trainer.data.specs import DATASETS
+from trainer.distributed.world import World
 from trainer.models import build
-from trainer.processes import World
 
 WORLD = World(0, 1, torch.device("cpu"))
 SECONDS = 0.4  # about, of one measurement

@@ -25,8 +25,8 @@ from trainer.assembly import load_data, make_sampler
 from trainer.data.prepare import read_prepared
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.data.write_beton import write_betons
+from trainer.distributed.world import World
 from trainer.engine import Run
-from trainer.processes import World
 from trainer.settings.commands import BetonSettings
 from trainer.settings.run import RunSettings
 

@@ -21,8 +21,8 @@ from bench.rounds import Rounds, benchmark_settings
 from bench.under_torchrun import slowest, under_torchrun
 from trainer.data.prepare import read_prepared
 from trainer.data.specs import DATASETS
+from trainer.distributed.world import World
 from trainer.models import build
-from trainer.processes import World
 
 MODEL, CLIENTS, BATCH_SIZE, PROCESSES, LOCAL_STEPS = "resnet56", 8, 128, 2, 2
 IMAGES = CLIENTS * BATCH_SIZE * LOCAL_STEPS

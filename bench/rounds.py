@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trainer.distributed.world import World
 from trainer.engine import Run
-from trainer.processes import World
 from trainer.settings.run import RunSettings
 
 

@@ -21,8 +21,8 @@ from bench.scaling_plot import ONE_STEP, REFERENCE, SERIAL, TRAINER, Curve, draw
 from bench.under_torchrun import slowest, under_torchrun
 from trainer.data.prepare import read_prepared
 from trainer.data.specs import DATASETS
+from trainer.distributed.world import World
 from trainer.models import build
-from trainer.processes import World
 
 SECONDS = 0.3  # about, of one measurement
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from trainer.processes import World, join_world
+from trainer.distributed.world import World, join_world
 from trainer.settings.run import RunSettings
 from workflow.machine import threads_per_process
 

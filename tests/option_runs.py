@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.processes import World
+from trainer.distributed.world import World
 from trainer.session import train
 from trainer.settings.run import RunSettings
 

@@ -16,9 +16,9 @@ from trainer import capacity, execution
 from trainer.capacity import CPU, Need, fits, free_bytes, refusal
 from trainer.clients import Plan, Way
 from trainer.data.training import Batch
+from trainer.distributed.world import World
 from trainer.engine import Run
 from trainer.errors import UserError
-from trainer.processes import World
 from trainer.settings.run import RunSettings
 
 IMAGENET = RunSettings(model="resnet50", batch_size=32, total_batch_size=8192)

@@ -12,9 +12,9 @@ from trainer.averaging import Averaging, MomentumPolicy
 from trainer.clients import ClientBank, Plan
 from trainer.data.specs import DATASETS
 from trainer.data.training import Batch
+from trainer.distributed.world import World
 from trainer.models import build
 from trainer.optimizer import SGD, undecayed_names
-from trainer.processes import World
 
 K, B_LOC, ROUNDS = 4, 6, [3, 3, 2]
 SERIAL = Plan("serial")

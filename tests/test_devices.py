@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.commands import BIN, ROOT, torchrun
-from trainer.devices import leased, visible_gpus, warn_of_unused_gpu
+from trainer.distributed.gpu_lease import leased, visible_gpus, warn_of_unused_gpu
 from trainer.errors import UserError
 
 # What `python -m trainer train` does with its GPU, but for the training.
 RUN = """
 import os, sys, time
 from torch.distributed.rendezvous import rendezvous
-from trainer.devices import own_gpu
+from trainer.distributed.gpu_lease import own_gpu
 
 gpus, out, seconds = sys.argv[1].split(","), sys.argv[2], float(sys.argv[3])
 local, size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -14,11 +14,11 @@ from trainer.data.prepare import Arrays
 from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
 from trainer.data.training import TrainingSet
+from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.evaluation import Evaluator, reestimate_batchnorm
 from trainer.files.state_dict import load_model, save_model
 from trainer.models import build
-from trainer.processes import World
 
 CPU = torch.device("cpu")
 DIGITS = DATASETS["digits"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import metrics
-from trainer.processes import World
+from trainer.distributed.world import World
 from trainer.session import train
 from trainer.settings.run import RunSettings
 

@@ -18,7 +18,7 @@ from tests.commands import BIN, FORKED, ROOT, command, forked, torchrun, trainer
 from tests.conftest import more, one_line
 from tests.faults.one_fails import REASON
 from tests.test_stopping import ENDLESS, LONG, WORDS, torchrun_words
-from trainer.contact import in_touch
+from trainer.distributed.process_group import in_touch
 from trainer.errors import UserError
 from trainer.stopping import EXIT_STATUS
 

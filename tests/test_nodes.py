@@ -14,8 +14,8 @@ from tests.commands import command, trainer
 from tests.conftest import one_line
 from tests.option_runs import covers
 from tests.workflows import copy_project, snakemake
+from trainer.distributed.multinode import meet
 from trainer.errors import UserError
-from trainer.nodes import meet
 
 
 def test_without_slurm_the_launcher_says_what_to_start() -> None:

@@ -20,10 +20,10 @@ import trainer.clients
 from tests.conftest import assert_same_metrics
 from tests.option_runs import COVERED, WORLD, Trained, configured, covers
 from trainer.assembly import initial_model, load_data, make_sampler
+from trainer.distributed.world import join_world
 from trainer.engine import Run
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
-from trainer.processes import join_world
 from trainer.settings.run import RunSettings
 
 

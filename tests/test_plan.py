@@ -14,7 +14,7 @@ import torch
 from tests.commands import command
 from tests.test_status import ask, one_line, small_project, small_runs
 from tests.workflows import edit, planned
-from trainer.processes import World
+from trainer.distributed.world import World
 from trainer.session import train
 from workflow.experiments import Run, expand, load_experiments
 from workflow.plan import Finished, replacements

@@ -20,10 +20,10 @@ from trainer.data.beton import read_beton
 from trainer.data.memory import MemoryImages
 from trainer.data.specs import DATASETS
 from trainer.data.training import TrainingSet
+from trainer.distributed.world import World
 from trainer.evaluation import Scores, reestimate_batchnorm
 from trainer.files.state_dict import load_model
 from trainer.models import build
-from trainer.processes import World
 
 pytestmark = pytest.mark.slow
 

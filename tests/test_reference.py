@@ -25,8 +25,8 @@ from torch.nn.utils import parameters_to_vector
 from bench.reference import local_sgd
 from trainer.data.augment import random_views
 from trainer.data.specs import DATASETS, DatasetSpec
+from trainer.distributed.world import World
 from trainer.models import build
-from trainer.processes import World
 from trainer.sampling import Purpose, Sampler, generator, label_offsets, train_subset
 from trainer.session import train
 from trainer.settings.run import RunSettings

@@ -11,11 +11,11 @@ from typing import Any
 
 from trainer.console import escape_unprintable
 from trainer.data.specs import DATASETS
+from trainer.distributed.launcher_variables import read_launcher_variables
 from trainer.errors import EXIT_STATUS as ERROR
 from trainer.errors import PeerFailedError, UserError, named, of_memory
 from trainer.files.download import DownloadSettings
 from trainer.files.download import download as fetch
-from trainer.launcher_variables import read_launcher_variables
 from trainer.settings.base import Settings
 from trainer.settings.checks import check_processes, check_start
 from trainer.settings.cli import Parser, add_settings, parse_settings, unknown_option
@@ -79,7 +79,7 @@ def train(settings: RunSettings) -> None:
     # Of a store that is gone, PyTorch would tell where in its own code it noticed.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from trainer import session
-    from trainer.processes import join_world
+    from trainer.distributed.world import join_world
 
     with join_world(settings) as world:
         session.train(settings, world)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from trainer.clients import ClientBank
-from trainer.processes import World
+from trainer.distributed.world import World
 from trainer.stack import Stack
 
 MomentumPolicy = Literal["keep", "average", "reset"]

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.files.atomic import sha256, sync, why
 from trainer.files.tensors import save
 from trainer.metrics import STATE
-from trainer.processes import World
 
 NOTES = "checkpoint.json"
 METRICS = "metrics.jsonl"

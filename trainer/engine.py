@@ -15,13 +15,13 @@ from trainer.capacity import check_batches
 from trainer.checkpoint import Checkpoint, Share
 from trainer.clients import ClientBank, Plan
 from trainer.data.training import Batch
+from trainer.distributed.world import World
 from trainer.errors import DivergedError, UserError
 from trainer.evaluation import Evaluator, Scores, reestimate_batchnorm
 from trainer.execution import Plans, find_plans
 from trainer.metrics import Evaluation
 from trainer.models import model_spec
 from trainer.pauses import Pauses
-from trainer.processes import World
 from trainer.recorder import Recorder
 from trainer.schedule import Round, make_schedule
 from trainer.settings.run import RunSettings

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from trainer.data.images import ImageSet
 from trainer.data.training import TrainingSet
-from trainer.processes import World
+from trainer.distributed.world import World
 
 # Larger batches of a ResNet spend as much time on fresh memory as on arithmetic on a CPU: ResNet-56
 # on 2,000 images took 18 s at 1,000, 9 s at 250.

@@ -5,7 +5,7 @@ ended first where that has said why: 2 for an error, 75 for a stop. The stores o
 --standalone`` listen on all of the machine's interfaces, but a TCPStore also takes a socket that
 listens already (https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.TCPStore):
 here it listens on 127.0.0.1 and nowhere else. With ``--nnodes N`` (and no ``--rdzv-endpoint``) it
-starts itself on N nodes (``trainer/nodes.py``).
+starts itself on N nodes (``trainer/distributed/multinode.py``).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch.distributed.elastic.rendezvous import (
 )
 from torch.distributed.run import parse_args, parse_min_max_nnodes, run
 
-from trainer import nodes
 from trainer.console import escape_unprintable
+from trainer.distributed import multinode as nodes
 from trainer.errors import EXIT_STATUS as ERROR
 from trainer.errors import UserError
 from trainer.stopping import EXIT_STATUS as STOPPED

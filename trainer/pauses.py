@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import torch
 
+from trainer.distributed.world import World
 from trainer.errors import UserError
-from trainer.processes import World
 from trainer.schedule import Round
 from trainer.stopping import StoppedError, StopRequest
 

@@ -9,11 +9,11 @@ import time
 from torch import nn
 
 from trainer.checkpoint import Record
+from trainer.distributed.world import World
 from trainer.execution import Plans, keep_plans
 from trainer.files.atomic import atomic, make_ready, write_json
 from trainer.files.state_dict import SavedModels, save_model
 from trainer.metrics import PARTIAL, Evaluation, MetricsFile, Progress, provenance
-from trainer.processes import World
 from trainer.schedule import Round
 from trainer.settings.run import RunSettings
 from trainer.wandb_log import WandbLog

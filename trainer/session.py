@@ -9,16 +9,16 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from trainer import slurm
 from trainer.assembly import start_file
 from trainer.checkpoint import Checkpoints
 from trainer.data.beton import noted_digest
+from trainer.distributed import slurm
+from trainer.distributed.world import World
 from trainer.engine import Run
 from trainer.errors import DivergedError, UserError
 from trainer.execution import kept_plans
 from trainer.files.atomic import sha256
 from trainer.pauses import Pauses
-from trainer.processes import World
 from trainer.recorder import Recorder
 from trainer.revision import revision
 from trainer.run_lock import HeldError, running

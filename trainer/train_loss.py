@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainer.processes import World
+from trainer.distributed.world import World
 
 
 class TrainLoss:

@@ -20,8 +20,8 @@ import psutil
 import torch
 
 from tests.faults.kills import prepared
+from trainer.distributed.world import World
 from trainer.pauses import Pauses
-from trainer.processes import World
 from trainer.schedule import Round
 from trainer.session import train
 from trainer.settings.run import RunSettings

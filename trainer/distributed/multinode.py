@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import psutil
 
-from trainer import slurm
+from trainer.distributed import slurm
 from trainer.errors import UserError
 
 # Below the ports that Linux hands out by itself (32768 on)

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.contact import in_touch, meet
-from trainer.devices import own_gpu, visible_gpus, warn_of_unused_gpu
+from trainer.distributed.failures import ending_together
+from trainer.distributed.gpu_lease import own_gpu, visible_gpus, warn_of_unused_gpu
+from trainer.distributed.launcher_variables import read_launcher_variables
+from trainer.distributed.process_group import in_touch, meet
 from trainer.errors import UserError
-from trainer.failures import ending_together
-from trainer.launcher_variables import read_launcher_variables
 from trainer.settings.run import RunSettings
 from trainer.stopping import StoppedError
 

@@ -15,8 +15,8 @@ from datetime import timedelta
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from trainer.distributed.launcher_variables import FIX, LauncherVariables
 from trainer.errors import UserError, of_memory
-from trainer.launcher_variables import FIX, LauncherVariables
 
 QUIET_SECONDS = 10.0
 LOOK_SECONDS = 0.2
