@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from scipy import stats
 
 from trainer.errors import UserError
-from trainer.metrics import Evaluation
+from trainer.tracking.metrics import Evaluation
 from workflow.analysis.compare import compare
 from workflow.analysis.drawing import below, draw
 from workflow.analysis.figures import FIGURES

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.test_reference import WORLD
 from trainer.checkpoint import Checkpoints, Record, Share
-from trainer.metrics import STATE
+from trainer.tracking.metrics import STATE
 
 NOTHING = Share(
     clients=range(2),

@@ -14,8 +14,8 @@ from tests.option_runs import WORLD, configured, covers
 from tests.test_resume import checkpoints, signalled
 from trainer.clients import ClientBank
 from trainer.errors import UserError
-from trainer.metrics import STATE
 from trainer.session import train
+from trainer.tracking.metrics import STATE
 
 WORDS = (
     "--batch-size", 8, "--total-batch-size", 32, "--train-subset", 160, "--step1", 4,

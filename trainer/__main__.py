@@ -23,7 +23,7 @@ from trainer.settings.commands import BetonSettings, PrepareSettings, SidecarSet
 from trainer.settings.run import RunSettings
 from trainer.stopping import EXIT_STATUS as STOPPED
 from trainer.stopping import StoppedError, end_with_torchrun
-from trainer.wandb_sync import WandbSyncSettings, wandb_sync
+from trainer.tracking.wandb_sync import WandbSyncSettings, wandb_sync
 
 
 def prepare(settings: PrepareSettings) -> None:

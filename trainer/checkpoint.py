@@ -25,7 +25,7 @@ from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.files.atomic import sha256, sync, why
 from trainer.files.tensors import save
-from trainer.metrics import STATE
+from trainer.tracking.metrics import STATE
 
 NOTES = "checkpoint.json"
 METRICS = "metrics.jsonl"

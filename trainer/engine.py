@@ -19,13 +19,13 @@ from trainer.distributed.world import World
 from trainer.errors import DivergedError, UserError
 from trainer.evaluation import Evaluator, Scores, reestimate_batchnorm
 from trainer.execution import Plans, find_plans
-from trainer.metrics import Evaluation
 from trainer.models import model_spec
 from trainer.pauses import Pauses
-from trainer.recorder import Recorder
 from trainer.schedule import Round, make_schedule
 from trainer.settings.run import RunSettings
 from trainer.sharpness import Sharpness, sharpness
+from trainer.tracking.metrics import Evaluation
+from trainer.tracking.recorder import Recorder
 from trainer.train_loss import TrainLoss
 
 

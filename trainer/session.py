@@ -19,12 +19,12 @@ from trainer.errors import DivergedError, UserError
 from trainer.execution import kept_plans
 from trainer.files.atomic import sha256
 from trainer.pauses import Pauses
-from trainer.recorder import Recorder
-from trainer.revision import revision
 from trainer.run_lock import HeldError, running
 from trainer.schedule import Round
 from trainer.settings.run import RunSettings
 from trainer.stopping import StoppedError, StopRequest, started_by_torchrun
+from trainer.tracking.recorder import Recorder
+from trainer.tracking.revision import revision
 
 LOOK_SECONDS = 1.0
 

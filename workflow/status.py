@@ -20,9 +20,9 @@ import yaml
 
 from trainer.errors import UserError
 from trainer.files.atomic import parse_json
-from trainer.metrics import PARTIAL, STATE, Evaluation
 from trainer.run_lock import Owner, owner
 from trainer.settings.yaml import read_yaml
+from trainer.tracking.metrics import PARTIAL, STATE, Evaluation
 from workflow.commits import mixture
 from workflow.config import Config, load_config
 from workflow.dry_run import would_run

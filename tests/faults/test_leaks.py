@@ -25,7 +25,7 @@ def test_nothing_piles_up_over_rounds_and_runs(digits: Path, tmp_path: Path) -> 
 def test_what_piles_up_is_found(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer.recorder import Recorder
+    from trainer.tracking.recorder import Recorder
 
     close = Recorder.close
 

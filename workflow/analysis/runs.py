@@ -25,7 +25,7 @@ class Machine(BaseModel):
 
 
 class Provenance(BaseModel):
-    """What is read of a run's provenance.json (``trainer.metrics.provenance``)."""
+    """What is read of a run's provenance.json (``trainer.tracking.metrics.provenance``)."""
 
     model_config = ConfigDict(extra="ignore")
 

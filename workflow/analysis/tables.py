@@ -11,7 +11,7 @@ import pandas as pd
 
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, parse_json, reading
-from trainer.metrics import Evaluation
+from trainer.tracking.metrics import Evaluation
 from workflow.experiments import Run, start_points
 
 

@@ -12,9 +12,9 @@ from itertools import groupby
 from pathlib import Path
 
 from trainer.errors import UserError
-from trainer.metrics import PARTIAL
 from trainer.settings.base import Settings, setting
-from trainer.wandb_log import ID_FILE, NO_REPORTS
+from trainer.tracking.metrics import PARTIAL
+from trainer.tracking.wandb_log import ID_FILE, NO_REPORTS
 
 # Whoever is there while training goes on: the W&B id, and the metrics so far.
 IN_PROGRESS = (ID_FILE, PARTIAL)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from trainer.files.atomic import atomic
-from trainer.metrics import Evaluation
 from trainer.settings.run import RunSettings
+from trainer.tracking.metrics import Evaluation
 
 if TYPE_CHECKING:
     import wandb
@@ -36,7 +36,7 @@ class WandbLog:
     Whatever goes wrong is one warning on stderr, after which the mirror is silent. The run's id is
     kept in ``log_pth`` until the run is complete, so that a run that was killed and is started
     again goes on as the same W&B run. It must log its rows from the first one on again: W&B takes
-    no step twice, and of an offline run only the last start is uploaded (``trainer.wandb_sync``).
+    no step twice, and of an offline run only the last start is uploaded (``trainer.tracking.wandb_sync``).
     """
 
     def __init__(self, settings: RunSettings, run: wandb.Run | None) -> None:

@@ -15,7 +15,7 @@ from typing import IO
 from tqdm import tqdm
 
 from trainer.files.atomic import writing
-from trainer.revision import revision
+from trainer.tracking.revision import revision
 
 PROGRESS_SECONDS = 10.0
 # In log_pth, while the run is in progress

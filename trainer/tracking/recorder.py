@@ -13,10 +13,10 @@ from trainer.distributed.world import World
 from trainer.execution import Plans, keep_plans
 from trainer.files.atomic import atomic, make_ready, write_json
 from trainer.files.state_dict import SavedModels, save_model
-from trainer.metrics import PARTIAL, Evaluation, MetricsFile, Progress, provenance
 from trainer.schedule import Round
 from trainer.settings.run import RunSettings
-from trainer.wandb_log import WandbLog
+from trainer.tracking.metrics import PARTIAL, Evaluation, MetricsFile, Progress, provenance
+from trainer.tracking.wandb_log import WandbLog
 
 
 class Recorder:
