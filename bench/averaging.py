@@ -14,10 +14,10 @@ import torch
 
 from bench.measure import Record, Spread, Target, interleaved, ratios
 from bench.under_torchrun import slowest, under_torchrun
-from trainer.assembly import make_bank
 from trainer.averaging import Averaging
 from trainer.clients import Plan
 from trainer.distributed.world import World
+from trainer.run.build import make_bank
 from trainer.settings.run import RunSettings
 
 PROCESSES, CLIENTS = 2, (1, 4)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.distributed.world import World
-from trainer.engine import Run
+from trainer.run.engine import Run
 from trainer.settings.run import RunSettings
 
 

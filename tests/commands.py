@@ -25,7 +25,7 @@ FORKED = ("--start-method", "fork", "--run-path", ROOT / "trainer" / "__main__.p
 IMPORTED = [
     "torch.distributed.run",
     "trainer.__main__",
-    "trainer.session",
+    "trainer.run.session",
     "trainer.data.prepare",
     "trainer.data.write_beton",
 ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.distributed.world import World
-from trainer.session import train
+from trainer.run.session import train
 from trainer.settings.run import RunSettings
 
 WORLD = World(0, 1, torch.device("cpu"))

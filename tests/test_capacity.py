@@ -12,13 +12,14 @@ import torch
 from tests.commands import command
 from tests.conftest import one_line
 from tests.option_runs import WORLD, configured
-from trainer import capacity, execution
-from trainer.capacity import CPU, Need, fits, free_bytes, refusal
 from trainer.clients import Plan, Way
 from trainer.data.training import Batch
 from trainer.distributed.world import World
-from trainer.engine import Run
 from trainer.errors import UserError
+from trainer.run import execution
+from trainer.run import memory as capacity
+from trainer.run.engine import Run
+from trainer.run.memory import CPU, Need, fits, free_bytes, refusal
 from trainer.settings.run import RunSettings
 
 IMAGENET = RunSettings(model="resnet50", batch_size=32, total_batch_size=8192)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_reference import WORLD
-from trainer.checkpoint import Checkpoints, Record, Share
+from trainer.run.checkpoint import Checkpoints, Record, Share
 from trainer.tracking.metrics import STATE
 
 NOTHING = Share(

@@ -14,7 +14,7 @@ from tests.option_runs import WORLD, configured, covers
 from tests.test_resume import checkpoints, signalled
 from trainer.clients import ClientBank
 from trainer.errors import UserError
-from trainer.session import train
+from trainer.run.session import train
 from trainer.tracking.metrics import STATE
 
 WORDS = (

@@ -12,11 +12,11 @@ import torch
 from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics, more
 from tests.test_reference import VARIANTS, WORLD, settings
-from trainer.assembly import initial_model
 from trainer.data.specs import DATASETS
-from trainer.engine import Run
 from trainer.models import build
-from trainer.session import train
+from trainer.run.build import initial_model
+from trainer.run.engine import Run
+from trainer.run.session import train
 from trainer.settings import cli
 from trainer.settings.run import RunSettings
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.commands import ROOT
 from tests.test_run_lock import HOLD, started
-from trainer.run_lock import LOCK, OWNER
+from trainer.run.lock import LOCK, OWNER
 
 WRITE = """
 import sys
@@ -32,7 +32,7 @@ except UserError as error:
 LOOK = """
 import sys
 from pathlib import Path
-from trainer.run_lock import HeldError, owner, running
+from trainer.run.lock import HeldError, owner, running
 found = owner(Path(sys.argv[1]))
 print(found.pid if found else None)
 try:

@@ -13,9 +13,9 @@ from tests import going_on
 from tests.conftest import more
 from tests.going_on import OPTIMIZER, PROCESSES, K, data, in_processes, lr, nodes
 from tests.test_reference import WORLD
-from trainer.checkpoint import Checkpoints
 from trainer.data.specs import DATASETS
 from trainer.models import build
+from trainer.run.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow  # it begins early
 

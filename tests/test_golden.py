@@ -14,7 +14,7 @@ import torch
 
 from tests.conftest import metrics
 from trainer.distributed.world import World
-from trainer.session import train
+from trainer.run.session import train
 from trainer.settings.run import RunSettings
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -20,7 +20,7 @@ from tests.faults.one_fails import REASON
 from tests.test_stopping import ENDLESS, LONG, WORDS, torchrun_words
 from trainer.distributed.process_group import in_touch
 from trainer.errors import UserError
-from trainer.stopping import EXIT_STATUS
+from trainer.run.preemption import EXIT_STATUS
 
 pytestmark = pytest.mark.slow  # it begins early
 

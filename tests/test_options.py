@@ -19,11 +19,11 @@ from torch import Tensor, nn
 import trainer.clients
 from tests.conftest import assert_same_metrics
 from tests.option_runs import COVERED, WORLD, Trained, configured, covers
-from trainer.assembly import initial_model, load_data, make_sampler
 from trainer.distributed.world import join_world
-from trainer.engine import Run
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
+from trainer.run.build import initial_model, load_data, make_sampler
+from trainer.run.engine import Run
 from trainer.settings.run import RunSettings
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.option_runs import Trained, configured, covers
-from trainer.assembly import initial_model
+from trainer.run.build import initial_model
 
 # Sharpness
 

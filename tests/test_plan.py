@@ -15,7 +15,7 @@ from tests.commands import command
 from tests.test_status import ask, one_line, small_project, small_runs
 from tests.workflows import edit, planned
 from trainer.distributed.world import World
-from trainer.session import train
+from trainer.run.session import train
 from workflow.experiments import Run, expand, load_experiments
 from workflow.plan import Finished, replacements
 from workflow.status import Job

@@ -25,9 +25,9 @@ from tests.test_reference import VARIANTS, WORLD, settings
 from trainer.clients import ClientBank
 from trainer.data.training import Batch
 from trainer.errors import UserError
-from trainer.session import train
+from trainer.run.preemption import StoppedError
+from trainer.run.session import train
 from trainer.settings.run import RunSettings
-from trainer.stopping import StoppedError
 from trainer.tracking.metrics import STATE
 
 pytestmark = pytest.mark.slow  # it begins early

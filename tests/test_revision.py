@@ -70,7 +70,7 @@ def test_the_projects_own_commit_and_whether_files_differ(tmp_path: Path) -> Non
     assert found(folder) == (VERSION, commit, False)
     (folder / "untracked").touch()
     assert found(folder) == (VERSION, commit, False)
-    with (folder / "trainer/engine.py").open("a") as file:
+    with (folder / "trainer/run/engine.py").open("a") as file:
         file.write("# changed\n")
     assert found(folder) == (VERSION, commit, True)
     git(folder, "add", ".")
@@ -130,7 +130,7 @@ def test_a_run_keeps_the_code_that_it_began_with(digits: Path, tmp_path: Path) -
         "import subprocess, sys; from trainer import __main__, recorder\n"
         "publish = recorder.Recorder.publish\n"
         "def late(*given):\n"
-        "    open('trainer/engine.py', 'a').write('# changed')\n"
+        "    open('trainer/run/engine.py', 'a').write('# changed')\n"
         "    publish(*given)\n"
         "recorder.Recorder.publish = late\n"
         "sys.exit(__main__.main())"

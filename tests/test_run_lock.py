@@ -18,12 +18,12 @@ import pytest
 from tests.commands import BIN, FORKED, ROOT, trainer
 from tests.conftest import one_line
 from trainer.errors import UserError
-from trainer.run_lock import LOCK, OWNER, owner, running
+from trainer.run.lock import LOCK, OWNER, owner, running
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from trainer.run_lock import running
+from trainer.run.lock import running
 with running(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -33,7 +33,7 @@ COUNT = """
 import sys
 from pathlib import Path
 from trainer.errors import UserError
-from trainer.run_lock import running
+from trainer.run.lock import running
 folder, times = Path(sys.argv[1]), int(sys.argv[2])
 while times:
     try:

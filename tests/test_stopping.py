@@ -18,8 +18,8 @@ import pytest
 from tests.commands import BIN, FORKED, ROOT, torchrun, trainer
 from tests.conftest import metrics, more, one_line
 from tests.option_runs import covers
-from trainer.run_lock import owner
-from trainer.stopping import EXIT_STATUS
+from trainer.run.lock import owner
+from trainer.run.preemption import EXIT_STATUS
 from trainer.tracking.metrics import STATE
 
 pytestmark = pytest.mark.slow  # it begins early

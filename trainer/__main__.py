@@ -16,13 +16,13 @@ from trainer.errors import EXIT_STATUS as ERROR
 from trainer.errors import PeerFailedError, UserError, named, of_memory
 from trainer.files.download import DownloadSettings
 from trainer.files.download import download as fetch
+from trainer.run.preemption import EXIT_STATUS as STOPPED
+from trainer.run.preemption import StoppedError, end_with_torchrun
 from trainer.settings.base import Settings
 from trainer.settings.checks import check_processes, check_start
 from trainer.settings.cli import Parser, add_settings, parse_settings, unknown_option
 from trainer.settings.commands import BetonSettings, PrepareSettings, SidecarSettings
 from trainer.settings.run import RunSettings
-from trainer.stopping import EXIT_STATUS as STOPPED
-from trainer.stopping import StoppedError, end_with_torchrun
 from trainer.tracking.wandb_sync import WandbSyncSettings, wandb_sync
 
 
@@ -78,8 +78,8 @@ def train(settings: RunSettings) -> None:
 
     # Of a store that is gone, PyTorch would tell where in its own code it noticed.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from trainer import session
     from trainer.distributed.world import join_world
+    from trainer.run import session
 
     with join_world(settings) as world:
         session.train(settings, world)

@@ -30,7 +30,7 @@ from trainer.console import escape_unprintable
 from trainer.distributed import multinode as nodes
 from trainer.errors import EXIT_STATUS as ERROR
 from trainer.errors import UserError
-from trainer.stopping import EXIT_STATUS as STOPPED
+from trainer.run.preemption import EXIT_STATUS as STOPPED
 
 BACKEND = "loopback"
 ADDRESS = "127.0.0.1"

@@ -1,7 +1,7 @@
 """Report the state of every run that the experiments ask for. Trains, writes and locks nothing.
 
 A run is done when its metrics are there and ``snakemake all`` would keep them, running while its
-lock is held (``trainer/run_lock.py``), failed when its log holds the reason of an end before its
+lock is held (``trainer/run/lock.py``), failed when its log holds the reason of an end before its
 time, and stopped when there is no such reason and a checkpoint to go on from.
 """
 
@@ -20,7 +20,7 @@ import yaml
 
 from trainer.errors import UserError
 from trainer.files.atomic import parse_json
-from trainer.run_lock import Owner, owner
+from trainer.run.lock import Owner, owner
 from trainer.settings.yaml import read_yaml
 from trainer.tracking.metrics import PARTIAL, STATE, Evaluation
 from workflow.commits import mixture

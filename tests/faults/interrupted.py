@@ -12,7 +12,7 @@ from typing import Any
 from tests.faults import betons
 from tests.faults.cases import Command, Kind, trainer
 from tests.faults.damage import cut, edit_json, flip
-from trainer.stopping import EXIT_STATUS
+from trainer.run.preemption import EXIT_STATUS
 
 LOG = Path("log")
 EXECUTION = LOG / "execution.json"

@@ -21,7 +21,7 @@ from datetime import timedelta
 from torch.distributed.distributed_c10d import Store
 
 from trainer.errors import EXIT_STATUS, PeerFailedError
-from trainer.stopping import StoppedError
+from trainer.run.preemption import StoppedError
 
 NOTE = "first failure"
 LOOK_SECONDS = 0.5

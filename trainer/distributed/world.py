@@ -18,8 +18,8 @@ from trainer.distributed.gpu_lease import own_gpu, visible_gpus, warn_of_unused_
 from trainer.distributed.launcher_variables import read_launcher_variables
 from trainer.distributed.process_group import in_touch, meet
 from trainer.errors import UserError
+from trainer.run.preemption import StoppedError
 from trainer.settings.run import RunSettings
-from trainer.stopping import StoppedError
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from trainer.tracking.revision import revision
 PROGRESS_SECONDS = 10.0
 # In log_pth, while the run is in progress
 PARTIAL = "metrics.partial.jsonl"
-STATE = "state"  # checkpoints, ``trainer.checkpoint``
+STATE = "state"  # checkpoints, ``trainer.run.checkpoint``
 
 
 @dataclass(frozen=True, kw_only=True)

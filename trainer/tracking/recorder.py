@@ -8,11 +8,11 @@ import time
 
 from torch import nn
 
-from trainer.checkpoint import Record
 from trainer.distributed.world import World
-from trainer.execution import Plans, keep_plans
 from trainer.files.atomic import atomic, make_ready, write_json
 from trainer.files.state_dict import SavedModels, save_model
+from trainer.run.checkpoint import Record
+from trainer.run.execution import Plans, keep_plans
 from trainer.schedule import Round
 from trainer.settings.run import RunSettings
 from trainer.tracking.metrics import PARTIAL, Evaluation, MetricsFile, Progress, provenance

@@ -9,18 +9,18 @@ from dataclasses import replace
 
 from torch import nn
 
-from trainer.assembly import initial_model, load_data, make_bank, make_sampler
 from trainer.averaging import Averaging
-from trainer.capacity import check_batches
-from trainer.checkpoint import Checkpoint, Share
 from trainer.clients import ClientBank, Plan
 from trainer.data.training import Batch
 from trainer.distributed.world import World
 from trainer.errors import DivergedError, UserError
 from trainer.evaluation import Evaluator, Scores, reestimate_batchnorm
-from trainer.execution import Plans, find_plans
 from trainer.models import model_spec
-from trainer.pauses import Pauses
+from trainer.run.build import initial_model, load_data, make_bank, make_sampler
+from trainer.run.checkpoint import Checkpoint, Share
+from trainer.run.execution import Plans, find_plans
+from trainer.run.memory import check_batches
+from trainer.run.pauses import Pauses
 from trainer.schedule import Round, make_schedule
 from trainer.settings.run import RunSettings
 from trainer.sharpness import Sharpness, sharpness

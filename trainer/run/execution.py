@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from trainer.capacity import CPU, Need, fits, refusal
 from trainer.clients import ClientBank, Plan
 from trainer.data.training import Batch
 from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.files.atomic import parse_json, write_json
 from trainer.models import model_spec
+from trainer.run.memory import CPU, Need, fits, refusal
 from trainer.schedule import Round, Schedule
 from trainer.settings.run import RunSettings
 

@@ -9,20 +9,20 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from trainer.assembly import start_file
-from trainer.checkpoint import Checkpoints
 from trainer.data.beton import noted_digest
 from trainer.distributed import slurm
 from trainer.distributed.world import World
-from trainer.engine import Run
 from trainer.errors import DivergedError, UserError
-from trainer.execution import kept_plans
 from trainer.files.atomic import sha256
-from trainer.pauses import Pauses
-from trainer.run_lock import HeldError, running
+from trainer.run.build import start_file
+from trainer.run.checkpoint import Checkpoints
+from trainer.run.engine import Run
+from trainer.run.execution import kept_plans
+from trainer.run.lock import HeldError, running
+from trainer.run.pauses import Pauses
+from trainer.run.preemption import StoppedError, StopRequest, started_by_torchrun
 from trainer.schedule import Round
 from trainer.settings.run import RunSettings
-from trainer.stopping import StoppedError, StopRequest, started_by_torchrun
 from trainer.tracking.recorder import Recorder
 from trainer.tracking.revision import revision
 
