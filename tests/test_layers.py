@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from trainer.layers import for_several_clients, takes_stacked_weights
+from trainer.models.stacked_layers import for_several_clients, takes_stacked_weights
 
 CLIENTS, BATCH = 3, 5
 

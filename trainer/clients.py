@@ -17,7 +17,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from trainer.data.training import Batch
-from trainer.layers import for_several_clients, takes_stacked_weights
+from trainer.models.stacked_layers import for_several_clients, takes_stacked_weights
 from trainer.optimizer import SGD, Descent
 from trainer.stack import Stack
 
