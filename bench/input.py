@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader
 
 from bench.measure import Record, Target, interleaved, ratios, spreads
 from bench.plain import Transformed
-from trainer.data.prepare import read_prepared
+from trainer.data.beton.writer import write_betons
+from trainer.data.preparation.prepare import read_prepared
 from trainer.data.specs import DATASETS, DatasetSpec
-from trainer.data.write_beton import write_betons
 from trainer.distributed.world import World
 from trainer.run.build import load_data, make_sampler
 from trainer.run.engine import Run

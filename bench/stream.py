@@ -24,10 +24,10 @@ from torchvision.datasets import ImageFolder
 
 from bench.input import ffcv_loader, images_per_second
 from bench.measure import Record, interleaved, ratios, spreads
-from trainer.data.photos import PHOTOS
-from trainer.data.prepare import prepare
+from trainer.data.beton.writer import write_betons
+from trainer.data.preparation.photos import PHOTOS
+from trainer.data.preparation.prepare import prepare
 from trainer.data.specs import IMAGENET
-from trainer.data.write_beton import write_betons
 from trainer.run.build import load_data
 from trainer.settings.commands import BetonSettings, PrepareSettings
 from trainer.settings.run import RunSettings

@@ -26,8 +26,8 @@ IMPORTED = [
     "torch.distributed.run",
     "trainer.__main__",
     "trainer.run.session",
-    "trainer.data.prepare",
-    "trainer.data.write_beton",
+    "trainer.data.preparation.prepare",
+    "trainer.data.beton.writer",
 ]
 
 

@@ -15,15 +15,15 @@ import torch
 
 from tests.commands import command, trainer
 from tests.conftest import one_line
-from trainer.data.beton import read_beton
+from trainer.data.beton.reader import read_beton
+from trainer.data.beton.sidecar import sidecar_path
+from trainer.data.beton.source import Source
+from trainer.data.beton.writer import write_betons
 from trainer.data.images import ImageSet
 from trainer.data.memory import MemoryImages
-from trainer.data.prepare import read_prepared
+from trainer.data.preparation.prepare import read_prepared
 from trainer.data.samples import Samples
-from trainer.data.sidecar import sidecar_path
-from trainer.data.source import Source
 from trainer.data.specs import DATASETS
-from trainer.data.write_beton import write_betons
 from trainer.errors import UserError
 from trainer.settings.commands import BetonSettings
 

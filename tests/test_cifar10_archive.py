@@ -17,8 +17,8 @@ from torchvision.datasets import CIFAR10
 from tests.commands import trainer
 from tests.conftest import one_line
 from tests.https import Https
-from trainer.data import prepare as module
-from trainer.data.prepare import prepare, read_prepared
+from trainer.data.preparation import prepare as module
+from trainer.data.preparation.prepare import prepare, read_prepared
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 from trainer.settings.commands import PrepareSettings

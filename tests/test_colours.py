@@ -15,10 +15,10 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from tests.commands import trainer
 from tests.conftest import one_line
-from trainer.data.beton import mapped, read_index
-from trainer.data.class_folders import ENDINGS
-from trainer.data.colours import DEEP, FRAMES, ROTATED, TRANSPARENT, read_image
-from trainer.data.folders import list_images
+from trainer.data.beton.reader import mapped, read_index
+from trainer.data.preparation.class_folders import ENDINGS
+from trainer.data.preparation.colours import DEEP, FRAMES, ROTATED, TRANSPARENT, read_image
+from trainer.data.preparation.folders import list_images
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 

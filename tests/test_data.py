@@ -15,11 +15,11 @@ from trainer.data.augment import Views, crop_and_flip, random_views
 from trainer.data.images import ImageSet
 from trainer.data.loading import in_order
 from trainer.data.memory import MemoryImages
-from trainer.data.prepare import Arrays
+from trainer.data.preparation.prepare import Arrays
 from trainer.data.samples import Samples
+from trainer.data.sampling import Purpose, Sampler, generator, label_offsets
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.data.training import BLOCK_BYTES, Batch, TrainingSet
-from trainer.sampling import Purpose, Sampler, generator, label_offsets
 
 CPU = torch.device("cpu")
 CIFAR10, DIGITS = DATASETS["cifar10"], DATASETS["digits"]

@@ -14,14 +14,14 @@ from PIL import Image
 
 from tests.commands import trainer
 from tests.conftest import one_line
-from trainer.data import write_beton
-from trainer.data.beton import mapped, read_index
-from trainer.data.beton_format import JPEG, RAW
-from trainer.data.folders import ImageFiles
-from trainer.data.photos import PATCHES, PHOTOS, write_photos
-from trainer.data.prepare import prepare
-from trainer.data.sidecar import sidecar_path
-from trainer.data.write_beton import write_betons
+from trainer.data.beton import writer as write_beton
+from trainer.data.beton.format import JPEG, RAW
+from trainer.data.beton.reader import mapped, read_index
+from trainer.data.beton.sidecar import sidecar_path
+from trainer.data.beton.writer import write_betons
+from trainer.data.preparation.folders import ImageFiles
+from trainer.data.preparation.photos import PATCHES, PHOTOS, write_photos
+from trainer.data.preparation.prepare import prepare
 from trainer.errors import UserError
 from trainer.settings.commands import BetonSettings, PrepareSettings
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from tests.commands import trainer
 from tests.conftest import one_line
-from trainer.data.beton import class_names, read_index
-from trainer.data.beton_format import JPEG, RAW, BetonIndex, parse
-from trainer.data.sidecar import sidecar_path
+from trainer.data.beton.format import JPEG, RAW, BetonIndex, parse
+from trainer.data.beton.reader import class_names, read_index
+from trainer.data.beton.sidecar import sidecar_path
 
 LABELS = [0, 2, 1, 2, 0, 1, 1, 2, 0, 0]
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.commands import trainer
 from tests.conftest import one_line, shared_file, unpacked
-from trainer.data.prepare import prepare, read_prepared
+from trainer.data.preparation.prepare import prepare, read_prepared
 from trainer.data.specs import DATASETS, SPLITS
 from trainer.errors import UserError
 from trainer.settings.commands import PrepareSettings

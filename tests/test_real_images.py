@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 
 from tests.commands import trainer
 from tests.conftest import metrics, shared_file, unpacked
-from trainer.data.beton import read_beton
+from trainer.data.beton.reader import read_beton
 from trainer.data.memory import MemoryImages
 from trainer.data.specs import DATASETS
 from trainer.data.training import TrainingSet

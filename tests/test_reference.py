@@ -24,11 +24,11 @@ from torch.nn.utils import parameters_to_vector
 
 from bench.reference import local_sgd
 from trainer.data.augment import random_views
+from trainer.data.sampling import Purpose, Sampler, generator, label_offsets, train_subset
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.distributed.world import World
 from trainer.models import build
 from trainer.run.session import train
-from trainer.sampling import Purpose, Sampler, generator, label_offsets, train_subset
 from trainer.settings.run import RunSettings
 
 WORLD = World(0, 1, torch.device("cpu"))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from trainer.sampling import (
+from trainer.data.sampling import (
     Purpose,
     Sampler,
     batchnorm_batches,

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from tests.workflows import TINY, copy_project, edit, planned, snakemake
-from trainer.data import source_state
-from trainer.data.prepare import prepare
-from trainer.data.source_state import read_state, recorded_state, state_to_compare
+from trainer.data.preparation import source_state
+from trainer.data.preparation.prepare import prepare
+from trainer.data.preparation.source_state import read_state, recorded_state, state_to_compare
 from trainer.data.specs import DATASETS
 from trainer.settings.commands import PrepareSettings
 from workflow.experiments import expand, load_experiments

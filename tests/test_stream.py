@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from trainer.data.beton import mapped, read_index
-from trainer.data.beton_format import JPEG, RAW
+from trainer.data.beton.format import JPEG, RAW
+from trainer.data.beton.reader import mapped, read_index
+from trainer.data.beton.sidecar import sidecar_path
 from trainer.data.crops import random_crops
 from trainer.data.images import ImageSet, Request
-from trainer.data.sidecar import sidecar_path
+from trainer.data.sampling import Sampler
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.data.stream import StreamedImages
 from trainer.data.training import Batch, TrainingSet
 from trainer.errors import UserError
-from trainer.sampling import Sampler
 
 pytestmark = pytest.mark.slow  # it begins early
 

@@ -15,11 +15,11 @@ from tests.commands import ROOT, torchrun, trainer
 from tests.conftest import assert_same_metrics, metrics, more, one_line
 from tests.option_runs import covers
 from tests.test_stream import CIFAR10, CPU, PHOTOS, streamed, training_set
-from trainer.data.beton import read_beton, read_index
+from trainer.data.beton.reader import read_beton, read_index
 from trainer.data.memory import MemoryImages
+from trainer.data.sampling import Sampler
 from trainer.data.stream import StreamedImages
 from trainer.data.training import TrainingSet
-from trainer.sampling import Sampler
 from trainer.settings.run import RunSettings
 
 pytestmark = pytest.mark.slow  # it begins early

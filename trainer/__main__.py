@@ -27,7 +27,7 @@ from trainer.tracking.wandb_sync import WandbSyncSettings, wandb_sync
 
 
 def prepare(settings: PrepareSettings) -> None:
-    from trainer.data import prepare as data
+    from trainer.data.preparation import prepare as data
 
     for split, count in data.prepare(settings).items():
         print(f"{settings.out}: {count} images to {split}")
@@ -41,8 +41,8 @@ def prepare(settings: PrepareSettings) -> None:
 
 
 def beton(settings: BetonSettings) -> None:
-    from trainer.data.colours import report
-    from trainer.data.write_beton import write_betons
+    from trainer.data.beton.writer import write_betons
+    from trainer.data.preparation.colours import report
 
     for split, sidecar in write_betons(settings).items():
         path = settings.data_pth / f"{split}.beton"
@@ -52,7 +52,7 @@ def beton(settings: BetonSettings) -> None:
 
 
 def sidecar(settings: SidecarSettings) -> None:
-    from trainer.data.foreign_beton import write_sidecars
+    from trainer.data.beton.foreign import write_sidecars
 
     for split, noted in write_sidecars(settings).items():
         print(f"{settings.data_pth / split}.beton: {noted.samples} samples, verified")

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trainer.data.sidecar import read_sidecar, sidecar_path
+from trainer.data.beton.sidecar import read_sidecar, sidecar_path
 from trainer.settings.run import SCIENCE, RunSettings
 from workflow.experiments import DEFAULT, Run
 from workflow.machine import threads_per_process, visible_gpus

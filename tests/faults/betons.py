@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.faults.cases import Command, Kind, trainer
 from tests.faults.damage import cut, digest, edit_json, flip, overwrite, swap
 from trainer.__main__ import main
-from trainer.data.beton import fingerprint
-from trainer.data.beton_format import FIELD, HEADER
+from trainer.data.beton.format import FIELD, HEADER
+from trainer.data.beton.reader import fingerprint
 
 TRAIN, TEST = Path("data/train.beton"), Path("data/test.beton")
 SIDECAR = Path("data/train.beton.json")

@@ -15,7 +15,7 @@ from ffcv.pipeline.compiler import Compiler
 from ffcv.traversal_order.base import TraversalOrder
 from numpy.typing import NDArray
 
-from trainer.data.beton_format import JPEG
+from trainer.data.beton.format import JPEG
 
 # Once for all loaders
 decode_jpeg = Compiler.compile(imdecode)

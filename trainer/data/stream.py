@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.data.beton_format import RGB_IMAGE, BetonIndex
+from trainer.data.beton.format import RGB_IMAGE, BetonIndex
 from trainer.data.crops import order, whole
 from trainer.data.images import Fetch, Request
 from trainer.errors import UserError

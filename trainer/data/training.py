@@ -16,8 +16,7 @@ from trainer.data.augment import Views, crop_and_flip, random_views
 from trainer.data.crops import Crops, central_crops, random_crops, stacked
 from trainer.data.images import Fetch, Images, ImageSet, Request
 from trainer.data.loading import in_order, sent
-from trainer.data.specs import DatasetSpec
-from trainer.sampling import (
+from trainer.data.sampling import (
     Purpose,
     Sampler,
     batchnorm_batches,
@@ -25,6 +24,7 @@ from trainer.sampling import (
     label_offsets,
     model_seeds,
 )
+from trainer.data.specs import DatasetSpec
 
 # Steps are gathered in blocks of about this many bytes of pixels: one call serves many small steps,
 # and what it works on stays in the processor's caches (blocks of 16 MiB took 4 times as long).

@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from trainer.data.beton import noted_digest
+from trainer.data.beton.reader import noted_digest
 from trainer.distributed import slurm
 from trainer.distributed.world import World
 from trainer.errors import DivergedError, UserError

@@ -6,7 +6,7 @@ import shlex
 
 from trainer.settings.checks import check_processes
 from trainer.settings.cli import options
-from trainer.data.source_state import state_to_compare
+from trainer.data.preparation.source_state import state_to_compare
 from trainer.data.specs import DATASETS
 from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION
 from workflow.experiments import Checkpoint, Run, expand, load_experiments, start_points

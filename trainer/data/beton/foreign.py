@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.data.beton import fingerprint, mapped
-from trainer.data.beton_format import JPEG, RAW, BetonIndex, parse
-from trainer.data.sidecar import Sidecar
+from trainer.data.beton.format import JPEG, RAW, BetonIndex, parse
+from trainer.data.beton.reader import fingerprint, mapped
+from trainer.data.beton.sidecar import Sidecar
 from trainer.data.specs import DATASETS, SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import reading

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from trainer.data.class_folders import SPLIT_FOLDERS, ClassFolders, Entry
+from trainer.data.preparation.class_folders import SPLIT_FOLDERS, ClassFolders, Entry
 from trainer.errors import UserError
 from trainer.files.atomic import read_json, write_json
 

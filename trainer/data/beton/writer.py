@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.data.beton import fingerprint, mapped
-from trainer.data.beton_format import BetonIndex, parse
-from trainer.data.folders import ImageFiles
-from trainer.data.sidecar import Sidecar
-from trainer.data.source import Source, read_source
+from trainer.data.beton.format import BetonIndex, parse
+from trainer.data.beton.reader import fingerprint, mapped
+from trainer.data.beton.sidecar import Sidecar
+from trainer.data.beton.source import Source, read_source
+from trainer.data.preparation.folders import ImageFiles
 from trainer.data.specs import SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, writing

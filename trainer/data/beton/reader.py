@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.beton_format import BetonIndex, index_bytes, parse
+from trainer.data.beton.format import BetonIndex, index_bytes, parse
+from trainer.data.beton.sidecar import Sidecar, read_sidecar
 from trainer.data.samples import Samples
-from trainer.data.sidecar import Sidecar, read_sidecar
 from trainer.data.specs import SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import reading, sha256

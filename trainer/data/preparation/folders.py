@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.class_folders import ENDINGS, ClassFolders
-from trainer.data.colours import read_image
+from trainer.data.preparation.class_folders import ENDINGS, ClassFolders
+from trainer.data.preparation.colours import read_image
 from trainer.errors import UserError
 from trainer.files.atomic import read_json, write_json
 

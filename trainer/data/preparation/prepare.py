@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.archives import unpack
-from trainer.data.class_folders import split_folder
-from trainer.data.colours import report
-from trainer.data.folders import list_images
-from trainer.data.photos import write_photos
-from trainer.data.source_state import read_state, record_state, recorded_state
+from trainer.data.preparation.archives import unpack
+from trainer.data.preparation.class_folders import split_folder
+from trainer.data.preparation.colours import report
+from trainer.data.preparation.folders import list_images
+from trainer.data.preparation.photos import write_photos
+from trainer.data.preparation.source_state import read_state, record_state, recorded_state
 from trainer.data.specs import DATASETS, SPLITS, DatasetSpec
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, reading, sha256

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.colours import CONVERSIONS
-from trainer.data.folders import ImageFiles
-from trainer.data.prepare import Arrays, read_prepared
+from trainer.data.preparation.colours import CONVERSIONS
+from trainer.data.preparation.folders import ImageFiles
+from trainer.data.preparation.prepare import Arrays, read_prepared
 from trainer.errors import UserError
 
 
