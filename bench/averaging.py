@@ -14,9 +14,9 @@ import torch
 
 from bench.measure import Record, Spread, Target, interleaved, ratios
 from bench.under_torchrun import slowest, under_torchrun
-from trainer.averaging import Averaging
-from trainer.clients import Plan
 from trainer.distributed.world import World
+from trainer.local_sgd.averaging import Averaging
+from trainer.local_sgd.clients import Plan
 from trainer.run.build import make_bank
 from trainer.settings.run import RunSettings
 

@@ -18,7 +18,7 @@ import torch
 from bench.input import random_set
 from bench.measure import Record, Spread, Target
 from bench.rounds import benchmark_settings
-from trainer.clients import Plan
+from trainer.local_sgd.clients import Plan
 from trainer.run.build import load_data, make_bank, make_sampler
 from trainer.settings.run import RunSettings
 

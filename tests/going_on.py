@@ -13,13 +13,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tests.commands import _forks
-from trainer.averaging import Averaging, MomentumPolicy
-from trainer.clients import ClientBank, Plan
 from trainer.data.specs import DATASETS
 from trainer.data.training import Batch
 from trainer.distributed.world import World
+from trainer.local_sgd.averaging import Averaging, MomentumPolicy
+from trainer.local_sgd.clients import ClientBank, Plan
+from trainer.local_sgd.optimizer import SGD
 from trainer.models import build
-from trainer.optimizer import SGD
 from trainer.run.checkpoint import Checkpoints, Record, Share
 
 K, B_LOC, STEPS, SAVED = 4, 3, 8, 5

@@ -12,10 +12,10 @@ import torch
 from tests.commands import command
 from tests.conftest import one_line
 from tests.option_runs import WORLD, configured
-from trainer.clients import Plan, Way
 from trainer.data.training import Batch
 from trainer.distributed.world import World
 from trainer.errors import UserError
+from trainer.local_sgd.clients import Plan, Way
 from trainer.run import execution
 from trainer.run import memory as capacity
 from trainer.run.engine import Run

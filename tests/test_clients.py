@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.reference import local_sgd
-from trainer.averaging import Averaging, MomentumPolicy
-from trainer.clients import ClientBank, Plan
 from trainer.data.specs import DATASETS
 from trainer.data.training import Batch
 from trainer.distributed.world import World
+from trainer.local_sgd.averaging import Averaging, MomentumPolicy
+from trainer.local_sgd.clients import ClientBank, Plan
+from trainer.local_sgd.optimizer import SGD, undecayed_names
 from trainer.models import build
-from trainer.optimizer import SGD, undecayed_names
 
 K, B_LOC, ROUNDS = 4, 6, [3, 3, 2]
 SERIAL = Plan("serial")

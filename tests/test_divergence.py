@@ -12,8 +12,8 @@ from tests.commands import torchrun, trainer
 from tests.conftest import metrics, one_line
 from tests.option_runs import WORLD, configured, covers
 from tests.test_resume import checkpoints, signalled
-from trainer.clients import ClientBank
 from trainer.errors import UserError
+from trainer.local_sgd.clients import ClientBank
 from trainer.run.session import train
 from trainer.tracking.metrics import STATE
 

@@ -16,8 +16,8 @@ from trainer.data.specs import DATASETS
 from trainer.data.training import TrainingSet
 from trainer.distributed.world import World
 from trainer.errors import UserError
-from trainer.evaluation import Evaluator, reestimate_batchnorm
 from trainer.files.state_dict import load_model, save_model
+from trainer.local_sgd.evaluation import Evaluator, reestimate_batchnorm
 from trainer.models import build
 
 CPU = torch.device("cpu")

@@ -70,7 +70,7 @@ def test_a_port_that_is_taken_is_an_error(digits: Path, tmp_path: Path) -> None:
 # One process's memory changes after averaging, as a broken one would.
 CORRUPTED = """
 import os, sys
-from trainer.averaging import Averaging
+from trainer.local_sgd.averaging import Averaging
 average = Averaging.__call__
 calls = 0
 def corrupted(self):

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import trainer.clients
+import trainer.local_sgd.clients
 from tests.conftest import assert_same_metrics
 from tests.option_runs import COVERED, WORLD, Trained, configured, covers
 from trainer.distributed.world import join_world
@@ -168,13 +168,13 @@ def test_batch_sizes_make_the_clients(digits: Path, local: int, total: int, clie
 def test_clients_are_executed_as_told(
     model: str, trained: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes, call = [], trainer.clients.functional_call
+    passes, call = [], trainer.local_sgd.clients.functional_call
 
     def counting(*given: Any) -> Any:
         passes.append(given)
         return call(*given)
 
-    monkeypatch.setattr("trainer.clients.functional_call", counting)
+    monkeypatch.setattr("trainer.local_sgd.clients.functional_call", counting)
     serial = trained(clients="serial", model=model)
     assert len(passes) == 1 + 20 * 4, "one to see its memory, and each step's clients"
     passes.clear()

@@ -21,8 +21,8 @@ from trainer.data.memory import MemoryImages
 from trainer.data.specs import DATASETS
 from trainer.data.training import TrainingSet
 from trainer.distributed.world import World
-from trainer.evaluation import Scores, reestimate_batchnorm
 from trainer.files.state_dict import load_model
+from trainer.local_sgd.evaluation import Scores, reestimate_batchnorm
 from trainer.models import build
 
 pytestmark = pytest.mark.slow

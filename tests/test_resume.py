@@ -22,9 +22,9 @@ from torch import Tensor
 from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics
 from tests.test_reference import VARIANTS, WORLD, settings
-from trainer.clients import ClientBank
 from trainer.data.training import Batch
 from trainer.errors import UserError
+from trainer.local_sgd.clients import ClientBank
 from trainer.run.preemption import StoppedError
 from trainer.run.session import train
 from trainer.settings.run import RunSettings

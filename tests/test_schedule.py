@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.schedule import Phase, QuadraticSynchronizationRule, make_schedule
+from trainer.local_sgd.schedule import Phase, QuadraticSynchronizationRule, make_schedule
 from trainer.settings.run import RunSettings
 
 settings = st.builds(

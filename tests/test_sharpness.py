@@ -11,8 +11,8 @@ from trainer.data.memory import MemoryImages
 from trainer.data.preparation.prepare import Arrays
 from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
+from trainer.local_sgd.sharpness import sharpness
 from trainer.models import build
-from trainer.sharpness import sharpness
 
 DIGITS = DATASETS["digits"]
 

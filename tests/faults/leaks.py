@@ -21,9 +21,9 @@ import torch
 
 from tests.faults.kills import prepared
 from trainer.distributed.world import World
+from trainer.local_sgd.schedule import Round
 from trainer.run.pauses import Pauses
 from trainer.run.session import train
-from trainer.schedule import Round
 from trainer.settings.run import RunSettings
 
 WORLD = World(0, 1, torch.device("cpu"))

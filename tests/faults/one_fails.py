@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 
 from trainer.__main__ import main as train
-from trainer.averaging import Averaging
 from trainer.errors import UserError
+from trainer.local_sgd.averaging import Averaging
 
 REASON = "disk: it is broken"
 

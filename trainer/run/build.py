@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainer.clients import ClientBank, Plan
 from trainer.data.beton.reader import class_names, read_beton, read_index
 from trainer.data.images import Images, ImageSet
 from trainer.data.memory import MemoryImages
@@ -18,8 +17,9 @@ from trainer.data.training import TrainingSet
 from trainer.errors import UserError
 from trainer.files.download import DownloadSettings, download, is_url
 from trainer.files.state_dict import load_model
+from trainer.local_sgd.clients import ClientBank, Plan
+from trainer.local_sgd.optimizer import SGD
 from trainer.models import build, model_spec
-from trainer.optimizer import SGD
 from trainer.settings.data_checks import samples_suffice
 from trainer.settings.run import RunSettings
 

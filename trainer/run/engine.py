@@ -9,24 +9,24 @@ from dataclasses import replace
 
 from torch import nn
 
-from trainer.averaging import Averaging
-from trainer.clients import ClientBank, Plan
 from trainer.data.training import Batch
 from trainer.distributed.world import World
 from trainer.errors import DivergedError, UserError
-from trainer.evaluation import Evaluator, Scores, reestimate_batchnorm
+from trainer.local_sgd.averaging import Averaging
+from trainer.local_sgd.clients import ClientBank, Plan
+from trainer.local_sgd.evaluation import Evaluator, Scores, reestimate_batchnorm
+from trainer.local_sgd.schedule import Round, make_schedule
+from trainer.local_sgd.sharpness import Sharpness, sharpness
+from trainer.local_sgd.train_loss import TrainLoss
 from trainer.models import model_spec
 from trainer.run.build import initial_model, load_data, make_bank, make_sampler
 from trainer.run.checkpoint import Checkpoint, Share
 from trainer.run.execution import Plans, find_plans
 from trainer.run.memory import check_batches
 from trainer.run.pauses import Pauses
-from trainer.schedule import Round, make_schedule
 from trainer.settings.run import RunSettings
-from trainer.sharpness import Sharpness, sharpness
 from trainer.tracking.metrics import Evaluation
 from trainer.tracking.recorder import Recorder
-from trainer.train_loss import TrainLoss
 
 
 class Run:

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from trainer.clients import ClientBank, Plan
 from trainer.data.training import Batch
 from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.files.atomic import parse_json, write_json
+from trainer.local_sgd.clients import ClientBank, Plan
+from trainer.local_sgd.schedule import Round, Schedule
 from trainer.models import model_spec
 from trainer.run.memory import CPU, Need, fits, refusal
-from trainer.schedule import Round, Schedule
 from trainer.settings.run import RunSettings
 
 EXECUTION_FILE = "execution.json"

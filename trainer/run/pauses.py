@@ -10,8 +10,8 @@ import torch
 
 from trainer.distributed.world import World
 from trainer.errors import UserError
+from trainer.local_sgd.schedule import Round
 from trainer.run.preemption import StoppedError, StopRequest
-from trainer.schedule import Round
 
 PACE_SECONDS = 1.0
 # torchrun kills a process 30 s after it has asked it to stop.

@@ -14,6 +14,7 @@ from trainer.distributed import slurm
 from trainer.distributed.world import World
 from trainer.errors import DivergedError, UserError
 from trainer.files.atomic import sha256
+from trainer.local_sgd.schedule import Round
 from trainer.run.build import start_file
 from trainer.run.checkpoint import Checkpoints
 from trainer.run.engine import Run
@@ -21,7 +22,6 @@ from trainer.run.execution import kept_plans
 from trainer.run.lock import HeldError, running
 from trainer.run.pauses import Pauses
 from trainer.run.preemption import StoppedError, StopRequest, started_by_torchrun
-from trainer.schedule import Round
 from trainer.settings.run import RunSettings
 from trainer.tracking.recorder import Recorder
 from trainer.tracking.revision import revision

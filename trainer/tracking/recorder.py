@@ -11,9 +11,9 @@ from torch import nn
 from trainer.distributed.world import World
 from trainer.files.atomic import atomic, make_ready, write_json
 from trainer.files.state_dict import SavedModels, save_model
+from trainer.local_sgd.schedule import Round
 from trainer.run.checkpoint import Record
 from trainer.run.execution import Plans, keep_plans
-from trainer.schedule import Round
 from trainer.settings.run import RunSettings
 from trainer.tracking.metrics import PARTIAL, Evaluation, MetricsFile, Progress, provenance
 from trainer.tracking.wandb_log import WandbLog

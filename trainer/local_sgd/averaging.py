@@ -10,9 +10,9 @@ from typing import Literal
 
 import torch
 
-from trainer.clients import ClientBank
 from trainer.distributed.world import World
-from trainer.stack import Stack
+from trainer.local_sgd.clients import ClientBank
+from trainer.local_sgd.replicas import Stack
 
 MomentumPolicy = Literal["keep", "average", "reset"]
 

@@ -17,9 +17,9 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from trainer.data.training import Batch
+from trainer.local_sgd.optimizer import SGD, Descent
+from trainer.local_sgd.replicas import Stack
 from trainer.models.stacked_layers import for_several_clients, takes_stacked_weights
-from trainer.optimizer import SGD, Descent
-from trainer.stack import Stack
 
 TRIED_SAMPLES = 1024
 Way = Literal["serial", "vectorized", "fused", "offloaded"]
