@@ -16,8 +16,8 @@ import pytest
 
 from tests.conftest import more
 from tests.workflows import TINY, copy_project, edit, snakemake
-from workflow import plan
-from workflow.status import STATES, load, show
+from workflow.commands import plan
+from workflow.commands.status import STATES, load, show
 
 pytestmark = pytest.mark.slow  # it begins early
 

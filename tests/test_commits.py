@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow.commits import mixture
+from workflow.commands.commits import mixture
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.commands import ROOT, command
 from trainer.settings.run import RunSettings
-from workflow.costs import _of_model, costs
+from workflow.commands.costs import _of_model, costs
 from workflow.experiments import load_experiments
 
 

@@ -15,11 +15,11 @@ import pytest
 from tests.commands import ROOT, command
 from tests.test_status import files
 from tests.workflows import TINY, copy_project, edit
-from workflow import doctor, installation
-from workflow.installation import Check
-from workflow.starting import writable
-from workflow.status import load
-from workflow.wandb_copy import wandb_copy
+from workflow.commands import doctor, installation
+from workflow.commands.installation import Check
+from workflow.commands.starting import writable
+from workflow.commands.status import load
+from workflow.commands.wandb_copy import wandb_copy
 
 Usage = namedtuple("Usage", "total used free")
 KEY = "0123456789" * 4

@@ -16,9 +16,9 @@ from tests.test_status import ask, one_line, small_project, small_runs
 from tests.workflows import edit, planned
 from trainer.distributed.world import World
 from trainer.run.session import train
+from workflow.commands.plan import Finished, replacements
+from workflow.commands.status import Job
 from workflow.experiments import Run, expand, load_experiments
-from workflow.plan import Finished, replacements
-from workflow.status import Job
 
 WORLD = World(rank=0, size=1, device=torch.device("cpu"))
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.commands import ROOT, command
 from tests.workflows import copy_project, snakemake
-from workflow import starting
+from workflow.commands import starting
 
 
 @pytest.fixture
@@ -90,7 +90,9 @@ def test_an_environment_that_was_moved(
     [("ro", "problem", "mount it writable"), ("size=64m", "warning", "--shm-size=1g")],
 )
 def test_shared_memory_that_is_read_only_or_small(options: str, level: str, words: str) -> None:
-    script = "from workflow.starting import _shared_memory as s; print(s().level, s().text)"
+    script = (
+        "from workflow.commands.starting import _shared_memory as s; print(s().level, s().text)"
+    )
     namespace = ("unshare", "--user", "--map-root-user", "--mount")
     mount = 'mount -t tmpfs -o "$0" none /dev/shm && exec "$@"'
     done = subprocess.run(

@@ -18,8 +18,8 @@ import pytest
 
 from tests.commands import BIN, ROOT, command
 from tests.workflows import TINY, copy_project, edit, planned, snakemake
+from workflow.commands.status import STALE_LINES, Status, _failure, load, show
 from workflow.experiments import Run, expand, load_experiments, start_points
-from workflow.status import STALE_LINES, Status, _failure, load, show
 
 pytestmark = pytest.mark.slow  # it begins early
 

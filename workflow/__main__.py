@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from trainer.console import escape_unprintable
 from trainer.errors import UserError, named
 from trainer.settings.cli import Parser
-from workflow import doctor, plan, status
+from workflow.commands import doctor, plan, status
 from workflow.experiments import ROOT
 
 

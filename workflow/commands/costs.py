@@ -19,8 +19,8 @@ from trainer.errors import UserError
 from trainer.local_sgd.schedule import make_schedule
 from trainer.models import build
 from trainer.settings.run import RunSettings
+from workflow.commands.plan import samples
 from workflow.experiments import Experiments, expand, start_points
-from workflow.plan import samples
 
 BYTES = 4  # of a parameter, as it is sent
 BATCH = 2  # BatchNorm needs more than one sample

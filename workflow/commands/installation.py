@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from workflow.status import wrapped
+from workflow.commands.status import wrapped
 
 Level = Literal["ok", "warning", "problem"]
 SET_UP = "run: rm -f .venv/complete; make setup"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from snakemake.common import get_appdirs
 
-from workflow.installation import SET_UP, Check
+from workflow.commands.installation import SET_UP, Check
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 the kernel's, not a temporary file
 # Docker's default of 64 MB is too little for several processes on GPUs.

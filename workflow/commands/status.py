@@ -23,9 +23,9 @@ from trainer.files.atomic import parse_json
 from trainer.run.lock import Owner, owner
 from trainer.settings.yaml import read_yaml
 from trainer.tracking.metrics import PARTIAL, STATE, Evaluation
-from workflow.commits import mixture
+from workflow.commands.commits import mixture
+from workflow.commands.dry_run import would_run
 from workflow.config import Config, load_config
-from workflow.dry_run import would_run
 from workflow.earlier import METRICS, earlier
 from workflow.experiments import Experiments, Run, expand, load_experiments, start_points
 

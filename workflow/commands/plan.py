@@ -17,9 +17,9 @@ from typing import Any
 
 from trainer.data.beton.sidecar import read_sidecar, sidecar_path
 from trainer.settings.run import SCIENCE, RunSettings
+from workflow.commands.status import Asked, Job, Status, held_back, states, wrapped
 from workflow.experiments import DEFAULT, Run
 from workflow.machine import threads_per_process, visible_gpus
-from workflow.status import Asked, Job, Status, held_back, states, wrapped
 
 # From the call of torchrun to the first step, which a run's own time leaves out (`make bench`).
 START_SECONDS = 3.0

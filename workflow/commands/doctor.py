@@ -14,13 +14,13 @@ import psutil
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
 from trainer.settings.checks import check_processes
+from workflow.commands.installation import SET_UP, Check, Level, installation, run_python
+from workflow.commands.plan import at_once
+from workflow.commands.starting import existing, starting, writable
+from workflow.commands.status import Asked, load
+from workflow.commands.wandb_copy import wandb_copy
 from workflow.experiments import Checkpoint
-from workflow.installation import SET_UP, Check, Level, installation, run_python
 from workflow.machine import visible_gpus
-from workflow.plan import at_once
-from workflow.starting import existing, starting, writable
-from workflow.status import Asked, load
-from workflow.wandb_copy import wandb_copy
 
 # Prepared arrays and .beton files; CIFAR-10's archive on top. ImageNet's 1.33 million images are
 # guessed at 500 × 375 pixels, half of them as JPEG of a sixth of that; `beton` measures some.

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from trainer.settings.base import local_path
-from workflow.installation import Check
-from workflow.status import Asked
+from workflow.commands.installation import Check
+from workflow.commands.status import Asked
 
 
 def wandb_copy(asked: Asked) -> Check:
