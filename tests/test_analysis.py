@@ -17,14 +17,14 @@ from scipy import stats
 
 from trainer.errors import UserError
 from trainer.tracking.metrics import Evaluation
-from workflow.analysis.compare import compare
-from workflow.analysis.drawing import below, draw
-from workflow.analysis.figures import FIGURES
-from workflow.analysis.given_tables import read_table
-from workflow.analysis.panels import panel_numbers, shortcomings
+from workflow.analysis.figures.catalogue import FIGURES
+from workflow.analysis.figures.drawing import below, draw
+from workflow.analysis.figures.panels import panel_numbers, shortcomings
+from workflow.analysis.figures.style import line_style
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
-from workflow.analysis.style import line_style
-from workflow.analysis.tables import build_table, write_csv
+from workflow.analysis.tables.build import build_table, write_csv
+from workflow.analysis.tables.compare import compare
+from workflow.analysis.tables.read import read_table
 from workflow.config import Plot
 from workflow.experiments import Experiment, expand, start_points
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from workflow.analysis import effects
-from workflow.analysis.claims import CLAIMS, judge, write_claims
-from workflow.analysis.figures import FIGURES
-from workflow.analysis.judgement import Claim
+from workflow.analysis.claims import effects
+from workflow.analysis.claims.judge import CLAIMS, judge, write_claims
+from workflow.analysis.claims.theory_claim import TheoryClaim
+from workflow.analysis.claims.verdict import Claim
+from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.statistics import equivalence, holm, t_test
-from workflow.analysis.theory_claim import TheoryClaim
 
 SEEDS = (1, 2, 3, 4, 5)
 Accuracy = Callable[[int, int, float, int, int], float]  # of seed, H, η, K and step

@@ -60,7 +60,7 @@ COMMANDS = {
         "python -m workflow.analysis page --image fig1a.png --caption it --out fig1a.html",
         "python -m workflow.analysis runs --experiments experiments/laptop.yaml"
         " --results results/laptop --out runs",
-        "python -c 'import workflow.analysis.simulation, workflow.analysis.theory'",
+        "python -c 'import workflow.analysis.theory.simulation, workflow.analysis.theory.figure'",
         "python -m workflow.analysis claims --experiments experiments/laptop.yaml"
         " --tables tables/fig1a.csv --out claims.csv",
     ],

@@ -14,7 +14,7 @@ from tests.commands import BIN
 from tests.conftest import more
 from tests.https import Https
 from tests.workflows import TINY, copy_project, planned, refused, snakemake
-from workflow.analysis.given_tables import read_table
+from workflow.analysis.tables.read import read_table
 
 pytestmark = pytest.mark.slow  # it begins early
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.commands import ROOT
 from trainer.errors import UserError
-from workflow.analysis.claims import judge
-from workflow.analysis.given_tables import read_table
-from workflow.analysis.readme import claims_table, update_readme, with_claims
+from workflow.analysis.claims.judge import judge
+from workflow.analysis.pages.readme import claims_table, update_readme, with_claims
+from workflow.analysis.tables.read import read_table
 from workflow.experiments import expand, judged_h, load_experiments
 
 REFERENCE = ROOT / "results/reference/laptop"

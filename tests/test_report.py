@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from tests.workflows import snakemake
-from workflow.analysis.claims import CLAIMS
-from workflow.analysis.simulation import DIFFUSION, DRIFT
-from workflow.analysis.theory import BATCHES, CLIENTS
+from workflow.analysis.claims.judge import CLAIMS
+from workflow.analysis.theory.figure import BATCHES, CLIENTS
+from workflow.analysis.theory.simulation import DIFFUSION, DRIFT
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 

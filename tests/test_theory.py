@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.integrate import quad
 
-from workflow.analysis import theory
-from workflow.analysis.simulation import Circle, Valley
-from workflow.analysis.slow_sde import exact_factor, psi, slow_sde_factor
+from workflow.analysis.theory import figure as theory
+from workflow.analysis.theory.simulation import Circle, Valley
+from workflow.analysis.theory.slow_sde import exact_factor, psi, slow_sde_factor
 from workflow.config import Plot
 
 arguments = st.floats(0, 1e6)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.workflows import copy_project, edit, planned, refused, snakemake
-from workflow.analysis.given_tables import read_table
+from workflow.analysis.tables.read import read_table
 from workflow.experiments import expand, load_experiments, start_points
 
 pytestmark = pytest.mark.slow  # it begins early
@@ -183,7 +183,7 @@ def test_a_changed_colour_trains_nothing(edited: Path) -> None:
 
 
 def test_a_changed_drawing_is_drawn_and_trains_nothing(own: Path) -> None:
-    edit(own / "workflow/analysis/drawing.py", "linewidth=0.8", "linewidth=0.7")
+    edit(own / "workflow/analysis/figures/drawing.py", "linewidth=0.8", "linewidth=0.7")
     assert planned(own, "fig1a") == Counter(table=1, figure=1)
 
 

@@ -17,9 +17,9 @@ from trainer.console import escape_unprintable
 from trainer.errors import UserError, named
 from trainer.files.atomic import first_problem
 from trainer.settings.cli import Parser, path_argument
-from workflow.analysis.figures import FIGURES, THEORY
-from workflow.analysis.given_tables import read_tables
-from workflow.analysis.tables import build_table, write_csv
+from workflow.analysis.figures.catalogue import FIGURES, THEORY
+from workflow.analysis.tables.build import build_table, write_csv
+from workflow.analysis.tables.read import read_tables
 from workflow.config import Plot
 from workflow.experiments import Experiment, expand, judged_h, load_experiments
 
@@ -40,17 +40,17 @@ def table(given: argparse.Namespace) -> None:
 
 def theory(given: argparse.Namespace) -> None:
     """Simulate SGD and Local SGD on models whose drift is known."""
-    from workflow.analysis.theory import simulate_all
+    from workflow.analysis.theory.figure import simulate_all
 
     write_csv(simulate_all(given.processes), given.out)
 
 
 def figure(given: argparse.Namespace) -> None:
     """Draw a figure from its tables."""
-    from workflow.analysis.drawing import draw
+    from workflow.analysis.figures.drawing import draw
 
     if given.figure == THEORY:
-        from workflow.analysis.theory import theory_figure
+        from workflow.analysis.theory.figure import theory_figure
 
         theory_figure(_tables(given, [THEORY])[THEORY], given.plot, given.out)
         return
@@ -61,14 +61,14 @@ def figure(given: argparse.Namespace) -> None:
 
 def page(given: argparse.Namespace) -> None:
     """Write a figure and its caption as a page of the report."""
-    from workflow.analysis.pages import write_figure_page
+    from workflow.analysis.pages.html import write_figure_page
 
     write_figure_page(given.image, given.caption, given.out)
 
 
 def claims(given: argparse.Namespace) -> None:
     """Judge every claim of the paper."""
-    from workflow.analysis.claims import judge, write_claims
+    from workflow.analysis.claims.judge import judge, write_claims
 
     experiments = load_experiments(given.experiments)
     h: dict[str, int] = {
@@ -80,7 +80,7 @@ def claims(given: argparse.Namespace) -> None:
 
 def runs(given: argparse.Namespace) -> None:
     """What was run: settings, times, machine and versions of every run, as a table and a page."""
-    from workflow.analysis.runs import build_runs, write_runs_page
+    from workflow.analysis.tables.runs import build_runs, write_runs_page
 
     built = build_runs(load_experiments(given.experiments), given.results)
     write_csv(built, given.out.with_name(given.out.name + ".csv"))
@@ -89,14 +89,14 @@ def runs(given: argparse.Namespace) -> None:
 
 def compared(given: argparse.Namespace) -> None:
     """Hold a scale's tables against those of another machine."""
-    from workflow.analysis.compare import compare
+    from workflow.analysis.tables.compare import compare
 
     print(compare(read_tables(given.tables), given.reference, given.out))
 
 
 def readme(given: argparse.Namespace) -> None:
     """Write the table of claims into README.md."""
-    from workflow.analysis.readme import update_readme
+    from workflow.analysis.pages.readme import update_readme
 
     update_readme(Path("README.md"), given.reference)
 

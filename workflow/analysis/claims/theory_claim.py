@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from workflow.analysis.judgement import CONTRADICTED, INCONCLUSIVE, SUPPORTED, Judgement
-from workflow.analysis.simulation import DRIFT
+from workflow.analysis.claims.verdict import CONTRADICTED, INCONCLUSIVE, SUPPORTED, Judgement
 from workflow.analysis.statistics import ALPHA, equivalence, t_test
+from workflow.analysis.theory.simulation import DRIFT
 
 MARGIN = 0.05  # of the predicted factor
 LEAST_H = 10  # the Slow SDE is a limit: shorter rounds deviate by about 1 / H

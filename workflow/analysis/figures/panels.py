@@ -8,7 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from trainer.errors import UserError
-from workflow.analysis.figures import Panel, Row
+from workflow.analysis.figures.catalogue import Panel, Row
 from workflow.analysis.statistics import over_seeds, paired_difference
 
 SETTINGS = ["first_local_steps", "peak_lr", "num_clients"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workflow.analysis.slow_sde import Array, valley_drift, valley_end
+from workflow.analysis.theory.slow_sde import Array, valley_drift, valley_end
 
 DRIFT, DIFFUSION = "drift factor", "diffusion"  # what is measured
 

@@ -11,11 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workflow.analysis.simulation import DIFFUSION, DRIFT, Circle, Valley
-from workflow.analysis.slow_sde import exact_factor, slow_sde_factor
+from workflow.analysis.figures.style import save
 from workflow.analysis.statistics import mean_interval
-from workflow.analysis.style import save
-from workflow.analysis.tables import write_csv
+from workflow.analysis.tables.build import write_csv
+from workflow.analysis.theory.simulation import DIFFUSION, DRIFT, Circle, Valley
+from workflow.analysis.theory.slow_sde import exact_factor, slow_sde_factor
 from workflow.config import Plot
 
 BATCHES = 20  # of replicas: the independent values of the statistics

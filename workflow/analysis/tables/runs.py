@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trainer.errors import UserError
 from trainer.files.atomic import read_json
-from workflow.analysis.pages import write_page
+from workflow.analysis.pages.html import write_page
 from workflow.experiments import Experiments, Run, expand, start_points
 
 

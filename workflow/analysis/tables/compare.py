@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from trainer.errors import UserError
-from workflow.analysis.given_tables import read_table
-from workflow.analysis.panels import SETTINGS, at_the_end
-from workflow.analysis.tables import write_csv
+from workflow.analysis.figures.panels import SETTINGS, at_the_end
+from workflow.analysis.tables.build import write_csv
+from workflow.analysis.tables.read import read_table
 
 # What a mean over seeds of the last evaluations may differ by: absolutely, and relatively. With
 # ATEN_CPU_CAPABILITY=default, other instructions, they differed by up to 0.0006 and 0.001 %.

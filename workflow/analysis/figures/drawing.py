@@ -14,10 +14,10 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from trainer.errors import UserError
-from workflow.analysis.figures import FIGURES, Figure, Panel, Row
-from workflow.analysis.panels import panel_numbers, row_label, shortcomings
-from workflow.analysis.style import line_style, save, wrapped
-from workflow.analysis.tables import write_csv
+from workflow.analysis.figures.catalogue import FIGURES, Figure, Panel, Row
+from workflow.analysis.figures.panels import panel_numbers, row_label, shortcomings
+from workflow.analysis.figures.style import line_style, save, wrapped
+from workflow.analysis.tables.build import write_csv
 from workflow.config import Plot
 
 Styles = Mapping[int, dict[str, object]]  # by H

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from trainer.errors import UserError
-from workflow.analysis.panels import shortcomings
+from workflow.analysis.figures.panels import shortcomings
 from workflow.analysis.statistics import ALPHA, Test, holm, t_test
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow.analysis import effects
-from workflow.analysis.judgement import VERDICTS, Claim, with_verdicts
-from workflow.analysis.pages import write_page
-from workflow.analysis.tables import write_csv
-from workflow.analysis.theory_claim import TheoryClaim
+from workflow.analysis.claims import effects
+from workflow.analysis.claims.theory_claim import TheoryClaim
+from workflow.analysis.claims.verdict import VERDICTS, Claim, with_verdicts
+from workflow.analysis.pages.html import write_page
+from workflow.analysis.tables.build import write_csv
 
 
 def after_the_switch(letter: str, data: str) -> Claim:
