@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.console import escape_unprintable
 from trainer.data.specs import DATASETS
 from trainer.distributed.launcher_variables import read_launcher_variables
 from trainer.errors import EXIT_STATUS as ERROR
-from trainer.errors import PeerFailedError, UserError, named, of_memory
+from trainer.errors import PeerFailedError, UserError, escape_unprintable, named, of_memory
 from trainer.files.download import DownloadSettings
 from trainer.files.download import download as fetch
 from trainer.run.preemption import EXIT_STATUS as STOPPED

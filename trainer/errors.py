@@ -1,7 +1,9 @@
 """The one exception that users see."""
 
 import errno
+import io
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -64,3 +66,10 @@ def named() -> Iterator[None]:
         raise UserError(
             f"{error.filename}: {reason}; check the path, its permissions and its disk"
         ) from error
+
+
+def escape_unprintable() -> None:
+    """Make stdout escape what it cannot encode, as stderr does."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -26,10 +26,9 @@ from torch.distributed.elastic.rendezvous import (
 )
 from torch.distributed.run import parse_args, parse_min_max_nnodes, run
 
-from trainer.console import escape_unprintable
 from trainer.distributed import multinode as nodes
 from trainer.errors import EXIT_STATUS as ERROR
-from trainer.errors import UserError
+from trainer.errors import UserError, escape_unprintable
 from trainer.run.preemption import EXIT_STATUS as STOPPED
 
 BACKEND = "loopback"

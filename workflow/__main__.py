@@ -10,8 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from trainer.console import escape_unprintable
-from trainer.errors import UserError, named
+from trainer.errors import UserError, escape_unprintable, named
 from trainer.settings.cli import Parser
 from workflow.commands import doctor, plan, status
 from workflow.experiments import ROOT
@@ -40,7 +39,7 @@ def show_doctor(overrides: Sequence[str]) -> int:
 
 
 def show_costs(overrides: Sequence[str]) -> int:
-    from workflow import costs  # imports torch
+    from workflow.commands import costs  # imports torch
 
     for line in costs.show(list(costs.costs(status.load(overrides).experiments))):
         print(line)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.commands import torchrun
 from tests.conftest import more
-from tests.test_secrets import holding
+from tests.security.test_secrets import holding
 from tests.wandb.copies import KEY, TINY, warnings
 from tests.wandb.server import Server
 from tests.workflows import TINY as TINY_PROJECT

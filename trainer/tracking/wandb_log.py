@@ -36,7 +36,8 @@ class WandbLog:
     Whatever goes wrong is one warning on stderr, after which the mirror is silent. The run's id is
     kept in ``log_pth`` until the run is complete, so that a run that was killed and is started
     again goes on as the same W&B run. It must log its rows from the first one on again: W&B takes
-    no step twice, and of an offline run only the last start is uploaded (``trainer.tracking.wandb_sync``).
+    no step twice, and of an offline run only the last start is uploaded
+    (``trainer.tracking.wandb_sync``).
     """
 
     def __init__(self, settings: RunSettings, run: wandb.Run | None) -> None:

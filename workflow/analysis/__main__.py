@@ -13,8 +13,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from trainer.console import escape_unprintable
-from trainer.errors import UserError, named
+from trainer.errors import UserError, escape_unprintable, named
 from trainer.files.atomic import first_problem
 from trainer.settings.cli import Parser, path_argument
 from workflow.analysis.figures.catalogue import FIGURES, THEORY

@@ -91,7 +91,7 @@ TRAINER = f"--start-method fork --run-path {MAIN}" if DEVICE == "cpu" else "-m t
 RESULTS = str(CONFIG.results)
 TABLES = f"{RESULTS}/tables" if CONFIG.tables is None else str(CONFIG.tables)
 # What tables, figures and verdicts are made with: a change of it makes them anew, and trains nothing.
-CODE = sorted(map(str, SOURCE.glob("workflow/analysis/*.py")))
+CODE = sorted(map(str, SOURCE.glob("workflow/analysis/**/*.py")))
 # Figures that this scale has an experiment for
 HERE = [name for name, figure in FIGURES.items() if set(figure.experiments) & set(FIGURE_RUNS)]
 HERE.append(THEORY)

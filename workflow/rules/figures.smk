@@ -25,7 +25,7 @@ rule table:
 rule simulation:
     # Needs no run: the theory on models whose drift is known.
     input:
-        multiext(f"{SOURCE / 'workflow/analysis'}/", "simulation.py", "slow_sde.py", "theory.py"),
+        multiext(f"{SOURCE / 'workflow/analysis/theory'}/", "simulation.py", "slow_sde.py", "figure.py"),
     output:
         f"{RESULTS}/tables/theory.csv",
     log:

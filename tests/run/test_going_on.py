@@ -10,9 +10,9 @@ from torch import nn
 
 from bench.reference import local_sgd
 from tests import going_on
+from tests.analysis.test_reference import WORLD
 from tests.conftest import more
 from tests.going_on import OPTIMIZER, PROCESSES, K, data, in_processes, lr, nodes
-from tests.test_reference import WORLD
 from trainer.data.specs import DATASETS
 from trainer.models import build
 from trainer.run.checkpoint import Checkpoints

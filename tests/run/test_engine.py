@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.analysis.test_reference import VARIANTS, WORLD, settings
 from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics, more
-from tests.test_reference import VARIANTS, WORLD, settings
 from trainer.data.specs import DATASETS
 from trainer.models import build
 from trainer.run.build import initial_model

@@ -11,7 +11,7 @@ import torch
 from tests.commands import torchrun, trainer
 from tests.conftest import metrics, one_line
 from tests.option_runs import WORLD, configured, covers
-from tests.test_resume import checkpoints, signalled
+from tests.run.test_resume import checkpoints, signalled
 from trainer.errors import UserError
 from trainer.local_sgd.clients import ClientBank
 from trainer.run.session import train

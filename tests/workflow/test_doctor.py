@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, command
-from tests.test_status import files
+from tests.workflow.test_status import files
 from tests.workflows import TINY, copy_project, edit
 from workflow.commands import doctor, installation
 from workflow.commands.installation import Check

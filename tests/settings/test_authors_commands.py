@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.commands import ROOT
-from tests.test_config import parse
+from tests.settings.test_config import parse
 from trainer.errors import UserError
 from trainer.local_sgd.schedule import make_schedule
 from trainer.settings.cli import option

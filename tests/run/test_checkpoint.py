@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_reference import WORLD
+from tests.analysis.test_reference import WORLD
 from trainer.run.checkpoint import Checkpoints, Record, Share
 from trainer.tracking.metrics import STATE
 

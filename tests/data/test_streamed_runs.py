@@ -13,8 +13,8 @@ import torch
 
 from tests.commands import ROOT, torchrun, trainer
 from tests.conftest import assert_same_metrics, metrics, more, one_line
+from tests.data.test_stream import CIFAR10, CPU, PHOTOS, streamed, training_set
 from tests.option_runs import covers
-from tests.test_stream import CIFAR10, CPU, PHOTOS, streamed, training_set
 from trainer.data.beton.reader import read_beton, read_index
 from trainer.data.memory import MemoryImages
 from trainer.data.sampling import Sampler
@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 torch.cuda.is_available = lambda: True
-from tests.test_stream import pixels, streamed
+from tests.data.test_stream import pixels, streamed
 from trainer.data.images import Request
 images = streamed(Path(sys.argv[1]))
 [got] = pixels(images, Request(indices=np.arange(3), crops=None))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.commands import command
-from tests.test_status import ask, one_line, small_project, small_runs
+from tests.workflow.test_status import ask, one_line, small_project, small_runs
 from tests.workflows import edit, planned
 from trainer.distributed.world import World
 from trainer.run.session import train

@@ -245,13 +245,13 @@ def test_device_and_backend_are_those_asked_for(digits: Path) -> None:
 def test_every_option_is_covered() -> None:
     """Those of W&B are in tests/wandb."""
     for others in (
-        "options_of_training",
-        "streamed_runs",
-        "stopping",
-        "divergence",
-        "pauses",
-        "nodes",
+        "settings.test_options_of_training",
+        "data.test_streamed_runs",
+        "run.test_stopping",
+        "run.test_divergence",
+        "run.test_pauses",
+        "distributed.test_nodes",
     ):
-        importlib.import_module(f"tests.test_{others}")
+        importlib.import_module(f"tests.{others}")
     options = {name for name in RunSettings.model_fields if not name.startswith("wandb")}
     assert options == COVERED

@@ -1,7 +1,7 @@
 """Trajectories that cannot drift unnoticed: two tiny runs in float64 against stored metrics.
 
-A change that is meant to change the numbers regenerates them: ``pytest tests/test_golden.py
---regenerate``, and says so in its commit message.
+A change that is meant to change the numbers regenerates them:
+``pytest tests/local_sgd/test_golden.py --regenerate``, and says so in its commit message.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.analysis.test_reference import VARIANTS, WORLD, settings
 from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics
-from tests.test_reference import VARIANTS, WORLD, settings
 from trainer.data.training import Batch
 from trainer.errors import UserError
 from trainer.local_sgd.clients import ClientBank
