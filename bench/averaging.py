@@ -16,8 +16,8 @@ from bench.measure import Record, Spread, Target, interleaved, ratios
 from bench.under_torchrun import slowest, under_torchrun
 from trainer.distributed.world import World
 from trainer.local_sgd.averaging import Averaging
-from trainer.local_sgd.clients import Plan
 from trainer.run.build import make_bank
+from trainer.run.execution import SERIAL
 from trainer.settings.run import RunSettings
 
 PROCESSES, CLIENTS = 2, (1, 4)
@@ -48,13 +48,13 @@ def measure(world: World, model: str, repetitions: int) -> dict[str, Any]:
     settings = RunSettings(model=model)
 
     def averaging(clients: int) -> Averaging:
-        return Averaging(make_bank(settings, clients, Plan("serial"), world.device), world)
+        return Averaging(make_bank(settings, clients, SERIAL, world.device), world)
 
     averagings = {variant(clients): averaging(clients) for clients in CLIENTS}
     size = averagings[variant(1)].bytes
     calls = min(500, max(5, CALLS_BYTES // size))
     buffer = torch.zeros(size // 4, device=world.device)
-    actions: dict[str, Callable[[], object]] = {**averagings, BARE: lambda: world.sum_(buffer)}
+    actions: dict[str, Callable[[], object]] = {**averagings, BARE: lambda: world.all_sum(buffer)}
     milliseconds = {name: slowest(world, each_of(calls, act)) for name, act in actions.items()}
     return {"milliseconds": interleaved(milliseconds, repetitions), "bytes": size}
 

@@ -26,7 +26,7 @@ from trainer.data.preparation.prepare import read_prepared
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.distributed.world import World
 from trainer.run.build import load_data, make_sampler
-from trainer.run.engine import Run
+from trainer.run.training_run import TrainingRun
 from trainer.settings.commands import BetonSettings
 from trainer.settings.run import RunSettings
 
@@ -106,11 +106,11 @@ def throughput(settings: RunSettings, repetitions: int) -> Iterator[Record]:
 
 
 def share_of_step(settings: RunSettings, repetitions: int) -> Record:
-    whole = Run(settings, World(0, 1, CPU))
-    batches = whole.training.batches(whole.sampler, whole.clients, 0, 0)
+    whole = TrainingRun(settings, World(0, 1, CPU))
+    batches = whole.batches()
 
     def step() -> None:
-        whole.bank.step(next(batches), 0.1)
+        whole.clients.step(next(batches), 0.1)
 
     values = interleaved(
         {

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.tracking.metrics import provenance
+from trainer.tracking.provenance import provenance
 
 RESULTS = Path("results")
 RECORDS = RESULTS / "bench.jsonl"

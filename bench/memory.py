@@ -18,8 +18,8 @@ import torch
 from bench.input import random_set
 from bench.measure import Record, Spread, Target
 from bench.rounds import benchmark_settings
-from trainer.local_sgd.clients import Plan
 from trainer.run.build import load_data, make_bank, make_sampler
+from trainer.run.execution import SERIAL
 from trainer.settings.run import RunSettings
 
 CLIENTS, BATCH_SIZE, STEPS = 32, 128, 2
@@ -70,7 +70,7 @@ def expected(settings: RunSettings) -> dict[str, float]:
     device = torch.device("cpu")
     training, _ = load_data(settings, device)
     batch = next(training.batches(make_sampler(settings, len(training)), range(1), 0, 0))
-    bank = make_bank(settings, 1, Plan("serial"), device)
+    bank = make_bank(settings, 1, SERIAL, device)
     return {
         "parameters of 32 clients": CLIENTS * 4 * bank.parameters.size / MB,
         "activations of one": bank.activation_bytes(batch) / MB,

@@ -1,4 +1,4 @@
-"""Rounds of the trainer as `Run.train` makes them, input included, without evaluations."""
+"""Rounds of the trainer as the trainer makes them, input included, without evaluations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.distributed.world import World
-from trainer.run.engine import Run
+from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RunSettings
 
 
@@ -33,18 +33,19 @@ class Rounds:
     """``seconds(n)`` of n rounds of a run, which finds its own way to execute the clients."""
 
     def __init__(self, settings: RunSettings, world: World) -> None:
-        self.run = Run(settings, world)
+        self.run = TrainingRun(settings, world)
         self._world = world
-        self._local_steps = next(self.run.schedule.rounds()).local_steps
-        self.plan = self.run.plans.of(next(self.run.schedule.rounds()))
-        self.run.bank.execute(self.plan)
-        self._batches = self.run.training.batches(self.run.sampler, self.run.clients, 0, 0)
+        first = next(self.run.schedule.rounds())
+        self._local_steps = first.local_steps
+        self.run.clients.begin(first)
+        self.plan = self.run.clients.plan
+        self._batches = self.run.batches()
 
     def seconds(self, rounds: int) -> float:
         start = time.perf_counter()
         for _ in range(rounds):
             for _ in range(self._local_steps):
-                self.run.bank.step(next(self._batches), lr=0.0)
+                self.run.clients.step(next(self._batches), lr=0.0)
             self.run.average()
         self._world.synchronise()
         return time.perf_counter() - start

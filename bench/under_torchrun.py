@@ -51,7 +51,7 @@ def slowest(world: World, measure: Callable[[], float]) -> Callable[[], float]:
     """``measure``, begun by all processes at once; the largest of what they found."""
 
     def together() -> float:
-        world.wait()
+        world.barrier()
         found = torch.tensor(measure(), dtype=torch.float64, device=world.device)
         if world.size > 1:
             dist.all_reduce(found, dist.ReduceOp.MAX)

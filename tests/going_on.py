@@ -85,7 +85,7 @@ class Trained:
 
     def flat(self) -> Tensor:
         flat = self.bank.parameters.memory.new_empty(self.bank.parameters.size)
-        return self.world.sum_(self.bank.parameters.mean(flat)) / self.world.size
+        return self.world.all_sum(self.bank.parameters.mean(flat)) / self.world.size
 
 
 def go_on(rank: int, folder: Path, rounds: Sequence[int], policy: MomentumPolicy) -> None:
@@ -163,7 +163,7 @@ def _groups(rank: int, place: Path, here: list[Node]) -> Iterator[tuple[World, l
         if rank < size:
             with _group(rank, size, Path(f"{place} by {size}")) as world:
                 yield world, [way for way, count in here if count == size]
-                world.wait()
+                world.barrier()
 
 
 @contextmanager

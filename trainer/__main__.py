@@ -11,12 +11,19 @@ from typing import Any
 
 from trainer.data.specs import DATASETS
 from trainer.distributed.launcher_variables import read_launcher_variables
-from trainer.errors import EXIT_STATUS as ERROR
-from trainer.errors import PeerFailedError, UserError, escape_unprintable, named, of_memory
+from trainer.distributed.torchrun import end_with_torchrun
+from trainer.errors import (
+    ERROR_STATUS,
+    STOPPED_STATUS,
+    PeerFailedError,
+    StoppedError,
+    UserError,
+    escape_unprintable,
+    of_memory,
+    os_errors_as_user_errors,
+)
 from trainer.files.download import DownloadSettings
 from trainer.files.download import download as fetch
-from trainer.run.preemption import EXIT_STATUS as STOPPED
-from trainer.run.preemption import StoppedError, end_with_torchrun
 from trainer.settings.base import Settings
 from trainer.settings.checks import check_processes, check_start
 from trainer.settings.cli import Parser, add_settings, parse_settings, unknown_option
@@ -112,11 +119,11 @@ COMMANDS = {
 
 
 def refused(error: UserError) -> int:
-    """Says why; returns the exit status."""
+    """Print why, and return the exit status."""
     # In one piece: torchrun's unbuffered processes would mix their lines and line ends.
     sys.stderr.write(f"error: {error}\n")
     sys.stderr.flush()
-    return ERROR
+    return ERROR_STATUS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = COMMANDS[parsed.command]
         if unknown:
             raise unknown_option(unknown[0], command.settings)
-        with named():
+        with os_errors_as_user_errors():
             command.run(parse_settings(parsed, command.settings))
     except UserError as error:
         return refused(error)
@@ -146,11 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PeerFailedError as ended:
         sys.stderr.write(f"ended: {ended}\n")
         sys.stderr.flush()
-        return ERROR
+        return ERROR_STATUS
     except StoppedError as stopped:
         sys.stderr.write(f"stopped: {stopped}\n")
         sys.stderr.flush()
-        return STOPPED
+        return STOPPED_STATUS
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130

@@ -1,4 +1,4 @@
-"""The one exception that users see."""
+"""Raise what users see as one line, and name the exit statuses."""
 
 import errno
 import io
@@ -12,7 +12,8 @@ CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@:]*(:(?!\d{1,5}/)\S*)?@")
 
 OUT_OF_MEMORY = re.compile("(can't|cannot) allocate memory|out of memory", re.IGNORECASE)
 
-EXIT_STATUS = 2
+ERROR_STATUS = 2
+STOPPED_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
 LONGEST = 2000  # characters of a message
 # What a machine says no with. A file that is missing unexpectedly is a bug of ours instead.
 OF_THE_MACHINE = {
@@ -22,7 +23,7 @@ OF_THE_MACHINE = {
 
 
 class UserError(Exception):
-    """Something a user can mend: one line that names the setting or file and the fix.
+    """Report what a user can fix: one line that names the setting or file and the fix.
 
     The command line prints it as ``error: …`` and exits with status 2; anything else that
     escapes is a bug of ours and keeps its traceback. No password of a URL gets into the line.
@@ -37,26 +38,30 @@ class UserError(Exception):
 
 
 class PeerFailedError(Exception):
-    """Another process of the run failed before, and says why; its text is one line."""
+    """Report in one line that another process of the run failed before, and said why."""
 
 
 class DivergedError(UserError):
-    """Losses or parameters that are not finite, the first time after ``step`` steps."""
+    """Report losses or parameters that are not finite, the first time after ``step`` steps."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
 
 
+class StoppedError(Exception):
+    """Report in one line that the run was asked to stop and can resume from a checkpoint."""
+
+
 def of_memory(error: Exception) -> bool:
-    """Whether memory ran out, of a GPU or of the CPU, in PyTorch or in what it exchanges by."""
+    """Check for lack of memory, of a GPU or of the CPU, in PyTorch or in what it sends by."""
     own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return own or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 @contextmanager
-def named() -> Iterator[None]:
-    """Turns an OSError of the machine that names its file into a UserError: for whole commands."""
+def os_errors_as_user_errors() -> Iterator[None]:
+    """Turn an OSError of the machine that names its file into a UserError: for whole commands."""
     try:
         yield
     except OSError as error:

@@ -27,9 +27,7 @@ from torch.distributed.elastic.rendezvous import (
 from torch.distributed.run import parse_args, parse_min_max_nnodes, run
 
 from trainer.distributed import multinode as nodes
-from trainer.errors import EXIT_STATUS as ERROR
-from trainer.errors import UserError, escape_unprintable
-from trainer.run.preemption import EXIT_STATUS as STOPPED
+from trainer.errors import ERROR_STATUS, STOPPED_STATUS, UserError, escape_unprintable
 
 BACKEND = "loopback"
 ADDRESS = "127.0.0.1"
@@ -84,13 +82,13 @@ def main() -> int:
         run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return ERROR
+        return ERROR_STATUS
     except RendezvousError as error:
         print(f"error: nodes do not meet at {arguments.rdzv_endpoint} ({error})", file=sys.stderr)
-        return ERROR
+        return ERROR_STATUS
     except ChildFailedError as error:
         _, first = error.get_first_failure()
-        if first.exitcode in (ERROR, STOPPED):
+        if first.exitcode in (ERROR_STATUS, STOPPED_STATUS):
             return first.exitcode
         raise
     except SignalException as error:

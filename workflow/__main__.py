@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from trainer.errors import UserError, escape_unprintable, named
+from trainer.errors import UserError, escape_unprintable, os_errors_as_user_errors
 from trainer.settings.cli import Parser
 from workflow.commands import doctor, plan, status
 from workflow.experiments import ROOT
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = parser.parse_args(arguments)
         os.chdir(ROOT)  # results/, resources/ and the paths in config.yaml are relative to it
         scale = [f"scale={given.scale}"] if given.scale else []
-        with named():
+        with os_errors_as_user_errors():
             return COMMANDS[given.command][0]([*given.config, *scale])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

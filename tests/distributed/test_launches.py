@@ -19,8 +19,7 @@ from tests.conftest import more, one_line
 from tests.faults.one_fails import REASON
 from tests.run.test_stopping import ENDLESS, LONG, WORDS, torchrun_words
 from trainer.distributed.process_group import in_touch
-from trainer.errors import UserError
-from trainer.run.preemption import EXIT_STATUS
+from trainer.errors import STOPPED_STATUS, UserError
 
 pytestmark = pytest.mark.slow  # it begins early
 
@@ -32,7 +31,7 @@ def test_the_launcher_says_by_its_status_what_its_processes_said(
     words = ["--data-pth", digits, "--log-pth", tmp_path, *ENDLESS]
     stop = command(*launch, *words, "--time-limit", 0.001)
     wrong = command(*launch, *words, "--gamma", "x")
-    assert (stop.returncode, wrong.returncode) == (EXIT_STATUS, 2)
+    assert (stop.returncode, wrong.returncode) == (STOPPED_STATUS, 2)
     for done, said in ((stop, "stopped: "), (wrong, "error: ")):
         assert said in done.stderr and "\nTraceback" not in done.stderr
 

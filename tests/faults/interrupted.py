@@ -12,7 +12,7 @@ from typing import Any
 from tests.faults import betons
 from tests.faults.cases import Command, Kind, trainer
 from tests.faults.damage import cut, edit_json, flip
-from trainer.run.preemption import EXIT_STATUS
+from trainer.errors import STOPPED_STATUS
 
 LOG = Path("log")
 EXECUTION = LOG / "execution.json"
@@ -23,7 +23,7 @@ def make(folder: Path) -> None:
     """Two checkpoints of a run, stopped at its time limit after one step, and again."""
     betons.make(folder)
     for _ in range(2):
-        assert trainer(*RUN.words, "--time-limit", 1e-9)(folder).status == EXIT_STATUS
+        assert trainer(*RUN.words, "--time-limit", 1e-9)(folder).status == STOPPED_STATUS
 
 
 INTERRUPTED = Kind("interrupted run", make)

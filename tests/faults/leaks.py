@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from trainer.run.pauses import Pauses
 
 from tests.faults.kills import prepared
 from trainer.distributed.world import World
 from trainer.local_sgd.schedule import Round
-from trainer.run.pauses import Pauses
 from trainer.run.session import train
 from trainer.settings.run import RunSettings
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from trainer.run.pauses import Pauses
 
 from tests.option_runs import WORLD, covers
 from trainer.local_sgd.schedule import Round
 from trainer.run import pauses
-from trainer.run.pauses import Pauses
 from trainer.run.preemption import StopRequest
 from trainer.settings.run import RunSettings
 

@@ -23,12 +23,11 @@ from tests.analysis.test_reference import VARIANTS, WORLD, settings
 from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics
 from trainer.data.training import Batch
-from trainer.errors import UserError
+from trainer.errors import StoppedError, UserError
 from trainer.local_sgd.clients import ClientBank
-from trainer.run.preemption import StoppedError
 from trainer.run.session import train
 from trainer.settings.run import RunSettings
-from trainer.tracking.metrics import STATE
+from trainer.tracking.run_folder import STATE
 
 pytestmark = pytest.mark.slow  # it begins early
 

@@ -18,9 +18,9 @@ import pytest
 from tests.commands import BIN, FORKED, ROOT, torchrun, trainer
 from tests.conftest import metrics, more, one_line
 from tests.option_runs import covers
+from trainer.errors import STOPPED_STATUS
 from trainer.run.lock import owner
-from trainer.run.preemption import EXIT_STATUS
-from trainer.tracking.metrics import STATE
+from trainer.tracking.run_folder import STATE
 
 pytestmark = pytest.mark.slow  # it begins early
 
@@ -101,7 +101,7 @@ def test_a_signal_saves_stops_and_the_run_goes_on(
         until_training(tmp_path, process)
         process.send_signal(number)
         said = process.communicate(timeout=30)[1]
-    assert process.returncode == EXIT_STATUS, said
+    assert process.returncode == STOPPED_STATUS, said
     assert re.search(rf"^stopped: {number.name}; saved at step \d+, start it", said, re.MULTILINE)
     assert "Traceback" not in said
     before = (tmp_path / PARTIAL).read_text().splitlines()
@@ -179,7 +179,7 @@ def test_a_run_stops_at_its_time_limit_and_goes_on_as_often_as_it_takes(
         begun = time.monotonic()
         done = trainer(*words, "--time-limit", limit)
         seconds = time.monotonic() - begun
-        assert done.returncode == EXIT_STATUS, done.stderr
+        assert done.returncode == STOPPED_STATUS, done.stderr
         said = f"stopped: time_limit of {limit:g} minutes; saved at step {expected}"
         assert said in done.stderr, done.stderr
     assert 0.15 * 60 - 2 < seconds < 60

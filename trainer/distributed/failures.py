@@ -20,8 +20,7 @@ from datetime import timedelta
 
 from torch.distributed.distributed_c10d import Store
 
-from trainer.errors import EXIT_STATUS, PeerFailedError
-from trainer.run.preemption import StoppedError
+from trainer.errors import ERROR_STATUS, PeerFailedError, StoppedError
 
 NOTE = "first failure"
 LOOK_SECONDS = 0.5
@@ -97,7 +96,7 @@ class _Failures:
             if not self.over.wait(ENDING_SECONDS):
                 sys.stderr.write(f"ended: {self.of_another}\n")
                 sys.stderr.flush()
-                os._exit(EXIT_STATUS)
+                os._exit(ERROR_STATUS)
 
     def _learn(self, note: bytes) -> None:
         rank, host = json.loads(note)

@@ -17,8 +17,7 @@ from trainer.distributed.failures import ending_together
 from trainer.distributed.gpu_lease import own_gpu, visible_gpus, warn_of_unused_gpu
 from trainer.distributed.launcher_variables import read_launcher_variables
 from trainer.distributed.process_group import in_touch, meet
-from trainer.errors import UserError
-from trainer.run.preemption import StoppedError
+from trainer.errors import StoppedError, UserError
 from trainer.settings.run import RunSettings
 
 T = TypeVar("T")
@@ -44,14 +43,14 @@ class World:
         share = num_clients // self.size
         return range(self.rank * share, (self.rank + 1) * share)
 
-    def sum_(self, tensor: Tensor) -> Tensor:
+    def all_sum(self, tensor: Tensor) -> Tensor:
         """``tensor`` summed over all processes, in place."""
         if self.size > 1:
             with in_touch():
                 dist.all_reduce(tensor)
         return tensor
 
-    def least(self, value: int) -> int:
+    def all_min(self, value: int) -> int:
         """The least of all processes' ``value``."""
         found = torch.tensor(value, device=self.device)
         if self.size > 1:
@@ -59,11 +58,11 @@ class World:
                 dist.all_reduce(found, dist.ReduceOp.MIN)
         return int(found)
 
-    def same(self, value: int) -> bool:
+    def all_equal(self, value: int) -> bool:
         """Whether all processes have the same ``value``."""
-        return self.least(value) == -self.least(-value)
+        return self.all_min(value) == -self.all_min(-value)
 
-    def from_main(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The main process's ``value``, on every process."""
         values = [value]
         if self.size > 1:
@@ -71,7 +70,7 @@ class World:
                 dist.broadcast_object_list(values)
         return values[0]
 
-    def of_all(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Every process's ``value``, in order, on every process."""
         values = [value] * self.size
         if self.size > 1:
@@ -84,7 +83,7 @@ class World:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until every process is here."""
         if self.size > 1:
             with in_touch():

@@ -1,4 +1,4 @@
-"""One averaging over all K clients: one flat buffer, one all-reduce.
+"""Average the parameters of all K clients: one flat buffer, one all-reduce.
 
 https://arxiv.org/abs/2303.01215, section 2: after H local steps, every client continues from the
 mean of the K clients' parameters.
@@ -10,34 +10,36 @@ from typing import Literal
 
 import torch
 
-from trainer.distributed.world import World
 from trainer.local_sgd.clients import ClientBank
-from trainer.local_sgd.replicas import Stack
+from trainer.local_sgd.processes import Processes
+from trainer.local_sgd.replicas import Replicas
 
 MomentumPolicy = Literal["keep", "average", "reset"]
 
 
 class Averaging:
-    """Averages ``bank`` over all processes, each holding K / world_size clients.
+    """Average ``bank`` over all processes, each of which holds K / world_size clients.
 
     ``momentum`` says what becomes of the clients' momentum: each keeps its own (the authors' code),
-    all get the mean (a second all-reduce), or all begin anew.
+    all get the mean (a second all-reduce), or all restart from zero.
     """
 
-    def __init__(self, bank: ClientBank, world: World, momentum: MomentumPolicy = "keep") -> None:
+    def __init__(
+        self, bank: ClientBank, processes: Processes, momentum: MomentumPolicy = "keep"
+    ) -> None:
         self._bank = bank
-        self._world = world
+        self._processes = processes
         self._momentum = momentum
         self._buffer = bank.parameters.memory.new_empty(bank.parameters.size)
 
     @property
     def bytes(self) -> int:
-        """What one client sends in one averaging."""
+        """Count the bytes that one client sends in one averaging."""
         models = 2 if self._momentum == "average" else 1
         return models * self._buffer.nbytes
 
     def __call__(self) -> None:
-        """Every client gets the mean parameters."""
+        """Give every client the mean parameters."""
         self._average(self._bank.parameters)
         if self._momentum == "average":
             self._average(self._bank.momentum)
@@ -46,20 +48,20 @@ class Averaging:
 
     @torch.no_grad()
     def is_the_same(self) -> bool:
-        """Whether all processes hold the same parameters, bit by bit, right after averaging."""
+        """Check that all processes hold the same parameters, bit by bit, after averaging."""
         first = self._bank.parameters.replica(0).values()
         whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
         sums = [p.contiguous().view(whole[p.element_size()]).sum(dtype=torch.int64) for p in first]
-        return self._world.same(hash(tuple(torch.stack(sums).tolist())))
+        return self._processes.all_equal(hash(tuple(torch.stack(sums).tolist())))
 
     @torch.no_grad()
-    def _average(self, stack: Stack) -> None:
-        """A single replica is averaged where it lies; offloaded ones on the device."""
-        alone = stack.replicas == 1
-        if alone and self._world.size == 1:
+    def _average(self, replicas: Replicas) -> None:
+        """Average one set of ``replicas``; a single one where it lies."""
+        alone = replicas.count == 1
+        if alone and self._processes.size == 1:
             return  # it is its own mean
-        own = stack.memory if alone else stack.mean(out=self._buffer)
-        flat = self._world.sum_(own.to(self._world.device))
-        flat /= self._world.size
-        if flat is not stack.memory:
-            stack.assign(flat)
+        own = replicas.memory if alone else replicas.mean(out=self._buffer)
+        flat = self._processes.all_sum(own)
+        flat /= self._processes.size
+        if not alone:
+            replicas.assign(flat)

@@ -1,4 +1,4 @@
-"""The client bank: the K replicas of one process as one stacked set of tensors.
+"""Train the K clients of one process as one stacked set of tensors: the client bank.
 
 Parameter p of all clients is one tensor (K, *p.shape); client k's copy is its k-th slice. Local SGD
 is elementwise in the clients, so that one multi-tensor SGD call steps many of them, and averaging
@@ -7,7 +7,6 @@ is a mean over the first dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,52 +16,65 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from trainer.data.training import Batch
-from trainer.local_sgd.optimizer import SGD, Descent
-from trainer.local_sgd.replicas import Stack
+from trainer.local_sgd.optimizer import SGD, ClientOptimizer
+from trainer.local_sgd.replicas import Replicas
+from trainer.local_sgd.schedule import Round
 from trainer.models.stacked_layers import for_several_clients, takes_stacked_weights
 
 TRIED_SAMPLES = 1024
-Way = Literal["serial", "vectorized", "fused", "offloaded"]
+ExecutionMode = Literal["serial", "vectorized", "fused"]
 
 # float16's smallest number is 6e-8, and many gradients are less. A power of two costs no digits.
 FLOAT16_LOSS_SCALE = 1024.0
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a process executes its clients.
+class ExecutionPlan:
+    """Describe how a process executes its clients in a step.
 
     ``serial``: one after the other. ``vectorized``: each pass computes ``clients_per_pass`` of
     them, by `vmap` over their parameters or, where all layers with parameters are linear, as
     products of stacked matrices without its overhead. ``fused``: for rounds of one step, after
     which all clients are equal again: one replica, whose gradient is the mean of the clients'.
-    ``offloaded``: serial, but all replicas lie in the host's memory, and one at a time is copied to
-    the device for its step and back.
     """
 
-    way: Way
+    mode: ExecutionMode
     clients_per_pass: int = 1
 
     def __str__(self) -> str:
-        return f"{self.way}, {self.clients_per_pass} a pass"
+        return f"{self.mode}, {self.clients_per_pass} a pass"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Hold a run's plans: for rounds with H = 1, and for the others."""
+
+    one_step: ExecutionPlan
+    several_steps: ExecutionPlan
+
+    def plan(self, round: Round) -> ExecutionPlan:
+        return self.one_step if round.local_steps == 1 else self.several_steps
+
+    def __str__(self) -> str:
+        if self.one_step == self.several_steps:
+            return str(self.one_step)
+        return f"{self.several_steps}; H = 1: {self.one_step}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """Some clients that are computed together: their part of a batch, and what they train.
+    """Group the clients that are computed together: their part of a batch, and what they train.
 
-    Parameters are leaves of their own that share the stack's memory; but where clients are
-    offloaded, those of ``home`` are copied to them and back.
+    Parameters are leaves of their own that share the replicas' memory.
     """
 
     clients: slice
-    home: int | None = None
     parameters: dict[str, Tensor]
     momentum: dict[str, Tensor]
 
 
 class ClientBank:
-    """``num_clients`` replicas of ``model`` and their momentum, executed by a ``Plan``.
+    """Hold ``num_clients`` replicas of ``model`` and their momentum, and train them.
 
     ``model`` is taken over as the template of the computation: its BatchNorm layers stop tracking
     statistics, which are per client and batch in training and re-estimated for evaluation.
@@ -77,16 +89,17 @@ class ClientBank:
         model: nn.Module,
         num_clients: int,
         optimizer: SGD,
-        plan: Plan,
+        execution: Execution,
         *,
         stochastic: bool = False,
         autocast: torch.dtype | None = None,
         compiled: bool = False,
     ) -> None:
         self.num_clients = num_clients
+        self.execution = execution
         self._stochastic = stochastic
         self._in_batch = for_several_clients(model.train())
-        self._stackable = takes_stacked_weights(model)
+        self.stackable = takes_stacked_weights(model)
 
         def logits(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
             with torch.autocast(images.device.type, autocast, enabled=autocast is not None):
@@ -101,35 +114,24 @@ class ClientBank:
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         self._device = next(iter(parameters.values())).device
         momentum = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        self._descend = Descent(optimizer, model)
+        self._descend = ClientOptimizer(optimizer, model)
         self._loss_scale = None
         if autocast == torch.float16:
             self._loss_scale = torch.tensor(FLOAT16_LOSS_SCALE, device=self._device)
-        self._start(plan, parameters, momentum if optimizer.momentum else {})
+        first = execution.several_steps
+        self._replicate(first, parameters, momentum if optimizer.momentum else {})
 
-    def execute(self, plan: Plan) -> None:
-        """Go on by ``plan``. Right after averaging only, when all clients are equal."""
+    def begin(self, round: Round) -> None:
+        """Prepare for ``round``: only right after averaging, when all clients are equal."""
+        plan = self.execution.plan(round)
         if plan != self.plan:
-            self._start(plan, self.parameters.replica(0), self.momentum.replica(0))
-
-    def state(self, *, averaged: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Parameters and momentum, of each client or, where all are equal, of one."""
-        return (
-            self.parameters.replicas_or_one(equal=averaged),
-            self.momentum.replicas_or_one(equal=False),
-        )
-
-    def restore(self, parameters: dict[str, Tensor], momentum: dict[str, Tensor]) -> None:
-        """What ``state`` gave, under the same plan."""
-        self.parameters.fill(parameters)
-        self.momentum.fill(momentum)
+            self._replicate(plan, self.parameters.replica(0), self.momentum.replica(0))
 
     def step(self, batch: Batch, lr: float) -> Tensor:
-        """One local step of every client on its own batch; returns the clients' losses (K,)."""
-        fused = self.plan.way == "fused"
+        """Take one local step of every client on its own batch; return their losses (K,)."""
+        fused = self.plan.mode == "fused"
         all_losses = []
         for part in self._passes:
-            self._fetch(part)
             losses = self._losses(part, batch)
             total = losses.sum()
             if self._loss_scale is not None:
@@ -139,13 +141,24 @@ class ClientBank:
             total.backward()
             if not fused:
                 self._descend(part.parameters, part.momentum, lr, self._loss_scale)
-                self._store(part)
             all_losses.append(losses.detach())
         if fused:  # the gradients of all passes have added up
             scale = None if self._loss_scale is None else self._loss_scale * self.num_clients
             last = self._passes[-1]
             self._descend(last.parameters, last.momentum, lr, scale)
         return torch.cat(all_losses)
+
+    def state(self, *, averaged: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return parameters and momentum, of each client or, where all are equal, of one."""
+        return (
+            self.parameters.replicas_or_one(equal=averaged),
+            self.momentum.replicas_or_one(equal=False),
+        )
+
+    def restore(self, parameters: dict[str, Tensor], momentum: dict[str, Tensor]) -> None:
+        """Take back what ``state`` gave, under the same plan."""
+        self.parameters.fill(parameters)
+        self.momentum.fill(momentum)
 
     @torch.no_grad()
     def export(self, model: nn.Module) -> None:
@@ -155,7 +168,7 @@ class ClientBank:
             parameter.copy_(first[name])
 
     def activation_bytes(self, batch: Batch) -> int:
-        """What one client's forward pass keeps in memory for its backward pass.
+        """Measure what one client's forward pass keeps in memory for its backward pass.
 
         Of a batch too large to be tried, by a part of it.
         """
@@ -168,8 +181,8 @@ class ClientBank:
         kept: dict[int, torch.UntypedStorage] = {}
 
         def note(tensor: Tensor) -> None:
-            # The storage alone is kept, lest its address is used anew. The tensor would tie its own
-            # graph into a cycle that is never freed.
+            # The storage alone is kept, so that its address is not used anew. The tensor would tie
+            # its own graph into a cycle that is never freed.
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in here_already:
                 kept[storage.data_ptr()] = storage
@@ -178,34 +191,19 @@ class ClientBank:
             self._losses(self._pass(slice(0, 1), 0), batch)
         return sum(storage.nbytes() for storage in kept.values())
 
-    def _start(
-        self, plan: Plan, parameters: dict[str, Tensor], momentum: dict[str, Tensor]
+    def _replicate(
+        self, plan: ExecutionPlan, parameters: dict[str, Tensor], momentum: dict[str, Tensor]
     ) -> None:
-        """By ``plan``, all clients with these of one."""
+        """Copy one client's parameters and momentum to all replicas that ``plan`` needs."""
         self.plan = plan
         k, size = self.num_clients, plan.clients_per_pass
-        replicas = 1 if plan.way == "fused" else k
-        offloaded = plan.way == "offloaded"
-        place = torch.device("cpu") if offloaded else self._device
-        pinned = offloaded and self._device.type == "cuda"  # copied several times faster
-        self.parameters = Stack.of(parameters, replicas, place, pinned=pinned)
-        self.momentum = Stack.of(momentum, replicas, place, pinned=pinned)
-        if offloaded:
-            working = Pass(
-                clients=slice(0, 1),
-                parameters={
-                    name: p.to(self._device, copy=True).requires_grad_()
-                    for name, p in parameters.items()
-                },
-                momentum={name: m.to(self._device, copy=True) for name, m in momentum.items()},
-            )
-            self._passes = [replace(working, clients=slice(c, c + 1), home=c) for c in range(k)]
-            return
-        if plan.way == "serial":
-            self._passes = [self._pass(slice(client, client + 1), client) for client in range(k)]
-            return
+        replicas = 1 if plan.mode == "fused" else k
+        self.parameters = Replicas.of(parameters, replicas, self._device)
+        self.momentum = Replicas.of(momentum, replicas, self._device)
         parts = [slice(start, min(start + size, k)) for start in range(0, k, size)]
-        if plan.way == "vectorized":
+        if plan.mode == "serial":
+            self._passes = [self._pass(part, part.start) for part in parts]
+        elif plan.mode == "vectorized":
             self._passes = [self._pass(part, part) for part in parts]
         else:
             only = self._pass(parts[0], 0)
@@ -219,30 +217,10 @@ class ClientBank:
             momentum={name: m[replicas] for name, m in self.momentum.tensors.items()},
         )
 
-    def _fetch(self, part: Pass) -> None:
-        """Of an offloaded client, what it trains; the others' is there."""
-        for working, stored in self._copies(part):
-            working.copy_(stored, non_blocking=True)
-
-    def _store(self, part: Pass) -> None:
-        """The opposite of ``_fetch``; waited for, since averaging reads it in the host's memory."""
-        for working, stored in self._copies(part):
-            stored.copy_(working)
-
-    def _copies(self, part: Pass) -> Iterator[tuple[Tensor, Tensor]]:
-        """What an offloaded client trains, on the device and in the host's memory."""
-        if part.home is not None:
-            for working, stack in (
-                (part.parameters, self.parameters),
-                (part.momentum, self.momentum),
-            ):
-                for name, tensor in working.items():
-                    yield tensor.detach(), stack.tensors[name][part.home]
-
     def _losses(self, part: Pass, batch: Batch) -> Tensor:
-        """Of the clients of ``part``, (clients,)."""
+        """Compute the losses (clients,) of the clients of ``part``."""
         images, labels = batch.images[part.clients], batch.labels[part.clients]
-        if self.plan.way == "vectorized" and not self._stackable:
+        if self.plan.mode == "vectorized" and not self.stackable:
             logits = self._logits_of_many(part.parameters, images).flatten(0, 1)
         else:
             if self._stochastic:

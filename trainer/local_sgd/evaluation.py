@@ -1,4 +1,4 @@
-"""BatchNorm re-estimation, test accuracy and loss of the averaged model."""
+"""Score the averaged model, re-estimate its BatchNorm statistics, and sum the training loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from trainer.data.images import ImageSet
 from trainer.data.training import TrainingSet
-from trainer.distributed.world import World
+from trainer.local_sgd.processes import Processes
 
 # Larger batches of a ResNet spend as much time on fresh memory as on arithmetic on a CPU: ResNet-56
 # on 2,000 images took 18 s at 1,000, 9 s at 250.
@@ -23,9 +23,10 @@ GPU_BATCH_VALUES = 2**26
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Over all test samples, clean labels: share of correct answers and mean cross-entropy.
+    """Hold the share of correct answers and the mean cross-entropy over all test samples.
 
-    ``top5``: share of samples whose class is among the five best; all are, of five classes.
+    ``top5``: share of samples whose class is among the five best; all are, of five classes. Labels
+    are clean.
     """
 
     accuracy: float
@@ -34,19 +35,19 @@ class Scores:
 
 
 class Evaluator:
-    """Scores models on every test sample exactly once, shared by the processes.
+    """Score models on every test sample exactly once, shared by the processes.
 
     On a GPU in the largest batches that fit: all that a process has to do, as far as one batch may
     go, or half of that, or a quarter …
     """
 
-    def __init__(self, test: ImageSet, world: World) -> None:
+    def __init__(self, test: ImageSet, processes: Processes) -> None:
         self._test = test
-        self._world = world
-        # A process takes each world.size-th sample: disjoint, and complete for any number of them.
-        self._own = np.arange(world.rank, len(test), world.size)
+        self._processes = processes
+        # A process takes each size-th sample: disjoint, and complete for any number of them.
+        self._own = np.arange(processes.rank, len(test), processes.size)
         self.batch_size = CPU_BATCH
-        if world.device.type != "cpu":
+        if processes.device.type != "cpu":
             at_once = max(1, GPU_BATCH_VALUES // test.values_per_image)
             self.batch_size = min(max(1, len(self._own)), at_once)
 
@@ -57,17 +58,17 @@ class Evaluator:
         while totals is None:
             self.batch_size = (self.batch_size + 1) // 2
             totals = self._totals(model)
-        correct, among_five, loss, count = self._world.sum_(totals).tolist()
+        correct, among_five, loss, count = self._processes.all_sum(totals).tolist()
         total = len(self._test)
         assert count == total, f"evaluated {count} of {total} test samples"
         return Scores(accuracy=correct / count, top5=among_five / count, loss=loss / count)
 
     def _totals(self, model: nn.Module) -> Tensor | None:
-        """Correct answers, those among the best five, summed loss and count of this process.
+        """Sum up correct answers, those among the best five, losses and samples of this process.
 
         None where memory ran out.
         """
-        totals = torch.zeros(4, dtype=torch.float64, device=self._world.device)
+        totals = torch.zeros(4, dtype=torch.float64, device=self._processes.device)
         try:
             for images, labels in self._test.in_batches(self._own, self.batch_size):
                 logits = model(images)
@@ -83,18 +84,54 @@ class Evaluator:
         return totals
 
 
+class TrainLoss:
+    """Accumulate this process's training loss on the device, without synchronising."""
+
+    def __init__(self, processes: Processes, total: float = 0.0, steps: int = 0) -> None:
+        """Start from ``total`` of the clients' losses over ``steps`` steps, all of them finite."""
+        self._processes = processes
+        self._sum = torch.tensor(total, dtype=torch.float64, device=processes.device)
+        self.steps = steps
+        self._finite_steps = torch.tensor(steps, device=processes.device)
+
+    @property
+    def total(self) -> float:
+        return self._sum.item()
+
+    def add(self, losses: Tensor) -> None:
+        """Add the clients' losses (clients,) of one step."""
+        self._sum += losses.sum()
+        self._finite_steps += self._sum.isfinite()
+        self.steps += 1
+
+    def finite_steps(self) -> int:
+        """Count the steps before the first loss of any client that was not finite."""
+        return self._processes.all_min(int(self._finite_steps))
+
+    def mean(self, num_clients: int) -> float | None:
+        """Return the mean over all K clients and the steps since the last call, and restart."""
+        if self.steps == 0:
+            return None
+        total = self._processes.all_sum(self._sum).item()
+        mean = total / (self.steps * num_clients)
+        self._sum.zero_()
+        self._finite_steps.zero_()
+        self.steps = 0
+        return mean
+
+
 @torch.no_grad()
 def reestimate_batchnorm(
     model: nn.Module,
     training: TrainingSet,
-    world: World,
+    processes: Processes,
     *,
     seed: int,
     step: int,
     num_batches: int,
     batch_size: int,
 ) -> None:
-    """BatchNorm statistics as the cumulative mean over ``num_batches`` training batches.
+    """Set BatchNorm statistics to the cumulative mean over ``num_batches`` training batches.
 
     The batches are a function of (seed, step); the processes share them and average what they saw.
     Everything but BatchNorm is as in evaluation: dropout would widen the statistics.
@@ -104,7 +141,7 @@ def reestimate_batchnorm(
         layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # the cumulative mean
-    own = slice(world.rank, num_batches, world.size)
+    own = slice(processes.rank, num_batches, processes.size)
     for images in training.batchnorm_images(seed, step, num_batches, batch_size, own):
         model(images)
     statistics = []
@@ -114,7 +151,7 @@ def reestimate_batchnorm(
         statistics += [layer.running_mean, layer.running_var]
         layer.num_batches_tracked.fill_(num_batches)
     weight = len(range(num_batches)[own]) / num_batches
-    flat = world.sum_(torch.cat([weight * buffer.flatten() for buffer in statistics]))
+    flat = processes.all_sum(torch.cat([weight * buffer.flatten() for buffer in statistics]))
     _scatter(flat, statistics)
 
 

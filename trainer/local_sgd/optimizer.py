@@ -1,4 +1,4 @@
-"""The local optimizer: `torch.optim.SGD`, all parameters of one or many clients in one call."""
+"""Apply `torch.optim.SGD` to all parameters of one or many clients in one call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 @dataclass(frozen=True, kw_only=True)
 class SGD:
-    """Its settings; ``group_weight`` spares norm layers and biases."""
+    """Set SGD; ``group_weight`` leaves normalisation layers and biases without weight decay."""
 
     weight_decay: float = 0.0
     group_weight: bool = False
@@ -21,8 +21,8 @@ class SGD:
     nesterov: bool = False
 
 
-class Descent:
-    """Steps of `torch.optim.SGD` on parameters by the names of ``model``'s, stacked or not."""
+class ClientOptimizer:
+    """Step parameters under the names of ``model``'s, stacked or not."""
 
     def __init__(self, optimizer: SGD, model: nn.Module) -> None:
         self._optimizer = optimizer
@@ -41,9 +41,9 @@ class Descent:
         lr: float,
         scale: Tensor | None = None,
     ) -> None:
-        """Moves ``parameters`` along their gradients, which are then gone, and ``momentum``.
+        """Update ``parameters`` and ``momentum`` in place, and drop the gradients.
 
-        ``scale``: what the gradients are too large by, a scalar on their device.
+        ``scale``: the factor by which the gradients are too large, a scalar on their device.
         """
         for names, weight_decay in self._groups:
             if not names:
@@ -66,7 +66,7 @@ class Descent:
 
 
 def undecayed_names(model: nn.Module) -> list[str]:
-    """Parameters without weight decay under ``group_weight``: all of norm layers, and biases."""
+    """List the parameters that ``group_weight`` does not decay: of norm layers, and biases."""
     return [
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()

@@ -8,10 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Protocol
-
-from trainer.settings.run import RunSettings
 
 LONGEST = 2.0**53  # steps: what the quadratic rule says at most, beyond any run's end
 
@@ -105,30 +102,49 @@ class Schedule:
         h = self.local_steps(self.phases[0], 0)
         return Round(index=0, phase=0, start=0, stop=0, local_steps=h, evaluate=True)
 
-    def rounds(self) -> Iterator[Round]:
-        """All rounds in order. H changes only right after averaging: a phase end ends a round.
+    def rounds(self, start: int = 0) -> Iterator[Round]:
+        """Yield the rounds in order, from the one that step ``start`` belongs to.
 
-        Every ``eval_freq``-th round of a phase is evaluated, and the last of the run; every
+        H changes only right after averaging: the end of a phase ends a round. Every
+        ``eval_freq``-th round of a phase is evaluated, and the last of the run; every
         ``save_freq``-th is saved.
         """
         index = 0
         for i, phase in enumerate(self.phases):
-            start, in_phase = phase.start, 0
-            while start < phase.stop:
+            step, in_phase = phase.start, 0
+            if self._constant_h and start > step:
+                # In one leap over the rounds that ``start`` has behind it: they may be millions.
+                h, done = self.local_steps(phase, step), min(start, phase.stop) - step
+                in_phase = -(-done // h) if start >= phase.stop else done // h
+                index, step = index + in_phase, min(step + in_phase * h, phase.stop)
+            while step < phase.stop:
                 index, in_phase = index + 1, in_phase + 1
-                local_steps = self.local_steps(phase, start)
-                stop = min(start + local_steps, phase.stop)
-                yield Round(
-                    index=index,
-                    phase=i,
-                    start=start,
-                    stop=stop,
-                    local_steps=local_steps,
-                    evaluate=in_phase % phase.eval_freq == 0 or stop == self.steps,
-                    save=phase.save_freq is not None and in_phase % phase.save_freq == 0,
-                    decay=stop == phase.stop != self.steps,
-                )
-                start = stop
+                local_steps = self.local_steps(phase, step)
+                stop = min(step + local_steps, phase.stop)
+                if stop > start:
+                    yield Round(
+                        index=index,
+                        phase=i,
+                        start=step,
+                        stop=stop,
+                        local_steps=local_steps,
+                        evaluate=in_phase % phase.eval_freq == 0 or stop == self.steps,
+                        save=phase.save_freq is not None and in_phase % phase.save_freq == 0,
+                        decay=stop == phase.stop != self.steps,
+                    )
+                step = stop
+
+    @property
+    def always_averages(self) -> bool:
+        """Whether every round is a single step: large-batch SGD."""
+        if self._constant_h:
+            return all(self.local_steps(phase, phase.start) == 1 for phase in self.phases)
+        return all(round.local_steps == 1 for round in self.rounds())
+
+    @property
+    def _constant_h(self) -> bool:
+        """Whether H, a function of the learning rate, stays the same within each phase."""
+        return self.h_rule is constant_h or not self.cosine
 
     def local_steps(self, phase: Phase, step: int) -> int:
         """H of a round that begins at ``step``; in the warm-up, as right after it.
@@ -146,31 +162,3 @@ class Schedule:
 
     def _factor(self, step: int) -> float:
         return self.phases[self.phase(min(step, self.steps - 1))].lr_factor
-
-
-def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
-    """The schedule of ``settings`` for epochs of ``steps_per_epoch`` steps."""
-    stops = list(accumulate(phase.epochs * steps_per_epoch for phase in settings.phases))
-    phases = tuple(
-        Phase(
-            start=start,
-            stop=stop,
-            lr_factor=phase.lr_factor,
-            local_steps=phase.local_steps,
-            eval_freq=phase.eval_freq,
-            save_freq=phase.save_freq,
-        )
-        for phase, start, stop in zip(settings.phases, [0, *stops], stops, strict=False)
-    )
-    rule: HRule = constant_h
-    if settings.h_rule == "qsr":
-        assert settings.alpha is not None
-        rule = QuadraticSynchronizationRule(h_base=settings.h_base, alpha=settings.alpha)
-    return Schedule(
-        phases=phases,
-        peak_lr=settings.peak_lr,
-        initial_lr=settings.initial_lr,
-        warmup_steps=settings.warmup_epochs * steps_per_epoch if settings.warm_up else 0,
-        cosine=settings.lr_schedule == "cosine",
-        h_rule=rule,
-    )

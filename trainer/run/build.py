@@ -1,9 +1,10 @@
-"""From settings to the parts of a run: data, sampler, start point, client bank."""
+"""Build the parts of a run from its settings: data, sampler, schedule, start point, clients."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -13,19 +14,28 @@ from trainer.data.beton.reader import class_names, read_beton, read_index
 from trainer.data.images import Images, ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.sampling import Sampler, train_subset
-from trainer.data.training import TrainingSet
+from trainer.data.training import Batch, TrainingSet
+from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.files.download import DownloadSettings, download, is_url
 from trainer.files.state_dict import load_model
-from trainer.local_sgd.clients import ClientBank, Plan
+from trainer.local_sgd.clients import ClientBank, Execution
 from trainer.local_sgd.optimizer import SGD
+from trainer.local_sgd.schedule import (
+    HRule,
+    Phase,
+    QuadraticSynchronizationRule,
+    Schedule,
+    constant_h,
+)
 from trainer.models import build, model_spec
+from trainer.run.execution import SERIAL, choose_execution
 from trainer.settings.data_checks import samples_suffice
 from trainer.settings.run import RunSettings
 
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:
-    """The training samples that this run may use, and all test samples."""
+    """Load the training samples that this run may use, and all test samples."""
     spec, dtype = settings.data, _dtype(settings)
     train_pth, val_pth = settings.betons
     images, test = (_images(settings, path, device) for path in (train_pth, val_pth))
@@ -74,7 +84,7 @@ def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:
 
 
 def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
-    """Deals ``num_samples`` training samples, all that make whole steps unless told otherwise."""
+    """Deal ``num_samples`` training samples, all that make whole steps unless told otherwise."""
     steps = settings.steps_per_epoch or num_samples // settings.total_batch_size
     return Sampler(
         seed=settings.seed,
@@ -87,9 +97,9 @@ def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
 
 
 def start_file(settings: RunSettings) -> Path | None:
-    """The start point's file on this machine; a URL is downloaded, once.
+    """Return the start point's file on this machine; download a URL, once.
 
-    Raises UserError for one that cannot be downloaded.
+    Raises UserError if that fails.
     """
     if settings.resume_pth is None or not is_url(settings.resume_pth):
         return Path(settings.resume_pth) if settings.resume_pth else None
@@ -98,7 +108,7 @@ def start_file(settings: RunSettings) -> Path | None:
 
 
 def initial_model(settings: RunSettings) -> nn.Module:
-    """The start point, or an initialisation that depends on the seed alone; on the CPU."""
+    """Load the start point, or initialise a model by the seed alone; on the CPU."""
     model = _build(settings)
     model = model.to(_dtype(settings))  # before loading, which converts to the model's
     if start := start_file(settings):
@@ -106,13 +116,52 @@ def initial_model(settings: RunSettings) -> nn.Module:
     return model
 
 
-def make_bank(
-    settings: RunSettings, num_clients: int, plan: Plan, device: torch.device
+def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
+    """Build the schedule of ``settings`` for epochs of ``steps_per_epoch`` steps."""
+    stops = list(accumulate(phase.epochs * steps_per_epoch for phase in settings.phases))
+    phases = tuple(
+        Phase(
+            start=start,
+            stop=stop,
+            lr_factor=phase.lr_factor,
+            local_steps=phase.local_steps,
+            eval_freq=phase.eval_freq,
+            save_freq=phase.save_freq,
+        )
+        for phase, start, stop in zip(settings.phases, [0, *stops], stops, strict=False)
+    )
+    rule: HRule = constant_h
+    if settings.h_rule == "qsr":
+        assert settings.alpha is not None
+        rule = QuadraticSynchronizationRule(h_base=settings.h_base, alpha=settings.alpha)
+    return Schedule(
+        phases=phases,
+        peak_lr=settings.peak_lr,
+        initial_lr=settings.initial_lr,
+        warmup_steps=settings.warmup_epochs * steps_per_epoch if settings.warm_up else 0,
+        cosine=settings.lr_schedule == "cosine",
+        h_rule=rule,
+    )
+
+
+def make_clients(
+    settings: RunSettings, schedule: Schedule, batch: Batch, world: World
 ) -> ClientBank:
-    """Raises UserError where ``compile`` is asked for and there is nothing to compile with."""
+    """Build this process's clients, to take steps like ``batch``; parameters are random.
+
+    Raises UserError if they do not fit into memory.
+    """
+    one = make_bank(settings, 1, SERIAL, world.device)
+    execution = choose_execution(settings, schedule, one, batch, world)
+    return make_bank(settings, len(batch.images), execution, world.device)
+
+
+def make_bank(
+    settings: RunSettings, num_clients: int, execution: Execution, device: torch.device
+) -> ClientBank:
+    """Build a bank of ``num_clients``. Raises UserError if ``compile`` lacks a compiler."""
     if settings.compile and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         raise UserError("compile 1 needs a C++ compiler: install g++, or set compile 0")
-    template = _build(settings)
     mixed = settings.mixed_precision
     optimizer = SGD(
         weight_decay=settings.wd,
@@ -121,10 +170,10 @@ def make_bank(
         nesterov=settings.nesterov,
     )
     return ClientBank(
-        template.to(device, _dtype(settings)),
+        _build(settings).to(device, _dtype(settings)),
         num_clients,
         optimizer,
-        plan,
+        execution,
         stochastic=model_spec(settings.model).stochastic,
         autocast=getattr(torch, mixed) if mixed else None,
         compiled=settings.compile,
@@ -132,7 +181,7 @@ def make_bank(
 
 
 def _dtype(settings: RunSettings) -> torch.dtype:
-    """Of parameters and images."""
+    """Return the type of parameters and images."""
     return torch.float64 if settings.precision == "fp64" else torch.float32
 
 

@@ -1,4 +1,4 @@
-"""The whole state of a run on disk, to go on from as if nothing had come between.
+"""Save the whole state of a run to disk, and resume from it as if nothing had come between.
 
 ``log_pth/state/step=<n>/`` holds a file of each process, the metrics so far, and
 ``checkpoint.json``, which knows the SHA-256 of the others and of itself, and to which run they
@@ -25,7 +25,7 @@ from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.files.atomic import sha256, sync, why
 from trainer.files.tensors import save
-from trainer.tracking.metrics import STATE
+from trainer.tracking.run_folder import STATE, RunProgress
 
 NOTES = "checkpoint.json"
 METRICS = "metrics.jsonl"
@@ -34,8 +34,8 @@ FORMAT = 1  # raised when what a run does between two steps changes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """What some consecutive clients have after a step.
+class ClientState:
+    """Hold what some consecutive clients have after a step.
 
     ``parameters`` and ``momentum``: by name, (clients, *shape), or (1, *shape) where all are equal.
     ``loss_sum``: of the clients' losses in the ``loss_steps`` steps since the last evaluation.
@@ -49,26 +49,17 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
-    """What was written down so far: the lines of the metrics, in how many seconds and starts."""
-
-    metrics: str = ""
-    seconds: float = 0.0
-    starts: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A verified one, after ``step`` steps."""
+    """Read a verified checkpoint, saved after ``step`` steps."""
 
     folder: Path
     step: int
-    record: Record
+    progress: RunProgress
 
-    def share(self, clients: range) -> Share:
-        """That of ``clients``, whichever processes they were saved by."""
-        parts = [part for part in self._shares() if _overlap(part.clients, clients)]
-        return Share(
+    def state(self, clients: range) -> ClientState:
+        """Read the state of ``clients``, whichever processes they were saved by."""
+        parts = [part for part in self._states() if _overlap(part.clients, clients)]
+        return ClientState(
             clients=clients,
             parameters=_of_clients([(p.clients, p.parameters) for p in parts], clients),
             momentum=_of_clients([(p.clients, p.momentum) for p in parts], clients),
@@ -77,18 +68,21 @@ class Checkpoint:
             loss_steps=parts[0].loss_steps,
         )
 
-    def _shares(self) -> Iterator[Share]:
-        """Those of all processes, in the order of their clients."""
+    def _states(self) -> Iterator[ClientState]:
+        """Read the states of all processes, in the order of their clients."""
         contents = [
             torch.load(path, map_location="cpu", mmap=True, weights_only=True)
             for path in self.folder.glob("*.pt")
         ]
         for content in sorted(contents, key=lambda content: content["clients"]):
-            yield Share(**{**content, "clients": range(*content["clients"])})
+            yield ClientState(**{**content, "clients": range(*content["clients"])})
 
 
 class Checkpoints:
-    """Those of the run in ``log_pth`` that ``belongs_to`` identifies. All processes call alike."""
+    """Keep the checkpoints of the run in ``log_pth`` that ``belongs_to`` identifies.
+
+    All processes call each method alike.
+    """
 
     def __init__(self, log_pth: Path, world: World, belongs_to: str) -> None:
         self._folder = log_pth / STATE
@@ -96,8 +90,8 @@ class Checkpoints:
         self._belongs_to = belongs_to
         self._good: list[Path] = []  # the one gone on from, and all saved since
 
-    def save(self, step: int, share: Share, record: Record | None) -> None:
-        """``record`` is the main process's. Raises UserError, on all of them, if it cannot be."""
+    def save(self, step: int, state: ClientState, progress: RunProgress | None) -> None:
+        """Save ``state`` and the main process's ``progress``; UserError, on all, if that fails."""
         final = self._folder / f"step={step}"
         temporary = self._folder / f".{final.name}.tmp"
         own = temporary / f"{self._world.rank}-of-{self._world.size}.pt"
@@ -106,18 +100,18 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
         with self._together(temporary):
-            _write_share(own, share)
-        noted = self._world.of_all((own.name, _noted(own)))
+            _write_state(own, state)
+        noted = self._world.all_gather((own.name, _noted(own)))
         with self._together(temporary):
-            if record is not None:
-                _write(temporary / METRICS, record.metrics)
+            if progress is not None:
+                _write(temporary / METRICS, progress.metrics)
                 files = dict(sorted([*noted, (METRICS, _noted(temporary / METRICS))]))
                 notes = _Notes(
                     format=FORMAT,
                     belongs_to=self._belongs_to,
                     step=step,
-                    seconds=record.seconds,
-                    starts=record.starts,
+                    seconds=progress.seconds,
+                    starts=progress.starts,
                     files=files,
                 )
                 notes.write(temporary / NOTES)
@@ -125,7 +119,7 @@ class Checkpoints:
         self._good.append(final)
 
     def newest(self) -> Checkpoint | None:
-        """The newest whole one of this run; says on stderr which newer ones are not used."""
+        """Return the newest whole checkpoint; name on stderr the newer ones that are not used."""
         found = None
         if self._world.is_main:
             for folder in reversed(self._folders()):
@@ -135,18 +129,18 @@ class Checkpoints:
                 except Exception as error:  # whatever damaged files provoke in json
                     reason = " ".join(str(error).split())
                     print(f"warning: {folder} is not used: {reason}", file=sys.stderr, flush=True)
-        found = self._world.from_main(found)
+        found = self._world.broadcast(found)
         self._good = [found.folder] if found else []
         return found
 
     def last(self) -> str:
-        """The newest, in words."""
+        """Name the newest checkpoint, for a message."""
         return (
             f"the last good checkpoint is {self._good[-1]}" if self._good else "no checkpoint yet"
         )
 
     def remove(self) -> None:
-        """All of them, once the run is complete."""
+        """Remove all checkpoints, once the run is complete."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextmanager
@@ -157,7 +151,7 @@ class Checkpoints:
             yield
         except OSError as error:
             failure = why(error)
-        if reason := next(filter(None, self._world.of_all(failure)), None):
+        if reason := next(filter(None, self._world.all_gather(failure)), None):
             if self._world.is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(f"{self._folder}: no checkpoint can be written {reason}")
@@ -187,8 +181,8 @@ class Checkpoints:
             if _noted(folder / name) != noted:
                 raise ValueError(f"{name} is damaged")
         metrics = (folder / METRICS).read_text("utf-8")
-        record = Record(metrics=metrics, seconds=notes.seconds, starts=notes.starts)
-        return Checkpoint(folder=folder, step=notes.step, record=record)
+        progress = RunProgress(metrics=metrics, seconds=notes.seconds, starts=notes.starts)
+        return Checkpoint(folder=folder, step=notes.step, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +212,9 @@ class _Notes:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def _write_share(path: Path, share: Share) -> None:
-    clients = [share.clients.start, share.clients.stop]
-    content = {field.name: getattr(share, field.name) for field in fields(share)}
+def _write_state(path: Path, state: ClientState) -> None:
+    clients = [state.clients.start, state.clients.stop]
+    content = {field.name: getattr(state, field.name) for field in fields(state)}
     save({**content, "clients": clients}, path)
     sync(path)
 

@@ -1,4 +1,4 @@
-"""Whether there is memory for a process's clients, known before it is asked for."""
+"""Estimate whether a process's clients fit into memory, before it is allocated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from trainer.data.training import Batch
 from trainer.errors import UserError
+from trainer.local_sgd.clients import ClientBank
 from trainer.models import model_spec
 from trainer.settings.run import RunSettings
 
@@ -20,20 +22,30 @@ MOST_PROCESSES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
-    """Of one client, in bytes; ``replica`` is its parameters and momentum."""
+class MemoryEstimate:
+    """Count the bytes that one client takes; ``replica`` is its parameters and momentum."""
 
     replica: int
     gradients: int
     activations: int
 
-    def of(self, replicas: int) -> int:
-        """With one client at work."""
+    @classmethod
+    def of_client(cls, one: ClientBank, batch: Batch) -> MemoryEstimate:
+        """Measure the client of a bank of ``one``."""
+        parameters = one.parameters.memory.nbytes
+        return cls(
+            replica=parameters + one.momentum.memory.nbytes,
+            gradients=parameters,
+            activations=one.activation_bytes(batch),
+        )
+
+    def total(self, replicas: int) -> int:
+        """Count the bytes of so many replicas, one of them at work."""
         return replicas * self.replica + self.gradients + self.activations
 
 
 def check_batches(settings: RunSettings, steps_per_epoch: int, processes: int) -> None:
-    """Raises UserError where an epoch's order, or the images of a step, are more than fits."""
+    """Raise UserError if an epoch's order, or the images of a step, do not fit into memory."""
     s, free = settings, free_bytes(CPU)
     image_bytes = s.data.image_size**2 * s.data.channels
     value_bytes = 8 if s.precision == "fp64" else 4
@@ -52,34 +64,34 @@ def check_batches(settings: RunSettings, steps_per_epoch: int, processes: int) -
             )
 
 
-def fits(need: Need, replicas: int, device: torch.device) -> bool:
-    """Whether ``device`` holds so many replicas of a process."""
-    return need.of(replicas) <= free_bytes(device)
+def fits(need: MemoryEstimate, replicas: int, device: torch.device) -> bool:
+    """Check that ``device`` holds so many replicas of a process."""
+    return need.total(replicas) <= free_bytes(device)
 
 
 def free_bytes(device: torch.device) -> int:
-    """For one process: of its GPU, or its share of this machine's memory."""
+    """Return the memory free to one process: of its GPU, or its share of the machine's."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     available: int = psutil.virtual_memory().available
     return available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def refusal(
-    settings: RunSettings, need: Need, replicas: int, place: torch.device, processes: int
+def out_of_memory_message(
+    settings: RunSettings, need: MemoryEstimate, replicas: int, device: torch.device, processes: int
 ) -> str:
-    """What is missing on ``place``, where they were to lie, and what would do."""
+    """Say how much memory is missing on ``device``, and what would do."""
     k = settings.num_clients
     missing = (
         f"K = {k} clients: {replicas} of model {settings.model} on each process need about "
-        f"{_size(need.of(replicas))} of memory, {_size(free_bytes(place))} are free on {place}"
+        f"{_size(need.total(replicas))} of memory, {_size(free_bytes(device))} are free on {device}"
     )
-    if place.type == "cpu":  # processes of one machine share it
+    if device.type == "cpu":  # processes of one machine share it
         return f"{missing}; lower total_batch_size, or start processes on more machines"
     more = range(processes, min(k, MOST_PROCESSES) + 1)
-    enough = [n for n in more if k % n == 0 and fits(need, k // n, place)]
-    start = f"start {enough[0]} processes, or " if enough else ""
-    return f"{missing}; {start}set clients offloaded"
+    enough = [n for n in more if k % n == 0 and fits(need, k // n, device)]
+    start = f"start {enough[0]} processes" if enough else "lower total_batch_size"
+    return f"{missing}; {start}"
 
 
 def _size(number: float) -> str:

@@ -1,39 +1,29 @@
-"""What asks a run to stop before its end: a signal, its time limit, or its job's end."""
+"""Decide when a run is saved and when it stops early: a signal, a time limit, its job's end."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 import psutil
+import torch
 
-EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
+from trainer.distributed.world import World
+from trainer.local_sgd.schedule import Round
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PR_SET_PDEATHSIG = 1  # of prctl(2)
+PACE_SECONDS = 1.0
+# torchrun kills a process 30 s after it has asked it to stop.
+LONG_EVALUATION_SECONDS = 15.0
 
 
-def started_by_torchrun() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def end_with_torchrun() -> None:
-    """This process gets SIGTERM when the torchrun that started it dies, killed or not."""
-    if started_by_torchrun() and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-class StoppedError(Exception):
-    """The run was asked to stop and can go on from a checkpoint; its text is one line."""
-
-
-class StopRequest:
-    """``reason`` is None until there is one to stop.
+class PreemptionGuard:
+    """Note that the run is to stop: ``reason`` is None until then.
 
     ``by_torchrun``: its processes get each Ctrl-C twice, from the terminal and from torchrun, which
     kills them 30 s later anyway. Without it, a second signal ends the process at once.
@@ -46,7 +36,7 @@ class StopRequest:
         by_torchrun: bool = False,
         job_stops: float | None = None,
     ) -> None:
-        """``time_limit``: minutes, counted from the start of the process, or of its torchrun.
+        """Start the clock of ``time_limit``: minutes from the start of the process or its torchrun.
 
         ``job_stops``: when the run is to stop for its job's sake, in seconds since 1970.
         """
@@ -65,7 +55,7 @@ class StopRequest:
         return self.reason_within(0)
 
     def reason_within(self, seconds: float) -> str | None:
-        """Why the run must have stopped so many seconds from now."""
+        """Return why the run must have stopped so many seconds from now, or None."""
         if self._signal is not None:
             return self._signal
         if time.time() + seconds >= self._end:
@@ -76,7 +66,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Meanwhile, SIGTERM and SIGINT are reasons; those that are ignored stay so."""
+        """Within the context, SIGTERM and SIGINT request a stop; ignored signals stay ignored."""
         before = {number: signal.getsignal(number) for number in SIGNALS}
         heeded = [number for number, handler in before.items() if handler != signal.SIG_IGN]
         try:
@@ -91,3 +81,87 @@ class StopRequest:
         if self._signal is not None and not self._by_torchrun:
             raise KeyboardInterrupt
         self._signal = signal.Signals(number).name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Say what all processes do after a step. ``before_use``: the state is saved or evaluated."""
+
+    before_use: bool
+    save: bool
+    stop: bool
+
+
+class CheckpointPolicy:
+    """Decide after each step, alike on all processes, whether to check, save and stop.
+
+    They agree at steps that each of them knows beforehand: the ends of rounds whose model is looked
+    at or kept, and the step that the main process named when they agreed last, about a second
+    later. Between them no process waits for another. A signal to any stops all after the same step.
+
+    A checkpoint is due after ``every`` seconds, and waits for the end of its round for as long
+    again. It is saved before an evaluation, and so that one that outlasts torchrun's patience can
+    be repeated.
+    """
+
+    def __init__(self, world: World, guard: PreemptionGuard, every: float, start: int) -> None:
+        """Count from ``start``, the steps done before."""
+        self._world = world
+        self._guard = guard
+        self._every = every
+        self._saved = self._agreed = time.monotonic()
+        self._agreed_step = start
+        self._next = start
+        self._evaluation_seconds = 0.0
+
+    @property
+    def reason(self) -> str:
+        """Why the run stops."""
+        return self._guard.reason or "another process was asked to stop"
+
+    def evaluated(self, seconds: float) -> None:
+        """Record the evaluation's duration."""
+        self._evaluation_seconds = seconds
+        self._agreed += seconds  # not the pace of steps
+
+    def saved(self) -> None:
+        """Record that the state was saved, or could not be."""
+        self._saved = time.monotonic()
+
+    def decide(self, step: int, round: Round) -> Decision | None:
+        """Decide what to do after ``step`` steps of the run, the last of them in ``round``.
+
+        None at most steps: go on.
+        """
+        before_export = step == round.stop and round.exported
+        alone = self._world.size == 1 and self._guard.reason is not None
+        if step < self._next and not before_export and not alone:
+            return None
+        stop, save, self._next = self._agree(step, round)
+        return Decision(before_use=before_export or stop or save, save=save, stop=stop)
+
+    def _agree(self, step: int, round: Round) -> tuple[bool, bool, int]:
+        """Agree on whether to stop, to save, and the step to agree at next."""
+        lasts = self._evaluation_seconds if step == round.stop and round.evaluate else 0.0
+        stop = self._guard.reason_within(lasts) is not None
+        save, next_step = False, 0
+        if self._world.is_main:
+            save = self._due(step, round, lasts > LONG_EVALUATION_SECONDS)
+            next_step = self._paced(step, round)
+        votes = torch.tensor([stop, save, next_step], device=self._world.device)
+        stops, saves, next_step = self._world.all_sum(votes).tolist()
+        return stops > 0, saves > 0, next_step
+
+    def _due(self, step: int, round: Round, before_long_evaluation: bool) -> bool:
+        waits = self._every if step == round.stop else 2 * self._every
+        return before_long_evaluation or time.monotonic() - self._saved >= waits
+
+    def _paced(self, step: int, round: Round) -> int:
+        """Find the step about ``PACE_SECONDS`` from now; at most a round's end that is awaited."""
+        now = time.monotonic()
+        steps_per_second = (step - self._agreed_step) / max(now - self._agreed, 1e-6)
+        self._agreed, self._agreed_step = now, step
+        pace = min(PACE_SECONDS, self._every)
+        next_step = step + max(1, int(steps_per_second * pace))
+        waiting = now - self._saved >= self._every and step < round.stop
+        return min(next_step, round.stop) if waiting else next_step

@@ -1,4 +1,4 @@
-"""One start of a run, from the lock to the files that it leaves; a run may take several."""
+"""Start or resume a run: from the lock to the files that it leaves."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from pathlib import Path
 
 from trainer.data.beton.reader import noted_digest
 from trainer.distributed import slurm
+from trainer.distributed.torchrun import started_by_torchrun
 from trainer.distributed.world import World
-from trainer.errors import DivergedError, UserError
+from trainer.errors import StoppedError, UserError
 from trainer.files.atomic import sha256
-from trainer.local_sgd.schedule import Round
+from trainer.run import engine
 from trainer.run.build import start_file
 from trainer.run.checkpoint import Checkpoints
-from trainer.run.engine import Run
-from trainer.run.execution import kept_plans
 from trainer.run.lock import HeldError, running
-from trainer.run.pauses import Pauses
-from trainer.run.preemption import StoppedError, StopRequest, started_by_torchrun
+from trainer.run.preemption import CheckpointPolicy, PreemptionGuard
+from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RunSettings
 from trainer.tracking.recorder import Recorder
 from trainer.tracking.revision import revision
@@ -30,41 +29,40 @@ LOOK_SECONDS = 1.0
 
 
 def train(settings: RunSettings, world: World) -> None:
-    """The whole run, or what is left of it: it goes on from its newest checkpoint.
+    """Train one run, or what is left of it, and write its files into ``out``.
 
-    Its files appear in ``out`` under their final names once it is complete. In progress, the
-    metrics are in ``log_pth`` as ``metrics.partial.jsonl``. Raises UserError when another process
-    trains into ``log_pth``, StoppedError once it has been asked to stop.
+    Until then they are in ``log_pth``, the metrics as ``metrics.partial.jsonl``. Raises UserError
+    when another process trains into ``log_pth``, StoppedError once the run was asked to stop.
     """
-    request = StopRequest(
+    guard = PreemptionGuard(
         settings.time_limit,
         by_torchrun=started_by_torchrun(),
         job_stops=slurm.stop_time() if world.is_main else None,
     )
     with ExitStack() as stack:
-        stack.enter_context(request.listening())
-        if _begin(settings, world, request, stack):
+        stack.enter_context(guard.listening())
+        if _begin(settings, world, guard, stack):
             return
-        run = Run(settings, world, kept_plans(settings, world))
-        checkpoints = Checkpoints(settings.log_pth, world, _identity(settings))
+        run = TrainingRun(settings, world)
+        checkpoints = Checkpoints(settings.log_pth, world, _fingerprint(settings))
         checkpoint = checkpoints.newest()
         if checkpoint is not None:
             run.restore(checkpoint)
+        policy = CheckpointPolicy(world, guard, 60 * settings.checkpoint_every, run.done)
         recorder = None
         if world.is_main:
-            begun = checkpoint.record if checkpoint else None
             print(f"{run.describe()}\ncode: {revision()}", file=sys.stderr, flush=True)
-            recorder = Recorder(settings, world, run.plans, run.schedule.steps, run.done, begun)
-
-        def save(step: int, round: Round) -> None:
-            record = recorder.record if recorder is not None else None
-            checkpoints.save(step, run.share(step, round), record)
-
-        every = 60 * settings.checkpoint_every
-        pauses = Pauses(world, request, every, run.done, run.check, save)
+            recorder = Recorder(
+                settings,
+                world,
+                execution=str(run.clients.execution),
+                steps=run.schedule.steps,
+                done=run.done,
+                begun=checkpoint.progress if checkpoint else None,
+            )
         complete = False
         try:
-            _train(run, recorder, pauses, checkpoints)
+            engine.train(run, policy, checkpoints, recorder)
             if recorder is not None:
                 recorder.publish(run.model)
             complete = True
@@ -75,21 +73,8 @@ def train(settings: RunSettings, world: World) -> None:
             checkpoints.remove()
 
 
-def _train(run: Run, recorder: Recorder | None, pauses: Pauses, checkpoints: Checkpoints) -> None:
-    """To the end of the run, which may be that it diverged, if it may."""
-    try:
-        run.train(recorder, pauses)
-    except DivergedError as error:
-        if not run.settings.allow_divergence:
-            raise UserError(f"{error}; {checkpoints.last()}") from None
-        evaluation = run.score_diverged(error)
-        if recorder is not None:
-            print(f"diverged: {error}", file=sys.stderr, flush=True)
-            recorder.diverged(evaluation)
-
-
-def _begin(settings: RunSettings, world: World, request: StopRequest, stack: ExitStack) -> bool:
-    """Takes the lock for as long as ``stack``, and gets the start point, on the main process.
+def _begin(settings: RunSettings, world: World, guard: PreemptionGuard, stack: ExitStack) -> bool:
+    """Take the lock for as long as ``stack``, and get the start point, on the main process.
 
     It alone writes, and downloads what the others find there. Returns whether the run was
     completed by another process that was waited for. Raises UserError, on all processes, when the
@@ -110,10 +95,10 @@ def _begin(settings: RunSettings, world: World, request: StopRequest, stack: Exi
                         waited = True
                         print(f"waiting: {error}", file=sys.stderr, flush=True)
                     time.sleep(LOOK_SECONDS)
-                    outcome = StoppedError(request.reason) if request.reason else None
+                    outcome = StoppedError(guard.reason) if guard.reason else None
             except UserError as error:
                 outcome = error
-        outcome = world.from_main(outcome)  # all end, none waits for the others
+        outcome = world.broadcast(outcome)  # all end, none waits for the others
         if isinstance(outcome, Exception):
             raise outcome
         if outcome is not None:
@@ -133,7 +118,7 @@ def _published(settings: RunSettings) -> tuple[int, int, int] | None:
 
 
 def _completed(settings: RunSettings, before: tuple[int, int, int] | None) -> bool:
-    """Whether this very run's files have appeared in ``out`` since ``before`` was taken."""
+    """Check whether this very run's files have appeared in ``out`` since ``before`` was taken."""
     if _published(settings) in (None, before):
         return False
     try:
@@ -148,8 +133,8 @@ def _out(settings: RunSettings) -> Path:
     return settings.out or settings.log_pth
 
 
-def _identity(settings: RunSettings) -> str:
-    """Of a run whose checkpoints can be gone on from: settings, data and start point."""
+def _fingerprint(settings: RunSettings) -> str:
+    """Fingerprint settings, data and start point; a checkpoint is resumed only if it matches."""
     start = start_file(settings)
     content = [
         settings.science(),

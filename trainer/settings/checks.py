@@ -98,7 +98,7 @@ def warm_up_goes_up(s: RunSettings) -> str | None:
 
 
 def clients_can_be_computed_together(s: RunSettings) -> str | None:
-    if s.clients in ("auto", "serial", "offloaded"):
+    if s.clients in ("auto", "serial"):
         return None
     if model_spec(s.model).stochastic:
         return (

@@ -61,11 +61,10 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
     total_batch_size: int = setting(
         128, "total batch size B = K · B_loc; K, the number of clients, follows", "clients", ge=1
     )
-    clients: Literal["auto", "vectorized", "serial", "fused", "offloaded"] = setting(
+    clients: Literal["auto", "vectorized", "serial", "fused"] = setting(
         "auto",
-        "how a process executes its clients: in one pass, one after the other, (H = 1) as one "
-        "replica, or one after the other from the host's memory; auto: the fastest that the "
-        "device has memory for, tried on a few steps",
+        "how a process executes its clients: in one pass, one after the other, or (H = 1) as one "
+        "replica; auto: by a rule from model, batch, H and device",
         "clients",
         science=False,
     )

@@ -1,26 +1,14 @@
-"""What a run leaves behind: metrics.jsonl (the truth), settings, provenance, progress."""
+"""Write metrics.jsonl, the truth about a run: one line per evaluation."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
-import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from tqdm import tqdm
-
 from trainer.files.atomic import writing
-from trainer.tracking.revision import revision
-
-PROGRESS_SECONDS = 10.0
-# In log_pth, while the run is in progress
-PARTIAL = "metrics.partial.jsonl"
-STATE = "state"  # checkpoints, ``trainer.run.checkpoint``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,90 +63,3 @@ class MetricsFile:
 
     def close(self) -> None:
         self._file.close()
-
-
-class Progress:
-    """Says on stderr how far the run is and how long it will take: a bar, or a line at times."""
-
-    def __init__(self, total: int, done: int = 0) -> None:
-        self._total = total
-        self._done = done
-        self._start = time.monotonic()
-        self._next = self._start + PROGRESS_SECONDS
-        self._bar = tqdm(total=total, initial=done, unit="step") if sys.stderr.isatty() else None
-        self._accuracy = ""
-
-    def evaluated(self, evaluation: Evaluation) -> None:
-        self._accuracy = f"test accuracy {evaluation.test_accuracy:.4f}"
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._accuracy)
-
-    def stepped(self, step: int) -> None:
-        """``step`` steps are done."""
-        if self._bar is not None:
-            self._bar.update(step - self._bar.n)
-        elif time.monotonic() >= self._next or step == self._total:
-            self._next = time.monotonic() + PROGRESS_SECONDS
-            elapsed = time.monotonic() - self._start
-            meter = tqdm.format_meter(
-                step,
-                self._total,
-                elapsed,
-                unit="step",
-                postfix=self._accuracy,
-                ncols=100,
-                initial=self._done,
-            )
-            print(meter, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-def provenance(
-    seconds: float, starts: int, world_size: int, device: str, execution: str
-) -> dict[str, object]:
-    """Where and with what a run was made; kept apart from the metrics and from rule parameters.
-
-    ``starts``: in so many, of which this was the last.
-    """
-    code = revision()
-    packages = ("torch", "torchvision", "numpy", "scipy", "ffcv", "snakemake", "wandb")
-    return {
-        "seconds": round(seconds, 3),
-        "starts": starts,
-        "processes": world_size,
-        "device": device,
-        "execution": execution,
-        "command": sys.argv,
-        "version": code.version,
-        "git_commit": code.commit,
-        "git_dirty": code.dirty,
-        "versions": {"python": platform.python_version(), **_versions(packages)},
-        "machine": {
-            "host": platform.node(),
-            "system": platform.platform(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-        },
-    }
-
-
-def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # a conda env per rule holds only what the rule needs
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainer.errors import UserError
 from trainer.settings.base import Settings, setting
-from trainer.tracking.metrics import PARTIAL
+from trainer.tracking.run_folder import PARTIAL
 from trainer.tracking.wandb_log import ID_FILE, NO_REPORTS
 
 # Whoever is there while training goes on: the W&B id, and the metrics so far.

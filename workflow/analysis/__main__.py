@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from trainer.errors import UserError, escape_unprintable, named
+from trainer.errors import UserError, escape_unprintable, os_errors_as_user_errors
 from trainer.files.atomic import first_problem
 from trainer.settings.cli import Parser, path_argument
 from workflow.analysis.figures.catalogue import FIGURES, THEORY
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     of_figure.add_argument("--plot", type=_plot, default=Plot(), help="JSON")
     try:
         given = parser.parse_args(arguments)
-        with named():
+        with os_errors_as_user_errors():
             given.run(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

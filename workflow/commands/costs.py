@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.data.specs import DatasetSpec
 from trainer.errors import UserError
-from trainer.local_sgd.schedule import make_schedule
 from trainer.models import build
+from trainer.run.build import make_schedule
 from trainer.settings.run import RunSettings
 from workflow.commands.plan import samples
 from workflow.experiments import Experiments, expand, start_points

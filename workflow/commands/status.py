@@ -22,7 +22,8 @@ from trainer.errors import UserError
 from trainer.files.atomic import parse_json
 from trainer.run.lock import Owner, owner
 from trainer.settings.yaml import read_yaml
-from trainer.tracking.metrics import PARTIAL, STATE, Evaluation
+from trainer.tracking.metrics import Evaluation
+from trainer.tracking.run_folder import PARTIAL, STATE
 from workflow.commands.commits import mixture
 from workflow.commands.dry_run import would_run
 from workflow.config import Config, load_config

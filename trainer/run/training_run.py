@@ -1,0 +1,200 @@
+"""Hold a run on this process: its data, clients and model, and what is done with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from torch import nn
+
+from trainer.data.training import Batch
+from trainer.distributed.world import World
+from trainer.errors import DivergedError, UserError
+from trainer.local_sgd.algorithm import Step, local_sgd
+from trainer.local_sgd.averaging import Averaging
+from trainer.local_sgd.evaluation import Evaluator, Scores, TrainLoss, reestimate_batchnorm
+from trainer.local_sgd.schedule import Round
+from trainer.local_sgd.sharpness import Sharpness, sharpness
+from trainer.models import model_spec
+from trainer.run.build import (
+    initial_model,
+    load_data,
+    make_clients,
+    make_sampler,
+    make_schedule,
+)
+from trainer.run.checkpoint import Checkpoint, ClientState
+from trainer.run.memory import check_batches
+from trainer.settings.run import RunSettings
+from trainer.tracking.metrics import Evaluation
+
+
+class TrainingRun:
+    """Prepare everything that a run's settings ask for on this process."""
+
+    def __init__(self, settings: RunSettings, world: World) -> None:
+        self.settings = settings
+        self.world = world
+        self.training, test = load_data(settings, world.device)
+        self.evaluate = Evaluator(test, world)
+        self.sampler = make_sampler(settings, len(self.training))
+        check_batches(settings, self.sampler.steps_per_epoch, world.size)
+        self.schedule = make_schedule(settings, self.sampler.steps_per_epoch)
+        self.model = initial_model(settings).to(world.device)
+        self.own = world.own_clients(settings.num_clients)
+        self.done = 0  # steps before this start
+        self.clients = make_clients(settings, self.schedule, next(self.batches()), world)
+        self.clients.parameters.assign(nn.utils.parameters_to_vector(self.model.parameters()))
+        self.average = Averaging(self.clients, world, settings.momentum_averaging)
+        self.loss = TrainLoss(world)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield this process's share of the batches, from the next step on."""
+        return self.training.batches(self.sampler, self.own, self.done, self.settings.resume)
+
+    def steps(self) -> Iterator[Step]:
+        """Run the steps that are not done yet."""
+        return local_sgd(self.clients, self.average, self.schedule, self.batches(), self.done)
+
+    def state(self, step: Step) -> ClientState:
+        """Return this process's share of the state after ``step``."""
+        parameters, momentum = self.clients.state(averaged=step.ends_round)
+        return ClientState(
+            clients=self.own,
+            parameters=parameters,
+            momentum=momentum,
+            loss_sum=self.loss.total,
+            loss_steps=self.loss.steps,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Resume from ``checkpoint``; the evaluation at a round's end is then still to be done."""
+        state = checkpoint.state(self.own)
+        self.done = checkpoint.step
+        self.clients.begin(self.last_round())
+        self.clients.restore(state.parameters, state.momentum)
+        self.loss = TrainLoss(self.world, state.loss_sum, state.loss_steps)
+
+    def last_round(self) -> Round:
+        """Return the round of the last step that was done."""
+        return next(self.schedule.rounds(self.done - 1))
+
+    def check(self, step: Step, *, thorough: bool) -> None:
+        """Raise if training must not continue from the state after ``step``.
+
+        DivergedError for a loss that is not finite and, if ``thorough``, parameters. UserError
+        for processes that have different ones after averaging.
+        """
+        before, finite = step.done - self.loss.steps, self.loss.finite_steps()
+        if finite < self.loss.steps:
+            raise self._diverged("the loss is", before + finite + 1, step.round)
+        if not thorough:
+            return
+        if not self.world.all_min(int(self.clients.parameters.memory.isfinite().all())):
+            raise self._diverged("parameters are", step.done, step.round)
+        if step.ends_round and not self.average.is_the_same():
+            raise UserError(
+                f"processes hold different parameters after averaging at step {step.done}: a fault "
+                "of memory or network; start the run again, it resumes from its last checkpoint"
+            )
+
+    def describe(self) -> str:
+        """Say in one line what is about to be trained."""
+        s, sampler = self.settings, self.sampler
+        dropped = "" if s.replacement else f" ({sampler.dropped} dropped)"
+        return (
+            f"{s.dataset}, {s.model} of {self.clients.parameters.size:,} parameters, "
+            f"K = {s.num_clients} clients on {self.world.size} process(es), {self.world.device}, "
+            f"executed {self.clients.execution}; "
+            f"epochs of {sampler.steps_per_epoch} steps of B = {s.total_batch_size} from "
+            f"{sampler.num_samples} samples{dropped}; {self.schedule.steps} steps"
+        )
+
+    def epoch(self, step: int) -> float:
+        """Convert ``step`` to epochs, counted on from the start point's."""
+        return self.settings.resume + step / self.sampler.steps_per_epoch
+
+    def export(self, round: Round) -> None:
+        """Make ``self.model`` the averaged model after ``round``, ready to be evaluated."""
+        self.clients.export(self.model)
+        if model_spec(self.settings.model).batchnorm:
+            reestimate_batchnorm(
+                self.model,
+                self.training,
+                self.world,
+                seed=self.settings.seed,
+                step=round.stop,
+                num_batches=self.settings.bn_batches,
+                batch_size=self.settings.batch_size,
+            )
+
+    def score(self, round: Round) -> Evaluation:
+        """Score ``self.model``, exported after ``round``.
+
+        Raises DivergedError for a loss, or a Hessian, that is not finite.
+        """
+        scores = self.evaluate(self.model)
+        if not math.isfinite(scores.loss):
+            raise self._diverged("the test loss is", round.stop, round)
+        sharp = self._sharpness()
+        if sharp is not None and not math.isfinite(sharp.trace + sharp.largest_eigenvalue):
+            raise self._diverged("the Hessian is", round.stop, round)
+        return replace(
+            self._evaluation(round, round.stop, scores),
+            train_loss=self.loss.mean(self.settings.num_clients),
+            test_loss=scores.loss,
+            hessian_trace=sharp.trace if sharp else None,
+            hessian_largest_eigenvalue=sharp.largest_eigenvalue if sharp else None,
+        )
+
+    def score_diverged(self, error: DivergedError) -> Evaluation:
+        """Average once more and score the parameters as they are: the last line of the run."""
+        round = next(self.schedule.rounds(error.step - 1))
+        self.average()
+        self.export(round)
+        scores = self.evaluate(self.model)
+        return replace(self._evaluation(round, error.step, scores), diverged=True)
+
+    def _evaluation(self, round: Round, step: int, scores: Scores) -> Evaluation:
+        """Build a metrics.jsonl record without the losses."""
+        return Evaluation(
+            step=step,
+            round=round.index,
+            phase=round.phase,
+            epoch=self.epoch(step),
+            lr=self._lr(step),
+            local_steps=round.local_steps,
+            train_loss=None,
+            test_loss=None,
+            test_accuracy=scores.accuracy,
+            test_top5_accuracy=scores.top5,
+            bytes_sent=round.index * self.average.bytes,
+        )
+
+    def _lr(self, step: int) -> float:
+        """Return the learning rate of the last of ``step`` steps."""
+        return self.schedule.lr(max(step - 1, 0))
+
+    def _diverged(self, what: str, step: int, round: Round) -> DivergedError:
+        overflow = ", or set precision bf16" if self.settings.precision == "fp16" else ""
+        return DivergedError(
+            f"{what} not finite at step {step} (lr {self._lr(step):g}, H {round.local_steps}): "
+            f"training diverged; lower start_lr or max_lr, or H{overflow}",
+            step,
+        )
+
+    def _sharpness(self) -> Sharpness | None:
+        """Measure the averaged model's on the main process: the others hold the same model."""
+        if not self.settings.sharpness:
+            return None
+        found = None
+        if self.world.is_main:
+            found = sharpness(
+                self.model,
+                self.training,
+                samples=self.settings.sharpness_samples,
+                probes=self.settings.sharpness_probes,
+                seed=self.settings.seed,
+            )
+        return self.world.broadcast(found)

@@ -1,0 +1,51 @@
+"""Show on the terminal how far a run is."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from trainer.tracking.metrics import Evaluation
+
+PROGRESS_SECONDS = 10.0
+
+
+class Progress:
+    """Show on stderr how far the run is and how long it will take: a bar, or a line at times."""
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        self._total = total
+        self._done = done
+        self._start = time.monotonic()
+        self._next = self._start + PROGRESS_SECONDS
+        self._bar = tqdm(total=total, initial=done, unit="step") if sys.stderr.isatty() else None
+        self._accuracy = ""
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        self._accuracy = f"test accuracy {evaluation.test_accuracy:.4f}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._accuracy)
+
+    def stepped(self, step: int) -> None:
+        """Show that ``step`` steps are done."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+        elif time.monotonic() >= self._next or step == self._total:
+            self._next = time.monotonic() + PROGRESS_SECONDS
+            elapsed = time.monotonic() - self._start
+            meter = tqdm.format_meter(
+                step,
+                self._total,
+                elapsed,
+                unit="step",
+                postfix=self._accuracy,
+                ncols=100,
+                initial=self._done,
+            )
+            print(meter, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
