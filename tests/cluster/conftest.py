@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -50,14 +49,6 @@ def for_this_cluster(folder: Path, experiments: str) -> Path:
         file.write("slurm-init-seconds-before-status-checks: 2\n")
         file.write("seconds-between-status-checks: 1\n")
     return folder
-
-
-def copy_plans(here: Path, there: Path) -> None:
-    """Runs execute their clients as those of ``here`` did: what is fastest, a start measures."""
-    for plan in here.glob("results/laptop/checkpoints/*/execution.json"):
-        copy = there / plan.relative_to(here)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(plan, copy)
 
 
 def on_slurm(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

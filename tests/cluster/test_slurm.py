@@ -17,7 +17,6 @@ from tests.cluster import slurm
 from tests.cluster.conftest import (
     PROFILE,
     assert_same_bits,
-    copy_plans,
     for_this_cluster,
     in_a_job,
     on_slurm,
@@ -63,7 +62,6 @@ def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def there(tmp_path: Path, undisturbed: Path) -> Path:
     folder = for_this_cluster(tmp_path / "there", LONG)
-    copy_plans(undisturbed, folder)
     return folder
 
 
@@ -73,7 +71,6 @@ def there(tmp_path: Path, undisturbed: Path) -> Path:
 def test_tables_are_those_of_one_machine(cluster: None, tmp_path: Path, experiments: str) -> None:
     here = trained_here(tmp_path / "here", experiments, "fig1a")
     there = for_this_cluster(tmp_path / "there", experiments)
-    copy_plans(here, there)
     done = on_slurm(there, "fig1a")
     assert done.returncode == 0, done.stderr
     assert "has been submitted with SLURM jobid" in done.stderr
@@ -120,7 +117,6 @@ def test_a_job_stops_before_its_time_is_up_and_goes_on(cluster: None, tmp_path: 
     experiments = SHORT.replace("epochs: 4", "epochs: 60000")
     here = trained_here(tmp_path / "here", experiments, FIG2A)
     there = for_this_cluster(tmp_path / "there", experiments)
-    copy_plans(here, there)
     edit(there / PROFILE, "runtime: 240\n    mem_mb: 500", "runtime: 1\n    mem_mb: 500")
     with training(there, FIG2A, "checkpoint_every=100") as run:
         log = there / "results" / "laptop" / "logs" / f"{run.progress.name}.log"
@@ -201,7 +197,6 @@ def test_a_job_with_too_few_nodes_is_refused(cluster: None) -> None:
 def test_a_figure_on_two_nodes_has_the_table_of_one(cluster: None, tmp_path: Path) -> None:
     here = trained_here(tmp_path / "here", SHORT, "--config", "processes=2", "--", FIG2A)
     there = for_this_cluster(tmp_path / "there", SHORT)
-    copy_plans(here, there)
     done = on_slurm(there, "--config", "processes=2", "nodes=2", "--", FIG2A)
     assert done.returncode == 0, done.stderr
     assert (there / FIG2A).read_bytes() == (here / FIG2A).read_bytes()

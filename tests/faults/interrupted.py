@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tests.faults import betons
 from tests.faults.cases import Command, Kind, trainer
-from tests.faults.damage import cut, edit_json, flip
+from tests.faults.damage import cut, flip
 from trainer.errors import STOPPED_STATUS
 
 LOG = Path("log")
-EXECUTION = LOG / "execution.json"
 RUN = betons.RUN
 
 
@@ -27,37 +24,6 @@ def make(folder: Path) -> None:
 
 
 INTERRUPTED = Kind("interrupted run", make)
-
-
-def execution(text: str, folder: Path) -> Command:
-    (folder / EXECUTION).write_text(text)
-    return RUN
-
-
-for what, text in {
-    "empty": "", "not JSON": "way: serial", "a list": "[]", "null": "null", "of no keys": "{}",
-    "binary": "\x00\x01", "nested without end": "[" * 100_000,
-}.items():  # fmt: skip
-    INTERRUPTED.add(f"execution.json {what}", partial(execution, text))
-
-
-def edited_execution(plan: Any, folder: Path) -> Command:
-    edit_json(folder / EXECUTION, one_step=plan, several_steps=plan)
-    return RUN
-
-
-for plan in (3, {}, {"way": "magic"}, {"way": "fused", "clients_per_pass": 0},
-             {"way": "fused", "clients_per_pass": -4},
-             {"way": "fused", "clients_per_pass": "4"}):  # fmt: skip
-    what = f"execution.json's plans are {json.dumps(plan)}"
-    INTERRUPTED.add(what, partial(edited_execution, plan))
-
-
-@INTERRUPTED.refused(str(EXECUTION), "cannot be written", "Is a directory")
-def execution_json_a_directory(folder: Path) -> Command:
-    (folder / EXECUTION).unlink()
-    (folder / EXECUTION).mkdir()
-    return RUN
 
 
 def newest(folder: Path) -> Path:

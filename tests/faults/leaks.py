@@ -11,18 +11,17 @@ import contextlib
 import io
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
-from trainer.run.pauses import Pauses
 
 from tests.faults.kills import prepared
 from trainer.distributed.world import World
 from trainer.local_sgd.schedule import Round
+from trainer.run.preemption import CheckpointPolicy, Decision
 from trainer.run.session import train
 from trainer.settings.run import RunSettings
 
@@ -83,18 +82,18 @@ def settings(data: Path, folder: Path, **changes: object) -> RunSettings:
 def over_rounds(data: Path, folder: Path, rounds: int) -> Growth:
     """Of one run with a checkpoint and an evaluation in every round."""
     counts: list[Count] = []
-    after: Callable[[Pauses, int, Round], None] = Pauses.after
+    decide = CheckpointPolicy.decide
 
-    def counted(self: Pauses, step: int, round: Round) -> None:
-        after(self, step, round)
+    def counted(self: CheckpointPolicy, step: int, round: Round) -> Decision | None:
         if step == round.stop and round.index % max(1, rounds // 20) == 0:
             counts.append(Count.now())
+        return decide(self, step, round)
 
-    Pauses.after = counted  # type: ignore[method-assign]
+    CheckpointPolicy.decide = counted  # type: ignore[method-assign]
     try:
         train(settings(data, folder, epochs=-(-2 * rounds // 5)), WORLD)
     finally:
-        Pauses.after = after  # type: ignore[method-assign]
+        CheckpointPolicy.decide = decide  # type: ignore[method-assign]
     return Growth(counts)
 
 

@@ -12,15 +12,15 @@ from trainer.data.specs import DATASETS
 from trainer.data.training import Batch
 from trainer.distributed.world import World
 from trainer.local_sgd.averaging import Averaging, MomentumPolicy
-from trainer.local_sgd.clients import ClientBank, Plan
+from trainer.local_sgd.clients import ClientBank, Execution, ExecutionPlan
 from trainer.local_sgd.optimizer import SGD, undecayed_names
+from trainer.local_sgd.schedule import Round
 from trainer.models import build
 
 K, B_LOC, ROUNDS = 4, 6, [3, 3, 2]
-SERIAL = Plan("serial")
-OFFLOADED = Plan("offloaded")
-REPLICAS = [SERIAL, OFFLOADED, Plan("vectorized", K), Plan("vectorized", 3)]
-FUSED = [Plan("fused", 1), Plan("fused", 3), Plan("fused", K)]
+SERIAL = ExecutionPlan("serial")
+REPLICAS = [SERIAL, ExecutionPlan("vectorized", K), ExecutionPlan("vectorized", 3)]
+FUSED = [ExecutionPlan("fused", 1), ExecutionPlan("fused", 3), ExecutionPlan("fused", K)]
 DIGITS = DATASETS["digits"]
 WORLD = World(0, 1, torch.device("cpu"))
 
@@ -41,14 +41,24 @@ def batch(images: Tensor, labels: Tensor, first_seed: int = 0) -> Batch:
     return Batch(images=images, labels=labels, seeds=np.arange(first_seed, first_seed + K))
 
 
+def always(plan: ExecutionPlan) -> Execution:
+    return Execution(one_step=plan, several_steps=plan)
+
+
+def round_of(local_steps: int) -> Round:
+    return Round(
+        index=1, phase=0, start=0, stop=local_steps, local_steps=local_steps, evaluate=False
+    )
+
+
 def lr(step: int) -> float:
     return 0.1 + 0.02 * step
 
 
 def trained_by_bank(
-    model: nn.Module, optimizer: SGD, plan: Plan, rounds: list[int] | None = None
+    model: nn.Module, optimizer: SGD, plan: ExecutionPlan, rounds: list[int] | None = None
 ) -> Tensor:
-    bank = ClientBank(model, K, optimizer, plan)
+    bank = ClientBank(model, K, optimizer, always(plan))
     average = Averaging(bank, WORLD)
     steps = iter(enumerate(batches()))
     for count in rounds or ROUNDS:
@@ -70,7 +80,9 @@ def trained_by_bank(
         SGD(weight_decay=0.01, momentum=0.9, nesterov=True),
     ],
 )
-def test_rounds_equal_a_loop_over_plain_copies(name: str, optimizer: SGD, plan: Plan) -> None:
+def test_rounds_equal_a_loop_over_plain_copies(
+    name: str, optimizer: SGD, plan: ExecutionPlan
+) -> None:
     model = build(name, DIGITS, seed=5).double()
     expected = local_sgd(
         model,
@@ -89,10 +101,12 @@ def test_rounds_equal_a_loop_over_plain_copies(name: str, optimizer: SGD, plan: 
 
 
 @pytest.mark.parametrize("plan", REPLICAS + FUSED, ids=str)
-def test_one_local_step_equals_sgd_with_the_whole_batch(plan: Plan) -> None:
+def test_one_local_step_equals_sgd_with_the_whole_batch(plan: ExecutionPlan) -> None:
     """H = 1 without BatchNorm and momentum is SGD with batch size B = K · B_loc."""
     model = build("cnn", DIGITS, seed=1).double()
-    bank = ClientBank(build("cnn", DIGITS, seed=1).double(), K, SGD(weight_decay=0.01), plan)
+    bank = ClientBank(
+        build("cnn", DIGITS, seed=1).double(), K, SGD(weight_decay=0.01), always(plan)
+    )
     average = Averaging(bank, WORLD)
     sgd = torch.optim.SGD(model.parameters(), lr=0.3, weight_decay=0.01)
     for images, labels in batches():
@@ -111,7 +125,9 @@ def test_one_local_step_equals_sgd_with_the_whole_batch(plan: Plan) -> None:
 @pytest.mark.parametrize(
     "optimizer", [SGD(weight_decay=0.01), SGD(weight_decay=0.1, momentum=0.9, nesterov=True)]
 )
-def test_one_replica_equals_a_loop_over_plain_copies(name: str, optimizer: SGD, plan: Plan) -> None:
+def test_one_replica_equals_a_loop_over_plain_copies(
+    name: str, optimizer: SGD, plan: ExecutionPlan
+) -> None:
     """Where every round has one step, even if each client keeps its momentum."""
     rounds = [1] * sum(ROUNDS)
     expected = local_sgd(
@@ -141,11 +157,14 @@ def test_a_bank_goes_on_by_another_plan(momentum: float, policy: MomentumPolicy)
         momentum=momentum,
         momentum_averaging=policy,
     )
-    bank = ClientBank(build("cnn_bn", DIGITS, seed=5).double(), K, SGD(momentum=momentum), SERIAL)
+    execution = Execution(one_step=FUSED[1], several_steps=REPLICAS[1])
+    bank = ClientBank(
+        build("cnn_bn", DIGITS, seed=5).double(), K, SGD(momentum=momentum), execution
+    )
     average = Averaging(bank, WORLD, policy)
     for step, (images, labels) in enumerate(batches()):
         if step not in (3, 4):
-            bank.execute(REPLICAS[1] if step == 2 else FUSED[1])
+            bank.begin(round_of(3 if step == 2 else 1))
         bank.step(batch(images, labels), lr(step))
         if step not in (2, 3):
             average()
@@ -159,13 +178,13 @@ def test_losses_are_those_of_each_client_before_its_step() -> None:
     images, labels = batches()[0]
     expected = [nn.functional.cross_entropy(model(images[k]), labels[k]) for k in range(K)]
     for plan in REPLICAS + FUSED:
-        bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), plan)
+        bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), always(plan))
         losses = bank.step(batch(images, labels), 0.1)
         torch.testing.assert_close(losses, torch.stack(expected).detach())
 
 
 def test_clients_differ_between_averagings_and_agree_after() -> None:
-    bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), SERIAL)
+    bank = ClientBank(build("mlp", DIGITS, seed=2).double(), K, SGD(), always(SERIAL))
     images, labels = batches()[0]
     bank.step(batch(images, labels), 0.1)
     first = next(iter(bank.parameters.tensors.values()))
@@ -177,7 +196,7 @@ def test_clients_differ_between_averagings_and_agree_after() -> None:
 def test_a_bank_holds_what_it_was_assigned_and_exports_it() -> None:
     source = build("cnn_bn", DIGITS, seed=8)
     flat = nn.utils.parameters_to_vector(source.parameters()).detach()
-    bank = ClientBank(build("cnn_bn", DIGITS, seed=9), K, SGD(), SERIAL)
+    bank = ClientBank(build("cnn_bn", DIGITS, seed=9), K, SGD(), always(SERIAL))
     bank.parameters.assign(flat)
     target = build("cnn_bn", DIGITS, seed=10)
     bank.export(target)
@@ -193,7 +212,7 @@ def test_measuring_activations_keeps_none_of_them() -> None:
     middle = nn.Sequential(nn.Linear(10, 10), nn.SiLU(), nn.Linear(10, 10), nn.SiLU())
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), tanh, middle).double()
     images, labels = batches()[0]
-    needed = ClientBank(model, K, SGD(), SERIAL).activation_bytes(batch(images, labels))
+    needed = ClientBank(model, K, SGD(), always(SERIAL)).activation_bytes(batch(images, labels))
     # Of one client: tanh's result, what both SiLUs and the second layer are given, log-softmax's
     # result, the loss's total weight
     assert needed == (5 * B_LOC * 10 + 1) * 8
@@ -201,7 +220,7 @@ def test_measuring_activations_keeps_none_of_them() -> None:
 
 
 def test_a_dropped_bank_is_freed_at_once() -> None:
-    bank = ClientBank(build("cnn_bn", DIGITS, seed=2), K, SGD(momentum=0.9), SERIAL)
+    bank = ClientBank(build("cnn_bn", DIGITS, seed=2), K, SGD(momentum=0.9), always(SERIAL))
     memory = weakref.ref(bank.parameters.memory)
     del bank
     assert memory() is None
@@ -222,7 +241,7 @@ def test_a_clients_dropout_is_drawn_from_its_own_seed() -> None:
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).double()
 
     images, labels = batches()[0]
-    bank = ClientBank(model(), K, SGD(), SERIAL, stochastic=True)
+    bank = ClientBank(model(), K, SGD(), always(SERIAL), stochastic=True)
     got = bank.step(batch(images, labels, first_seed=40), 0.1)
     plain = model().train()
     for k in reversed(range(K)):
@@ -239,7 +258,9 @@ def test_bfloat16_rounds_the_forward_passes_alone() -> None:
         logits = plain(images[1])
     expected = nn.functional.cross_entropy(logits.float(), labels[1])
     exact = nn.functional.cross_entropy(plain(images[1]), labels[1])
-    bank = ClientBank(build("cnn_bn", DIGITS, seed=2), K, SGD(), SERIAL, autocast=torch.bfloat16)
+    bank = ClientBank(
+        build("cnn_bn", DIGITS, seed=2), K, SGD(), always(SERIAL), autocast=torch.bfloat16
+    )
     loss = bank.step(batch(images, labels), 0.1)[1]
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-6, atol=0)
     assert 1e-4 < abs(exact - expected) < 0.1
@@ -248,11 +269,15 @@ def test_bfloat16_rounds_the_forward_passes_alone() -> None:
 
 @pytest.mark.parametrize(
     ("plan", "clients"),
-    [(Plan("serial"), K), (Plan("fused", K), K), (Plan("fused", 16), 1024)],
+    [
+        (ExecutionPlan("serial"), K),
+        (ExecutionPlan("fused", K), K),
+        (ExecutionPlan("fused", 16), 1024),
+    ],
     ids=str,
 )
 def test_float16_keeps_gradients_that_are_below_its_smallest_number(
-    plan: Plan, clients: int
+    plan: ExecutionPlan, clients: int
 ) -> None:
     images = torch.randn(clients, B_LOC, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     images = images + 1  # lest the mean over many clients is as small as its rounding
@@ -264,7 +289,7 @@ def test_float16_keeps_gradients_that_are_below_its_smallest_number(
         with torch.no_grad():  # so sure of class 0 that the loss's gradient is about 1e-8
             linear.bias.copy_(torch.tensor([16.0] + 9 * [0.0]))
         model = nn.Sequential(nn.Flatten(), linear)
-        bank = ClientBank(model, clients, SGD(), plan, autocast=dtype)
+        bank = ClientBank(model, clients, SGD(), always(plan), autocast=dtype)
         bank.step(batch(images, labels), lr=1e4)
         return bank.parameters.tensors["1.weight"][0].clone()
 
@@ -280,11 +305,13 @@ def test_group_weight_spares_the_biases_of_attention() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", [SERIAL, Plan("vectorized", K), Plan("fused", 3)], ids=str)
-def test_compiled_passes_compute_the_same(plan: Plan) -> None:
+@pytest.mark.parametrize(
+    "plan", [SERIAL, ExecutionPlan("vectorized", K), ExecutionPlan("fused", 3)], ids=str
+)
+def test_compiled_passes_compute_the_same(plan: ExecutionPlan) -> None:
     def trained(compiled: bool) -> Tensor:
         bank = ClientBank(
-            build("cnn_bn", DIGITS, seed=5).double(), K, SGD(), plan, compiled=compiled
+            build("cnn_bn", DIGITS, seed=5).double(), K, SGD(), always(plan), compiled=compiled
         )
         average = Averaging(bank, WORLD)
         for images, labels in batches()[:3]:

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.local_sgd.schedule import Phase, QuadraticSynchronizationRule, make_schedule
+from trainer.local_sgd.schedule import Phase, QuadraticSynchronizationRule
+from trainer.run.build import make_schedule
 from trainer.settings.run import RunSettings
 
 settings = st.builds(
@@ -198,3 +199,19 @@ def test_imagenets_learning_rate_is_goyals() -> None:
     assert chosen.peak_lr == pytest.approx(3.2)
     assert schedule.lr(0) == pytest.approx(0.1)
     assert schedule.lr(5 * 156) == pytest.approx(3.2)
+
+
+@given(settings, steps_per_epoch, st.integers(0, 200))
+def test_rounds_from_a_step_on_are_the_last_ones_of_all(
+    settings: RunSettings, steps: int, start: int
+) -> None:
+    schedule = make_schedule(settings, steps)
+    every = list(schedule.rounds())
+    assert list(schedule.rounds(start)) == [round for round in every if round.stop > start]
+    assert schedule.always_averages == all(round.local_steps == 1 for round in every)
+
+
+def test_millions_of_rounds_are_skipped_in_one_leap() -> None:
+    schedule = make_schedule(RunSettings(epochs=500_000), 12)
+    last = next(schedule.rounds(5_999_999))
+    assert (last.index, last.start, last.stop) == (6_000_000, 5_999_999, 6_000_000)

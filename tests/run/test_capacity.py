@@ -13,24 +13,21 @@ from tests.commands import command
 from tests.conftest import one_line
 from tests.option_runs import WORLD, configured
 from trainer.data.training import Batch
-from trainer.distributed.world import World
 from trainer.errors import UserError
-from trainer.local_sgd.clients import Plan, Way
-from trainer.run import execution
-from trainer.run import memory as capacity
-from trainer.run.engine import Run
-from trainer.run.memory import CPU, Need, fits, free_bytes, refusal
+from trainer.run import memory
+from trainer.run.memory import CPU, MemoryEstimate, fits, free_bytes, out_of_memory_message
+from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RunSettings
 
 IMAGENET = RunSettings(model="resnet50", batch_size=32, total_batch_size=8192)
 PARAMETERS = 4 * 25_557_032  # of ResNet-50, in bytes
-NEED = Need(replica=PARAMETERS, gradients=PARAMETERS, activations=3 * 10**9 - PARAMETERS)
+NEED = MemoryEstimate(replica=PARAMETERS, gradients=PARAMETERS, activations=3 * 10**9 - PARAMETERS)
 GPU = torch.device("cuda", 0)
 
 
 def room(monkeypatch: pytest.MonkeyPatch, size: float, on_gpu: float = 0) -> None:
     sizes = {"cpu": int(size), "cuda": int(on_gpu)}
-    monkeypatch.setattr(capacity, "free_bytes", lambda device: sizes[device.type])
+    monkeypatch.setattr(memory, "free_bytes", lambda device: sizes[device.type])
 
 
 def test_the_papers_imagenet_run_is_told_how_many_gpus_would_do(
@@ -39,12 +36,12 @@ def test_the_papers_imagenet_run_is_told_how_many_gpus_would_do(
     """256 replicas of 102 MB are 26.2 GB; 3 GB more for one at work."""
     room(monkeypatch, 0, on_gpu=16e9)
     assert not fits(NEED, 256, GPU) and fits(NEED, 64, GPU)
-    assert refusal(IMAGENET, NEED, 256, GPU, 1) == (
+    assert out_of_memory_message(IMAGENET, NEED, 256, GPU, 1) == (
         "K = 256 clients: 256 of model resnet50 on each process need about 29.2GB of memory, "
-        "16.0GB are free on cuda:0; start 4 processes, or set clients offloaded"
+        "16.0GB are free on cuda:0; start 4 processes"
     )
     room(monkeypatch, 0, on_gpu=1e9)
-    assert "; set clients offloaded" in refusal(IMAGENET, NEED, 256, GPU, 1)
+    assert "; lower total_batch_size" in out_of_memory_message(IMAGENET, NEED, 256, GPU, 1)
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,51 +52,20 @@ def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert free_bytes(CPU) == pytest.approx(whole / 4, rel=0.3)
     room(monkeypatch, 1e9)
-    assert "more machines" in refusal(IMAGENET, NEED, 256, CPU, 1)
+    assert "more machines" in out_of_memory_message(IMAGENET, NEED, 256, CPU, 1)
 
 
 def test_a_run_without_memory_is_refused_before_it_takes_any(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Run(configured(digits, log_pth=tmp_path), WORLD)
-    replica = run.bank.parameters.memory.nbytes // 4
+    run = TrainingRun(configured(digits, log_pth=tmp_path), WORLD)
+    replica = run.clients.parameters.memory.nbytes // 4
     assert replica == 8 * 26_122
     room(monkeypatch, 4.5 * replica)  # four clients, and the gradients of one
     with pytest.raises(UserError, match=r"K = 4 clients: 4 of model mlp on each process need"):
-        Run(configured(digits, log_pth=tmp_path), WORLD)
-    with pytest.raises(UserError, match="need about"):  # what an earlier start chose is no excuse
-        Run(configured(digits, log_pth=tmp_path), WORLD, run.plans)
+        TrainingRun(configured(digits, log_pth=tmp_path), WORLD)
     fused = configured(digits, log_pth=tmp_path, step1=1, clients="fused")
-    assert Run(fused, WORLD).bank.parameters.replicas == 1
-
-
-class Gpus(World):
-    """Processes with a GPU each, as far as a machine without any can tell."""
-
-    def least(self, value: int) -> int:
-        return value
-
-
-def test_auto_offloads_where_a_gpu_is_too_small_and_gives_up_where_the_host_is_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def chosen(settings: RunSettings, way: Way) -> list[Plan]:
-        return execution._with_memory([Plan(way)], settings, NEED, 256, Gpus(0, 1, GPU))
-
-    serial = IMAGENET.model_copy(update={"clients": "serial"})
-    room(monkeypatch, 64e9, on_gpu=64e9)
-    assert chosen(IMAGENET, "serial") == [Plan("serial")]
-    room(monkeypatch, 64e9, on_gpu=16e9)
-    assert chosen(IMAGENET, "serial") == [Plan("offloaded")]
-    assert chosen(IMAGENET, "fused") == [Plan("fused")]
-    with pytest.raises(UserError, match="free on cuda:0; start 4 processes, or set clients off"):
-        chosen(serial, "serial")
-    room(monkeypatch, 16e9, on_gpu=16e9)
-    for settings in (IMAGENET, IMAGENET.model_copy(update={"clients": "offloaded"})):
-        with pytest.raises(UserError, match=r"16\.0GB are free on cpu; lower total_batch_size"):
-            chosen(settings, "offloaded")
-    with pytest.raises(UserError, match="free on cpu"):
-        chosen(IMAGENET, "serial")
+    assert TrainingRun(fused, WORLD).clients.parameters.count == 1
 
 
 FEW = {"replacement": True, "steps_per_epoch": 1, "batch_size": 1}
@@ -119,12 +85,12 @@ def test_samples_that_no_memory_can_order_are_refused(
     with pytest.raises(
         UserError, match=r"need about .*B of memory, .*B are free; lower it"
     ) as told:
-        Run(configured(digits, log_pth=tmp_path, train_subset=None, **changes), WORLD)
+        TrainingRun(configured(digits, log_pth=tmp_path, train_subset=None, **changes), WORLD)
     assert said in str(told.value)
 
 
 def test_a_batch_too_large_to_be_tried_is_known_by_a_part(digits: Path, tmp_path: Path) -> None:
-    run = Run(configured(digits, log_pth=tmp_path), WORLD)
+    run = TrainingRun(configured(digits, log_pth=tmp_path), WORLD)
     few, many = (
         Batch(
             images=torch.zeros(1, n, 1, 8, 8, dtype=torch.float64),
@@ -133,8 +99,8 @@ def test_a_batch_too_large_to_be_tried_is_known_by_a_part(digits: Path, tmp_path
         )
         for n in (64, 64_000)
     )
-    assert run.bank.activation_bytes(many) == pytest.approx(
-        1000 * run.bank.activation_bytes(few), rel=0.01
+    assert run.clients.activation_bytes(many) == pytest.approx(
+        1000 * run.clients.activation_bytes(few), rel=0.01
     )
 
 

@@ -15,8 +15,8 @@ from tests.conftest import assert_same_metrics, metrics, more
 from trainer.data.specs import DATASETS
 from trainer.models import build
 from trainer.run.build import initial_model
-from trainer.run.engine import Run
 from trainer.run.session import train
+from trainer.run.training_run import TrainingRun
 from trainer.settings import cli
 from trainer.settings.run import RunSettings
 
@@ -109,9 +109,9 @@ def test_the_train_loss_is_the_mean_over_steps_and_clients_since_the_last_line(
     digits: Path, tmp_path: Path
 ) -> None:
     chosen = settings(digits, log_pth=tmp_path, step1=7, decay1=None, epochs=1)
-    run = Run(chosen, WORLD)
+    run = TrainingRun(chosen, WORLD)
     batches = run.training.batches(run.sampler, range(4), 0, 0)
-    losses = torch.stack([run.bank.step(next(batches), 0.2).mean() for _ in range(7)])
+    losses = torch.stack([run.clients.step(next(batches), 0.2).mean() for _ in range(7)])
     train(chosen, WORLD)
     assert metrics(tmp_path)[-1]["train_loss"] == pytest.approx(losses.mean().item(), rel=1e-12)
 
@@ -131,7 +131,7 @@ def test_phase_2_goes_on_from_phase_1_with_fresh_epochs(digits: Path, tmp_path: 
     assert second["epoch"] == first["epoch"] == 3
     assert second["test_accuracy"] == first["test_accuracy"]
     assert second["test_loss"] == pytest.approx(first["test_loss"], rel=1e-12)
-    run = Run(settings(digits, resume=3, resume_pth=str(start)), WORLD)
+    run = TrainingRun(settings(digits, resume=3, resume_pth=str(start)), WORLD)
     later = next(run.training.batches(run.sampler, range(4), 0, 3))
     earlier = next(run.training.batches(run.sampler, range(4), 0, 0))
     assert not torch.equal(later.labels, earlier.labels)

@@ -1,70 +1,78 @@
-"""How a run's clients are executed: what is found by trying, and that a restart repeats it."""
+"""Which way a run's clients are executed: a rule, and what it must not change."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.commands import BIN, FORKED, command, torchrun, trainer
 from tests.conftest import assert_same_metrics, metrics, one_line
+from tests.option_runs import WORLD, configured
+from trainer.local_sgd.clients import Execution, ExecutionPlan
+from trainer.run.training_run import TrainingRun
 
 TINY = ("--dataset", "digits", "--batch-size", 32, "--epochs", 3, "--eval-freq1", 1)
 
 
-def ways(folder: Path) -> dict[str, str]:
-    kept = json.loads((folder / "execution.json").read_text())
-    return {kind: kept[kind]["way"] for kind in ("one_step", "several_steps")}
+SERIAL = ExecutionPlan("serial")
+SMALL = ("mlp", "cnn", "cnn_bn")
 
 
-@pytest.mark.parametrize(
-    ("options", "one_step", "several_steps"),
-    [
-        ((), {"fused"}, {"fused"}),
-        (("--decay1", 1, "--step2", 3), {"fused"}, {"serial", "vectorized"}),
-        (("--momentum", 0.9), {"fused"}, {"fused"}),
-        (("--clients", "serial"), {"serial"}, {"serial"}),
-        (("--clients", "offloaded", "--step1", 2), {"offloaded"}, {"offloaded"}),
-    ],
-)
-def test_a_run_is_executed_as_it_allows(
-    digits: Path,
-    tmp_path: Path,
-    options: tuple[object, ...],
-    one_step: set[str],
-    several_steps: set[str],
+def chosen(data: Path, **changes: object) -> Execution:
+    """The execution of 4 clients on one process, before anything is trained."""
+    return TrainingRun(configured(data, clients="auto", **changes), WORLD).clients.execution
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_small_networks_compute_all_clients_in_one_pass(digits: Path, model: str) -> None:
+    found = chosen(digits, model=model, step1=1, decay1=1, step2=3)
+    assert found.one_step == ExecutionPlan("fused", 4)
+    assert found.several_steps == ExecutionPlan("vectorized", 4)
+
+
+def test_convolutions_of_large_images_compute_one_client_after_the_other(
+    tiny_cifar10: Path,
 ) -> None:
-    done = trainer("train", "--data-pth", digits, "--log-pth", tmp_path, *TINY, *options)
-    assert done.returncode == 0, done.stderr
-    found = ways(tmp_path)
-    assert found["one_step"] in one_step and found["several_steps"] in several_steps
-    assert f"executed {found['several_steps']}" in done.stderr
+    found = chosen(
+        tiny_cifar10, model="resnet20", dataset="cifar10", train_subset=None,
+        batch_size=4, total_batch_size=16, step1=2,
+    )  # fmt: skip
+    assert found.several_steps == SERIAL
+    # Products of stacked matrices gain nevertheless.
+    linear = chosen(
+        tiny_cifar10, model="mlp", dataset="cifar10", train_subset=None,
+        batch_size=4, total_batch_size=16, step1=2,
+    )  # fmt: skip
+    assert linear.several_steps == ExecutionPlan("vectorized", 4)
 
 
-def test_momentum_that_clients_keep_is_not_fused_away(digits: Path, tmp_path: Path) -> None:
-    options = ("--momentum", 0.9, "--decay1", 1, "--step2", 3)
-    done = trainer("train", "--data-pth", digits, "--log-pth", tmp_path, *TINY, *options)
-    assert done.returncode == 0, done.stderr
-    assert "fused" not in ways(tmp_path).values()
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_does_not_reach_inside_vmap(digits: Path, precision: str) -> None:
+    assert chosen(digits, precision=precision, step1=3).several_steps == SERIAL
 
 
-def test_the_same_run_started_again_repeats_the_choice(digits: Path, tmp_path: Path) -> None:
-    words = ("train", "--data-pth", digits, "--log-pth", tmp_path, *TINY, "--step1", 3)
-    assert trainer(*words).returncode == 0
-    first = metrics(tmp_path)
-    file = tmp_path / "execution.json"
-    for way in ("serial", "vectorized"):
-        kept = json.loads(file.read_text())
-        kept |= {kind: {"way": way, "clients_per_pass": 2} for kind in ways(tmp_path)}
-        file.write_text(json.dumps(kept))
-        again = trainer(*words)
-        assert f"executed {way}, 2 a pass" in again.stderr
-        assert_same_metrics(first, metrics(tmp_path))
-    for damaged in ("[]", "{", json.dumps({"run": kept["run"]})):
-        file.write_text(damaged)
-        anew = trainer(*words)
-        assert anew.returncode == 0 and "2 a pass" not in anew.stderr
-    other = trainer(*words, "--seed", 1)  # another run: it is found anew
-    assert other.returncode == 0 and "2 a pass" not in other.stderr
+def test_dropout_is_drawn_client_by_client(tiny_cifar10: Path) -> None:
+    found = chosen(
+        tiny_cifar10, model="mobilenet_v3_small", dataset="cifar10", train_subset=None,
+        batch_size=4, total_batch_size=16, bn_batches=1,
+    )  # fmt: skip
+    assert found.one_step == found.several_steps == SERIAL
+
+
+def test_momentum_that_clients_keep_is_not_fused_away(digits: Path) -> None:
+    """Unless every round is one step: the mean of the parameters needs no more than its mean."""
+    post_local = {"step1": 1, "decay1": 1, "step2": 3, "momentum": 0.9}
+    assert chosen(digits, **post_local).one_step == ExecutionPlan("vectorized", 4)
+    for policy in ("average", "reset"):
+        found = chosen(digits, **post_local, momentum_averaging=policy)
+        assert found.one_step.mode == "fused"
+    assert chosen(digits, step1=1, momentum=0.9).one_step.mode == "fused"
+
+
+@pytest.mark.parametrize("mode", ["serial", "vectorized", "fused"])
+def test_a_mode_that_is_asked_for_is_taken(digits: Path, mode: str) -> None:
+    asked = configured(digits, clients=mode, step1=1)
+    found = TrainingRun(asked, WORLD).clients.execution
+    assert found.one_step.mode == found.several_steps.mode == mode
 
 
 def test_compiling_without_a_compiler_is_refused(

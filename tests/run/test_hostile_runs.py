@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.faults import start_points
 from tests.faults.cases import Ended, contents, trainer
 from tests.hostile import examples, fitting
-from trainer.local_sgd.schedule import make_schedule
+from trainer.run.build import make_schedule
 from trainer.settings.cli import option
 from trainer.settings.run import RunSettings
 

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from trainer.run.pauses import Pauses
 
 from tests.option_runs import WORLD, covers
 from trainer.local_sgd.schedule import Round
-from trainer.run import pauses
-from trainer.run.preemption import StopRequest
+from trainer.run import preemption
+from trainer.run.preemption import CheckpointPolicy, PreemptionGuard
 from trainer.settings.run import RunSettings
 
 
@@ -22,7 +21,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(pauses, "time", self)
+        monkeypatch.setattr(preemption, "time", self)
 
     def monotonic(self) -> float:
         return self.now
@@ -34,10 +33,7 @@ def saves(
     """The steps at which a run with such rounds and times is saved, and when (from its start)."""
     start, found = clock.now, []
 
-    def save(at: int, round: Round) -> None:
-        found.append((at, clock.now - start))
-
-    paused = Pauses(WORLD, StopRequest(), every, 0, lambda *_: None, save)
+    policy = CheckpointPolicy(WORLD, PreemptionGuard(), every, 0)
     for index in range(rounds):
         round = Round(
             index=index + 1, phase=0, start=index * h, stop=(index + 1) * h, local_steps=h,
@@ -45,10 +41,13 @@ def saves(
         )  # fmt: skip
         for at in range(round.start, round.stop):
             clock.now += step
-            paused.after(at + 1, round)
+            decision = policy.decide(at + 1, round)
+            if decision and decision.save:
+                found.append((at + 1, clock.now - start))
+                policy.saved()
         if round.evaluate:
             clock.now += evaluation
-            paused.evaluated(evaluation)
+            policy.evaluated(evaluation)
     return found
 
 
@@ -95,7 +94,7 @@ def test_no_more_is_lost_than_promised(h: int, rounds: int, every: float, step: 
         found = saves(Clock(patch), h=h, rounds=rounds, every=every, step=step)
     times = [0.0, *(when for _, when in found), h * rounds * step]
     gaps = [b - a for a, b in pairwise(times)]
-    assert max(gaps) <= 2 * every + 1.1 * max(pauses.PACE_SECONDS, step) + step
+    assert max(gaps) <= 2 * every + 1.1 * max(preemption.PACE_SECONDS, step) + step
     assert all(gap >= every - 1e-6 for gap in gaps[:-1])
 
 
@@ -104,13 +103,12 @@ def test_the_pace_is_about_a_second(monkeypatch: pytest.MonkeyPatch, seconds: fl
     """However fast the steps are."""
     clock = Clock(monkeypatch)
     asked: list[float] = []
-    paused = Pauses(
-        WORLD, StopRequest(), 1e9, 0, lambda *_: asked.append(clock.now), lambda *_: None
-    )
+    policy = CheckpointPolicy(WORLD, PreemptionGuard(), 1e9, 0)
     round = Round(index=1, phase=0, start=0, stop=10**6, local_steps=10**6, evaluate=False)
     for at in range(int(60 / seconds)):
         clock.now += seconds
-        paused.after(at + 1, round)
+        if policy.decide(at + 1, round):
+            asked.append(clock.now)
     gaps = [b - a for a, b in pairwise(asked[1:])]
     assert all(gap <= max(1.01, seconds + 1e-6) for gap in gaps)
     assert sum(gaps) / len(gaps) == pytest.approx(max(1.0, seconds), rel=0.05)
@@ -119,21 +117,20 @@ def test_the_pace_is_about_a_second(monkeypatch: pytest.MonkeyPatch, seconds: fl
 def test_a_run_that_was_saved_counts_its_steps_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     asked: list[int] = []
-    paused = Pauses(
-        WORLD, StopRequest(), 1e9, 500, lambda step, *_: asked.append(step), lambda *_: None
-    )
+    policy = CheckpointPolicy(WORLD, PreemptionGuard(), 1e9, 500)
     round = Round(index=1, phase=0, start=0, stop=10**6, local_steps=10**6, evaluate=False)
     for at in range(500, 600):
         clock.now += 0.1
-        paused.after(at + 1, round)
+        if policy.decide(at + 1, round):
+            asked.append(at + 1)
     assert asked[:3] == [501, 511, 521]
 
 
 def test_a_time_limit_is_a_reason_beforehand() -> None:
     """So that no evaluation is begun that it would cut short."""
-    assert StopRequest().reason is None
-    assert StopRequest(1e-9).reason == "time_limit of 1e-09 minutes"
-    assert StopRequest(job_stops=1.0).reason == "the Slurm job ends soon"
-    soon = StopRequest(60)
+    assert PreemptionGuard().reason is None
+    assert PreemptionGuard(1e-9).reason == "time_limit of 1e-09 minutes"
+    assert PreemptionGuard(job_stops=1.0).reason == "the Slurm job ends soon"
+    soon = PreemptionGuard(60)
     assert soon.reason is None
     assert soon.reason_within(3601) == "time_limit of 60 minutes"

@@ -74,7 +74,6 @@ MORE = {
     "momentum_average": VARIANTS["momentum_average"].changes,
     "replacement": VARIANTS["replacement"].changes,
     "vectorized": {"clients": "vectorized", "momentum": 0.9},
-    "offloaded": {"clients": "offloaded", "momentum": 0.9},
     "fused": {"step1": 1, "step2": 1, "clients": "fused", "momentum": 0.9},
     "rare evaluations": {"eval_freq1": 100, "eval_freq2": 3, "eval_on_start": False},
     "no augmentation, sharpness": {"aug": False, "sharpness": True, "sharpness_samples": 10},

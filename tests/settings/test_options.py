@@ -23,7 +23,7 @@ from trainer.distributed.world import join_world
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
 from trainer.run.build import initial_model, load_data, make_sampler
-from trainer.run.engine import Run
+from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RunSettings
 
 
@@ -92,7 +92,7 @@ def test_samples_come_from_the_files_named(digits: Path, tiny_cifar10: Path) -> 
 def test_nw_threads_gather_the_same_batches(trained: Callable[..., Trained]) -> None:
     plain, threaded = trained(), trained(nw=2)
     assert plain.metrics == threaded.metrics
-    run = Run(threaded.settings, WORLD)
+    run = TrainingRun(threaded.settings, WORLD)
     batches = run.training.batches(run.sampler, run.clients, 0, 0)
     next(batches)
     assert any(thread.name.startswith("loader") for thread in threading.enumerate())
@@ -157,8 +157,8 @@ def test_a_run_starts_where_it_is_told(trained: Callable[..., Trained]) -> None:
 @covers("batch_size", "total_batch_size")
 @pytest.mark.parametrize(("local", "total", "clients"), [(8, 32, 4), (16, 32, 2), (8, 64, 8)])
 def test_batch_sizes_make_the_clients(digits: Path, local: int, total: int, clients: int) -> None:
-    run = Run(configured(digits, batch_size=local, total_batch_size=total), WORLD)
-    assert run.bank.num_clients == clients
+    run = TrainingRun(configured(digits, batch_size=local, total_batch_size=total), WORLD)
+    assert run.clients.num_clients == clients
     images, _ = first_batch(run.settings)
     assert images.shape == (clients, local, 1, 8, 8)
 
@@ -215,7 +215,6 @@ def test_files_land_where_they_are_told(trained: Callable[..., Trained], tmp_pat
     assert {path.name for path in run.folder.iterdir()} == {
         "init.pt",
         "latest.pt",
-        "execution.json",
     }
     assert final < {path.name for path in trained().folder.iterdir()}
 

@@ -71,7 +71,7 @@ def assert_is_a_copy(rows: list[dict[str, Any]], folder: Path) -> None:
 def assert_has_its_files(folder: Path, *more: str) -> None:
     names = {path.name for path in folder.iterdir() if path.is_file()}
     final = {"metrics.jsonl", "model.pt", "settings.json", "provenance.json"}
-    assert names == final | {"init.pt", "latest.pt", "execution.json"} | set(more)
+    assert names == final | {"init.pt", "latest.pt"} | set(more)
 
 
 def sync(folder: Path, *options: object) -> str:
