@@ -21,13 +21,13 @@ from trainer.errors import UserError
 from trainer.settings.base import Settings
 from trainer.settings.cli import options, validated
 from trainer.settings.data_checks import data_set_suffices
-from trainer.settings.run import SCIENCE, Device, RunSettings
+from trainer.settings.run import RESULT_SETTINGS, Device, RunSettings
 from trainer.settings.wandb import WandbMode
 from trainer.settings.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 # What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.
-VARIABLE = SCIENCE - {"seed", "resume", "resume_sha256"}
+VARIABLE = RESULT_SETTINGS - {"seed", "resume", "resume_sha256"}
 DEFAULT = RunSettings()
 
 
@@ -129,21 +129,15 @@ class Run:
     def id(self) -> str:
         """Readable, and unique by content: dataset-model-K-H-seed-hash."""
         start = self.start.id if isinstance(self.start, Run) else None
-        content = json.dumps([self.settings.science(), start])
+        content = json.dumps([self.settings.identity(), start])
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         s = self.settings
         h = "qsr" if s.h_rule == "qsr" else s.phases[0].local_steps
         return f"{s.dataset}-{s.model}-K{s.num_clients}-H{h}-s{s.seed}-{digest}"
 
     def options(self) -> str:
-        """Data set and what else differs from its defaults, as a quoted command line."""
-        given = dict(self.settings)
-        default = {
-            name: field.get_default(call_default_factory=True, validated_data=given)
-            for name, field in RunSettings.model_fields.items()
-        }
-        names = [n for n in sorted(SCIENCE) if n == "dataset" or given[n] != default[n]]
-        return options(self.settings, names)
+        """Data set and what else differs from the defaults, as a quoted command line."""
+        return options(self.settings, sorted({"dataset", *self.settings.non_default()}))
 
 
 def source() -> Path:

@@ -37,7 +37,11 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def _plain(field: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in field.items() if key not in ("group", "science", "title")}
+    return {
+        key: value
+        for key, value in field.items()
+        if key not in ("group", "affects_results", "title")
+    }
 
 
 def write_schemas(folder: Path) -> None:

@@ -61,8 +61,7 @@ def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def there(tmp_path: Path, undisturbed: Path) -> Path:
-    folder = for_this_cluster(tmp_path / "there", LONG)
-    return folder
+    return for_this_cluster(tmp_path / "there", LONG)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_runs_command_line_means_the_run(model: str, group_weight: bool) -> No
     """Though a default may depend on the data set."""
     settings = RunSettings(model=model, group_weight=group_weight)
     words = shlex.split(Run(settings).options())
-    assert parse("--model", model, *words).science() == settings.science()
+    assert parse("--model", model, *words).result_settings() == settings.result_settings()
 
 
 def test_the_word_none_is_no_value() -> None:

@@ -68,7 +68,7 @@ def test_all_kinds_of_paths_were_found() -> None:
 def test_urls_and_identities_stay(home: Path) -> None:
     url = "https://x.org/~a/b.pt"
     assert RunSettings(resume_pth=url, resume_sha256="0" * 64).resume_pth == url
-    assert RunSettings(log_pth=Path("~/x")).science() == RunSettings().science()
+    assert RunSettings(log_pth=Path("~/x")).result_settings() == RunSettings().result_settings()
 
 
 def test_the_commands_write_below_the_home_directory(home: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from trainer.run.checkpoint import Checkpoints
 from trainer.run.lock import HeldError, running
 from trainer.run.preemption import CheckpointPolicy, PreemptionGuard
 from trainer.run.training_run import TrainingRun
-from trainer.settings.run import RunSettings
+from trainer.settings.run import RESULTS_VERSION, RunSettings
 from trainer.tracking.recorder import Recorder
 from trainer.tracking.revision import revision
 
@@ -122,11 +122,13 @@ def _completed(settings: RunSettings, before: tuple[int, int, int] | None) -> bo
     if _published(settings) in (None, before):
         return False
     try:
-        content = (_out(settings) / "settings.json").read_text("utf-8")
-        made = RunSettings.model_validate_json(content)
-    except (OSError, ValueError):
+        made = json.loads((_out(settings) / "settings.json").read_text("utf-8"))
+        version = made.pop("results_version", None)
+        return version == RESULTS_VERSION and (
+            RunSettings(**made).identity() == settings.identity()
+        )
+    except (OSError, ValueError, AttributeError, TypeError):
         return False
-    return made.science() == settings.science()
 
 
 def _out(settings: RunSettings) -> Path:
@@ -137,7 +139,7 @@ def _fingerprint(settings: RunSettings) -> str:
     """Fingerprint settings, data and start point; a checkpoint is resumed only if it matches."""
     start = start_file(settings)
     content = [
-        settings.science(),
+        settings.identity(),
         [noted_digest(beton) for beton in settings.betons],
         sha256(start) if start else None,
     ]

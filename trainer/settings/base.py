@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from trainer.errors import CREDENTIALS
 
 
-def setting(default: Any, help: str, group: str, *, science: bool = True, **bounds: Any) -> Any:
-    """A field with its help text; ``science`` settings decide a run's numbers and identity.
+def setting(
+    default: Any, help: str, group: str, *, affects_results: bool = True, **bounds: Any
+) -> Any:
+    """A field with its help text; ``affects_results``: it decides a run's numbers, and thus its id.
 
     A function as ``default`` derives it from the settings declared before (a dict).
     """
-    extra: dict[str, Any] = {"group": group, "science": science}
+    extra: dict[str, Any] = {"group": group, "affects_results": affects_results}
     given = {"default_factory": default} if callable(default) else {"default": default}
     return Field(**given, description=help, json_schema_extra=extra, **bounds)
 

@@ -45,13 +45,16 @@ class DataSettings(Settings):
         lambda given: Path("resources") / given["dataset"],
         "directory with train.beton and test.beton; default: resources/<dataset>",
         "data",
-        science=False,
+        affects_results=False,
     )
     train_pth: Path | None = setting(
-        None, "training samples, a .beton; None: train.beton in data_pth", "data", science=False
+        None,
+        "training samples, a .beton; None: train.beton in data_pth",
+        "data",
+        affects_results=False,
     )
     val_pth: Path | None = setting(
-        None, "test samples, a .beton; None: test.beton in data_pth", "data", science=False
+        None, "test samples, a .beton; None: test.beton in data_pth", "data", affects_results=False
     )
     image_size: int | None = setting(
         None,
@@ -67,14 +70,14 @@ class DataSettings(Settings):
         "memory: images of one size from the mapped file; ffcv: streamed and decoded by FFCV; "
         "auto: ffcv for image files",
         "data",
-        science=False,
+        affects_results=False,
     )
     nw: int = setting(
         0,
         "data loader workers: threads that prepare batches ahead; 0: the training one does (FFCV "
         "always has one of its own)",
         "data",
-        science=False,
+        affects_results=False,
         ge=0,
         le=256,
     )

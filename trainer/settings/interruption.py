@@ -16,7 +16,7 @@ class InterruptionSettings(Settings):
         "minutes between the checkpoints that a run started again goes on from; in the middle of a "
         "round only where it takes longer than that; 0: after every step",
         "interruptions",
-        science=False,
+        affects_results=False,
         ge=0,
     )
     time_limit: float | None = setting(
@@ -24,21 +24,21 @@ class InterruptionSettings(Settings):
         "minutes after which the run saves a checkpoint and stops, with exit status 75; None: no "
         "limit",
         "interruptions",
-        science=False,
+        affects_results=False,
         gt=0,
     )
     wait: bool = setting(
         False,
         "where another process trains into log_pth: wait for its end instead of refusing",
         "interruptions",
-        science=False,
+        affects_results=False,
     )
     timeout: float = setting(
         30.0,
         "minutes that processes wait to meet, and then for one that does not answer, until they "
         "end the run",
         "interruptions",
-        science=False,
+        affects_results=False,
         gt=0,
         le=60 * 24 * 7,
     )
@@ -47,5 +47,5 @@ class InterruptionSettings(Settings):
         "a loss or parameters that are not finite end the run with a last line in metrics.jsonl "
         "that says so, instead of with an error",
         "interruptions",
-        science=False,
+        affects_results=False,
     )

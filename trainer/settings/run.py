@@ -8,6 +8,7 @@ the JSON schema of the experiments all derive from these models (``trainer/setti
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,6 +25,8 @@ from trainer.settings.wandb import WandbSettings
 Device = Literal["auto", "cpu", "cuda"]
 # The authors have two trainers of different habits: train_cifar, and for this one train_imagenet
 IMAGENET = "imagenet"
+# Raised when a default or the arithmetic changes, so that the same settings give other numbers.
+RESULTS_VERSION = 1
 
 
 class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSettings):
@@ -35,7 +38,7 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
         None,
         "checkpoint (state_dict) to start from, file or https URL; None: random initialisation",
         "start",
-        science=False,
+        affects_results=False,
     )
     resume_sha256: str | None = setting(
         None,
@@ -66,14 +69,14 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
         "how a process executes its clients: in one pass, one after the other, or (H = 1) as one "
         "replica; auto: by a rule from model, batch, H and device",
         "clients",
-        science=False,
+        affects_results=False,
     )
     compile: bool = setting(
         False,
         "compile the model's passes by torch.compile: a minute at the start, then faster steps of "
         "large models",
         "clients",
-        science=False,
+        affects_results=False,
     )
 
     # Optimizer
@@ -127,29 +130,34 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
         Path("results/checkpoints/run"),
         "directory for checkpoints: at initialisation, at every decay, after the latest evaluation",
         "run",
-        science=False,
+        affects_results=False,
     )
     out: Path | None = setting(
         None,
         "directory that gets metrics.jsonl and model.pt once the run is complete; None: log_pth",
         "run",
-        science=False,
+        affects_results=False,
     )
     device: Device = setting(
-        "auto", "auto: a GPU where there is one; each process needs its own", "run", science=False
+        "auto",
+        "auto: a GPU where there is one; each process needs its own",
+        "run",
+        affects_results=False,
     )
     processes: int | None = setting(
         None,
         "the run's processes on all its nodes, a promise: with more or fewer it is an error; "
         "None: as many as torchrun starts",
         "run",
-        science=False,
+        affects_results=False,
         ge=1,
     )
     backend: Literal["auto", "gloo", "nccl"] = setting(
-        "auto", "communication; auto: nccl on GPU, gloo on CPU", "run", science=False
+        "auto", "communication; auto: nccl on GPU, gloo on CPU", "run", affects_results=False
     )
-    debug: bool = setting(False, "print every evaluation to the console", "run", science=False)
+    debug: bool = setting(
+        False, "print every evaluation to the console", "run", affects_results=False
+    )
 
     @field_validator("resume_pth")
     @classmethod
@@ -201,17 +209,43 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
         """η at the beginning of the warm-up."""
         return self.start_lr if self.lr is None else self.lr
 
-    def science(self) -> dict[str, Any]:
-        """The settings that decide the run's numbers, plain and sorted by name."""
-        values = self.model_dump(mode="json", include=SCIENCE)
-        return {name: values[name] for name in sorted(values)}
+    def resolved(self) -> dict[str, Any]:
+        """Return all settings, plain, with the version of the results: settings.json."""
+        return {"results_version": RESULTS_VERSION, **self.model_dump(mode="json")}
+
+    def result_settings(self) -> dict[str, Any]:
+        """Return the settings that decide the run's numbers, plain and sorted by name."""
+        names = result_setting_names(type(self))
+        values = self.model_dump(mode="json", include=names)
+        return {name: values[name] for name in sorted(names)}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this run's numbers from others': the version, and what is not default.
+
+        A new setting changes nobody's identity as long as its default changes no number.
+        """
+        values = self.result_settings()
+        return {"results_version": RESULTS_VERSION} | {n: values[n] for n in self.non_default()}
+
+    def non_default(self) -> list[str]:
+        """List the settings that decide numbers and differ from their default, sorted."""
+        names = sorted(result_setting_names(type(self)))
+        return [name for name in names if getattr(self, name) != self._default(name)]
+
+    def _default(self, name: str) -> Any:
+        """Return the default of ``name``, which may follow from the settings before it."""
+        field = type(self).model_fields[name]
+        return field.get_default(call_default_factory=True, validated_data=self.__dict__)
 
 
-def _is_science(name: str) -> bool:
-    extra = RunSettings.model_fields[name].json_schema_extra
-    assert isinstance(extra, dict)
-    return bool(extra["science"])
+@cache
+def result_setting_names(model: type[RunSettings]) -> set[str]:
+    """Name the settings that decide a run's numbers.
+
+    Once and for all: a workflow of thousands of runs asks each for its content, and more than once.
+    """
+    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
+    return {name for name, extra in extras.items() if extra and extra["affects_results"]}  # type: ignore[index]
 
 
-# Once and for all: a workflow of thousands of runs asks each for its content, and more than once.
-SCIENCE = {name for name in RunSettings.model_fields if _is_science(name)}
+RESULT_SETTINGS = result_setting_names(RunSettings)

@@ -49,12 +49,14 @@ class ScheduleSettings(Settings):
         None,
         "save the model every so many rounds in phase 1; None: at the phase's end alone",
         "schedule",
-        science=False,
+        affects_results=False,
         ge=1,
     )
-    save_freq2: int | None = setting(None, "the same in phase 2", "schedule", science=False, ge=1)
+    save_freq2: int | None = setting(
+        None, "the same in phase 2", "schedule", affects_results=False, ge=1
+    )
     save_freq3: int | None = setting(
-        None, "the same from phase 3 on", "schedule", science=False, ge=1
+        None, "the same from phase 3 on", "schedule", affects_results=False, ge=1
     )
     schedule: tuple[PhaseSettings, ...] | None = setting(
         None,

@@ -18,20 +18,25 @@ class WandbSettings(Settings):
         "disabled",
         "also log to W&B; None: online, as in the authors' scripts; WANDB_MODE is not read",
         "wandb",
-        science=False,
+        affects_results=False,
     )
-    wandb_save: bool = setting(False, "also save checkpoints to wandb", "wandb", science=False)
+    wandb_save: bool = setting(
+        False, "also save checkpoints to wandb", "wandb", affects_results=False
+    )
     wandb_entity: str | None = setting(
-        None, "W&B user or team; None: WANDB_ENTITY, else the account's", "wandb", science=False
+        None,
+        "W&B user or team; None: WANDB_ENTITY, else the account's",
+        "wandb",
+        affects_results=False,
     )
     wandb_project: str | None = setting(
         None,
         "W&B project; None: WANDB_PROJECT, else local-sgd-generalization",
         "wandb",
-        science=False,
+        affects_results=False,
     )
     wandb_group: str | None = setting(
-        None, "W&B group; None: WANDB_RUN_GROUP, else none", "wandb", science=False
+        None, "W&B group; None: WANDB_RUN_GROUP, else none", "wandb", affects_results=False
     )
 
     @field_validator("wandb", mode="before")

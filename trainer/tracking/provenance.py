@@ -8,6 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
+from trainer.settings.run import RESULTS_VERSION
 from trainer.tracking.revision import revision
 
 
@@ -21,6 +22,7 @@ def provenance(
     code = revision()
     packages = ("torch", "torchvision", "numpy", "scipy", "ffcv", "snakemake", "wandb")
     return {
+        "results_version": RESULTS_VERSION,
         "seconds": round(seconds, 3),
         "starts": starts,
         "processes": world_size,

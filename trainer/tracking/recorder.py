@@ -95,7 +95,7 @@ class Recorder:
         progress = self.progress
         (out / "metrics.jsonl").unlink(missing_ok=True)  # of an earlier run
         save_model(out / "model.pt", model)
-        write_json(out / "settings.json", self._settings.model_dump(mode="json"))
+        write_json(out / "settings.json", self._settings.resolved())
         write_json(
             out / "provenance.json",
             provenance(

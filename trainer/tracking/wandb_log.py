@@ -122,7 +122,7 @@ def _init(settings: RunSettings) -> wandb.Run:
         entity=settings.wandb_entity,
         project=settings.wandb_project or os.environ.get("WANDB_PROJECT") or PROJECT,
         group=settings.wandb_group,
-        config=settings.model_dump(mode="json"),
+        config=settings.resolved(),
         settings=quiet,
     )
 
@@ -130,7 +130,7 @@ def _init(settings: RunSettings) -> wandb.Run:
 def _run_id(settings: RunSettings) -> str:
     """The id in ``log_pth`` if these settings left it there, or a new one that is kept there."""
     file = settings.log_pth / ID_FILE
-    content = json.dumps([settings.science(), settings.resume_pth])
+    content = json.dumps([settings.identity(), settings.resume_pth])
     digest = hashlib.sha256(content.encode()).hexdigest()
     if file.exists():
         run_id, _, of = file.read_text("utf-8").partition(" ")

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from trainer.data.beton.sidecar import read_sidecar, sidecar_path
-from trainer.settings.run import SCIENCE, RunSettings
+from trainer.settings.run import RESULT_SETTINGS, RESULTS_VERSION, RunSettings
 from workflow.commands.status import Asked, Job, Status, held_back, states, wrapped
 from workflow.experiments import DEFAULT, Run
 from workflow.machine import threads_per_process, visible_gpus
@@ -124,10 +124,15 @@ def differences(finished: Finished, run: Run) -> tuple[str, ...]:
     if not before:
         return ("unknown settings: settings.json is missing or damaged",)
     # A setting that did not exist then had no other effect than its default has now.
-    old = DEFAULT.science() | {name: before[name] for name in SCIENCE if name in before}
-    new = run.settings.science()
+    old = DEFAULT.result_settings() | {
+        name: before[name] for name in RESULT_SETTINGS if name in before
+    }
+    new = run.settings.result_settings()
     found = [f"{name} {_word(old[name])} → {_word(new[name])}" for name in new
              if old[name] != new[name]]  # fmt: skip
+    version = before.get("results_version")
+    if version != RESULTS_VERSION:
+        found.append(f"results_version {_word(version)} → {RESULTS_VERSION}")
     start = Path(str(before.get("resume_pth"))).parent.name
     if isinstance(run.start, Run) and start != run.start.id:
         found.append("another start point")

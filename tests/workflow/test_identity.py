@@ -1,0 +1,34 @@
+"""What names a run: the settings that decide its numbers, as far as they are not default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from trainer.settings.base import setting
+from trainer.settings.run import RESULTS_VERSION, RunSettings
+from workflow.experiments import Run, expand, experiments_file, load_experiments, scales
+
+
+class WithANewSetting(RunSettings):
+    """The settings after somebody has added one."""
+
+    warp: int = setting(3, "a setting that nobody has used yet", "run")
+
+
+def test_a_new_setting_renames_no_run() -> None:
+    for scale in scales():
+        for experiment in load_experiments(experiments_file(scale)).experiments.values():
+            for run in expand(experiment)[:3]:
+                given = run.settings.model_dump()
+                assert replace(run, settings=WithANewSetting(**given)).id == run.id
+                assert replace(run, settings=WithANewSetting(**given, warp=4)).id != run.id
+
+
+def test_a_new_version_of_the_results_renames_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(RunSettings(epochs=3))
+    before = run.id
+    monkeypatch.setattr("trainer.settings.run.RESULTS_VERSION", RESULTS_VERSION + 1)
+    assert replace(run).id != before
+    assert run.settings.resolved()["results_version"] == RESULTS_VERSION + 1
