@@ -19,14 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from bench.bare_link import BareLink
+from bench.communication_model import Repetition
 from bench.communication_plot import draw
 from bench.digits import digits_options, prepare_digits
 from bench.measure import Record, Spread, Target
@@ -39,29 +40,6 @@ CLIENTS, BATCH_SIZE = 16, 8
 PORTS = {"trainer": 29500, "bare link": 29550}
 EVALUATED = re.compile(r"Evaluation\(step=(\d+)")
 TARGET_PERCENT = 15.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repetition:
-    """By H, seconds per 1,000 steps: measured, each process alone without network, and both over a
-    link without limit; bytes sent in that time."""
-
-    measured: Mapping[int, float]
-    compute: Mapping[int, float]
-    unlimited: Mapping[int, float]
-    bytes: Mapping[int, float]
-    model_bytes: int
-    bare: BareLink
-
-    def transfer(self, local_steps: int) -> float:
-        return self.bytes[local_steps] / self.bare.bytes_per_second
-
-    def model(self, local_steps: int) -> float:
-        return self.compute[local_steps] + self.transfer(local_steps)
-
-    def deviation(self, local_steps: int) -> float:
-        """Of the measured time from the model, signed, in percent of the model."""
-        return 100 * (self.measured[local_steps] / self.model(local_steps) - 1)
 
 
 def run(repetitions: int) -> Iterator[Record]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from bench.communication_model import Repetition
 from bench.measure import PLOTS
 from trainer.files.atomic import atomic
-
-if TYPE_CHECKING:
-    from bench.communication import Repetition
 
 WIDTH = 0.38
 COMPUTE, TRANSFER, MEASURED = "0.75", "0.45", "#21918c"  # the last is in viridis, as figures are
