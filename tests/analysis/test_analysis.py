@@ -19,11 +19,12 @@ from trainer.errors import UserError
 from trainer.tracking.metrics import Evaluation
 from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.figures.drawing import below, draw
-from workflow.analysis.figures.panels import panel_numbers, shortcomings
+from workflow.analysis.figures.panels import panel_numbers
 from workflow.analysis.figures.style import line_style
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
 from workflow.analysis.tables.build import build_table, write_csv
 from workflow.analysis.tables.compare import compare
+from workflow.analysis.tables.evaluations import shortcomings
 from workflow.analysis.tables.read import read_table
 from workflow.config import Plot
 from workflow.experiments import Experiment, expand, start_points

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from trainer.errors import UserError, escape_unprintable, os_errors_as_user_errors
 from trainer.files.atomic import first_problem
 from trainer.settings.cli import Parser, path_argument
-from workflow.analysis.figures.catalogue import FIGURES, THEORY
+from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.tables.build import build_table, write_csv
+from workflow.analysis.tables.names import THEORY
 from workflow.analysis.tables.read import read_tables
 from workflow.config import Plot
 from workflow.experiments import Experiment, expand, judged_h, load_experiments

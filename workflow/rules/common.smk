@@ -8,7 +8,8 @@ from trainer.settings.checks import check_processes
 from trainer.settings.cli import options
 from trainer.data.preparation.source_state import state_to_compare
 from trainer.data.specs import DATASETS
-from workflow.analysis.figures.catalogue import FIGURES, THEORY, THEORY_CAPTION
+from workflow.analysis.figures.catalogue import FIGURES, THEORY_CAPTION
+from workflow.analysis.tables.names import THEORY
 from workflow.experiments import Checkpoint, Run, expand, load_experiments, start_points
 from workflow.machine import DECODERS, divided, threads_per_process, visible_gpus
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from workflow.analysis.figures.panels import at_the_end, has_diverged
+from workflow.analysis.tables.evaluations import at_the_end, has_diverged
 
 Values = pd.Series  # of floats, indexed by seed
 MARGIN = 0.1  # points: a smaller gain than this counts as none

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from trainer.errors import UserError
-from workflow.analysis.figures.panels import shortcomings
 from workflow.analysis.statistics import ALPHA, Test, holm, t_test
+from workflow.analysis.tables.evaluations import shortcomings
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 NOT_JUDGED = "not judged"

@@ -124,8 +124,6 @@ FIGURES = {
         "of Figure 1(a). " + MEAN,
     ),
 }
-# Drawn from its own simulation, by ``theory.py``
-THEORY = "theory"
 THEORY_CAPTION = (
     "Simulated Local SGD on two models whose minimisers form a curve, against the Slow SDE: the "
     "drift's factor over SGD's as a function of ηH times the curvature, for several K, and the "

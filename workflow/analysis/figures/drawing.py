@@ -15,9 +15,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from trainer.errors import UserError
 from workflow.analysis.figures.catalogue import FIGURES, Figure, Panel, Row
-from workflow.analysis.figures.panels import panel_numbers, row_label, shortcomings
+from workflow.analysis.figures.panels import panel_numbers, row_label
 from workflow.analysis.figures.style import line_style, save, wrapped
 from workflow.analysis.tables.build import write_csv
+from workflow.analysis.tables.evaluations import shortcomings
 from workflow.config import Plot
 
 Styles = Mapping[int, dict[str, object]]  # by H

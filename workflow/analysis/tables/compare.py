@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from trainer.errors import UserError
-from workflow.analysis.figures.panels import SETTINGS, at_the_end
 from workflow.analysis.tables.build import write_csv
+from workflow.analysis.tables.evaluations import SETTINGS, at_the_end
 from workflow.analysis.tables.read import read_table
 
 # What a mean over seeds of the last evaluations may differ by: absolutely, and relatively. With

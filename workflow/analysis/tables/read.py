@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from trainer.errors import UserError
 from trainer.files.atomic import first_problem, reading
-from workflow.analysis.figures.catalogue import THEORY
+from workflow.analysis.tables.names import THEORY
 
 REMAKE = "remove it, run again"
 AtLeast1 = Annotated[int, Field(ge=1)]
