@@ -24,7 +24,7 @@ from workflow.analysis.figures.style import line_style
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
 from workflow.analysis.tables.build import build_table, write_csv
 from workflow.analysis.tables.compare import compare
-from workflow.analysis.tables.evaluations import shortcomings
+from workflow.analysis.tables.evaluations import missing_or_diverged
 from workflow.analysis.tables.read import read_table
 from workflow.config import Plot
 from workflow.experiments import Experiment, expand, start_points
@@ -152,7 +152,7 @@ def test_a_run_that_diverged_is_named_and_counts_as_an_end(tmp_path: Path, h: in
     at_end = panel_numbers(rows, FIGURES["fig2e"].panels[0]).set_index(["quantity", "x"])
     others = 10 * (h > 1) * np.array([6.1, 8.3]) + 10 * (h == 1) * np.array([6, 8])
     assert at_end.loc[("test accuracy (%)", h), "mean"] == pytest.approx(np.mean([*others, 10]))
-    assert shortcomings(rows) == f"diverged: 1 of 6 runs of fig1a (seed 2: H = {h})"
+    assert missing_or_diverged(rows) == f"diverged: 1 of 6 runs of fig1a (seed 2: H = {h})"
 
 
 def test_no_finished_run_is_an_error_and_a_missing_one_is_named(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_no_finished_run_is_an_error_and_a_missing_one_is_named(tmp_path: Path) 
     gone = (rows["seed"] == 2) & (rows["first_local_steps"] == 8)
     rows.loc[gone, ["step", "epoch", "test_accuracy"]] = np.nan
     rows = rows[~(gone & rows.duplicated("run"))]
-    assert shortcomings(rows) == "missing: 1 of 6 runs of fig1a (seed 2: H = 8)"
+    assert missing_or_diverged(rows) == "missing: 1 of 6 runs of fig1a (seed 2: H = 8)"
     numbers = drawn("fig1a", {"fig1a": rows}, tmp_path / "fig1a")
     assert set(numbers.loc[numbers["quantity"] == GAIN, "n"]) == {2}
     none = rows.assign(step=np.nan)

@@ -1,1 +1,1 @@
-"""From metrics to tables and figures. Reads files only: no training, no network."""
+"""Turn metrics into tables, figures and claims, from files alone: no training, no network."""

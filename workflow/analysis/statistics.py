@@ -1,4 +1,4 @@
-"""Means over seeds with their uncertainty, and tests of them."""
+"""Compute means over seeds with their uncertainty, and test them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ POWER = 0.8
 
 
 @dataclass(frozen=True)
-class Test:
-    """Student's t-test of a mean against zero, two-sided, with its 95 % interval.
+class TTestResult:
+    """Hold a two-sided Student's t-test of a mean against zero, with its 95 % interval.
 
-    ``smallest_detectable``: the mean that so many values of this spread find with 80 % power.
+    ``smallest_detectable``: the mean that ``n`` values of this spread detect with 80 % power.
     """
 
     n: int
@@ -32,35 +32,35 @@ class Test:
     smallest_detectable: float
 
 
-def t_test(values: ArrayLike) -> Test:
-    """Of independent ``values``, two at least. Values without any spread have p = 0 (or 1 at 0)."""
+def t_test(values: ArrayLike) -> TTestResult:
+    """Test the mean of two or more independent ``values``; without spread, p is 0 (1 at mean 0)."""
     described = DescrStatsW(values)
     n, mean, spread = int(described.nobs), float(described.mean), float(described.std_ddof(1))
     if spread == 0:
-        return Test(n, mean, mean, mean, 0.0 if mean else 1.0, 0.0)
+        return TTestResult(n, mean, mean, mean, 0.0 if mean else 1.0, 0.0)
     low, high = described.tconfint_mean(ALPHA)
     _, p, _ = described.ttest_mean(0.0)
     size = TTestPower().solve_power(nobs=n, alpha=ALPHA, power=POWER)
-    return Test(n, mean, float(low), float(high), float(p), float(size) * spread)
+    return TTestResult(n, mean, float(low), float(high), float(p), float(size) * spread)
 
 
 def equivalence(values: ArrayLike, low: float, high: float) -> float:
-    """p of the mean lying outside (``low``, ``high``): two one-sided t-tests (Schuirmann 1987)."""
+    """Return p of two one-sided t-tests that the mean is in (low, high) (Schuirmann 1987)."""
     p, _, _ = DescrStatsW(values).ttost_mean(low, high)
     return float(p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrected for their number (Holm 1979), in the same order."""
+    """Correct p values for their number (Holm 1979), in the same order."""
     if not p_values:
         return []
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
 def mean_interval(values: pd.Series[float]) -> pd.Series[float]:
-    """n, mean and the Student-t interval (``low``, ``high``) of independent ``values``.
+    """Return n, mean and the Student-t interval (``low``, ``high``) of independent ``values``.
 
-    The interval is NaN for a single value: one seed says nothing of the spread.
+    The interval is NaN for a single value, which has no spread.
     """
     n, mean = len(values), values.mean()
     low = high = float("nan")
@@ -71,7 +71,7 @@ def mean_interval(values: pd.Series[float]) -> pd.Series[float]:
 
 
 def over_seeds(table: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """``mean_interval`` of ``value`` in each group; asserts that a seed counts once per group."""
+    """Compute ``mean_interval`` of ``value`` per group; assert that no group repeats a seed."""
     assert not table.duplicated([*by, "seed"]).any(), f"a seed appears twice in a group of {by}"
     return table.groupby(by)[value].apply(mean_interval).unstack().reset_index()
 
@@ -79,7 +79,7 @@ def over_seeds(table: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
 def paired_difference(
     treated: pd.DataFrame, control: pd.DataFrame, on: list[str], value: str
 ) -> pd.DataFrame:
-    """``treated`` with ``value`` minus that of the ``control`` row with the same ``on``.
+    """Subtract from each ``treated`` row's ``value`` that of the ``control`` row with equal ``on``.
 
     Rows without a partner are left out; asserts that no partner is ambiguous.
     """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from workflow.analysis.tables.evaluations import at_the_end, has_diverged
+from workflow.analysis.tables.evaluations import has_diverged, last_evaluations
 
 Values = pd.Series  # of floats, indexed by seed
 MARGIN = 0.1  # points: a smaller gain than this counts as none
@@ -106,7 +106,7 @@ def _wide(rows: pd.DataFrame, column: str, value: str = "test_accuracy") -> pd.D
 def _ends(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """Last accuracies: a line per seed, a column per setting asked for, in order."""
     settings = sorted(_asked_for(table)[column].unique())
-    return _wide(at_the_end(_finished(table)), column).reindex(columns=settings)
+    return _wide(last_evaluations(_finished(table)), column).reindex(columns=settings)
 
 
 def _after_the_start(table: pd.DataFrame, h: int, value: str) -> pd.DataFrame:

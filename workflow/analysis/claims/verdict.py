@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from trainer.errors import UserError
-from workflow.analysis.statistics import ALPHA, Test, holm, t_test
-from workflow.analysis.tables.evaluations import shortcomings
+from workflow.analysis.statistics import ALPHA, TTestResult, holm, t_test
+from workflow.analysis.tables.evaluations import missing_or_diverged
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 NOT_JUDGED = "not judged"
@@ -43,7 +43,7 @@ class Claim:
             runs=f"{finished['run'].nunique()} of {table['run'].nunique()} of {self.experiment}",
         )
         values = self.effect(table, h)
-        short = shortcomings(table)
+        short = missing_or_diverged(table)
         if len(values) < 2:
             reason = "at least two seeds with all their runs are needed"
             return replace(judgement, n=len(values), note="; ".join(filter(None, [reason, short])))
@@ -81,7 +81,7 @@ class Judgement:
     smallest_detectable: float | None = None
     note: str = ""
 
-    def judged(self, test: Test, note: str = "") -> Judgement:
+    def judged(self, test: TTestResult, note: str = "") -> Judgement:
         return replace(
             self,
             n=test.n,

@@ -18,7 +18,7 @@ from workflow.analysis.figures.catalogue import FIGURES, Figure, Panel, Row
 from workflow.analysis.figures.panels import panel_numbers, row_label
 from workflow.analysis.figures.style import line_style, save, wrapped
 from workflow.analysis.tables.build import write_csv
-from workflow.analysis.tables.evaluations import shortcomings
+from workflow.analysis.tables.evaluations import missing_or_diverged
 from workflow.config import Plot
 
 Styles = Mapping[int, dict[str, object]]  # by H
@@ -90,7 +90,7 @@ def note(figure: Figure, numbers: list[pd.DataFrame], tables: Mapping[str, pd.Da
     n = pd.concat(numbers)["n"]
     seeds = f"n = {n.max()}" if n.nunique() == 1 else f"n = {n.min()} to {n.max()}"
     said = f"mean and 95 % interval over seeds, {seeds}" if n.max() > 1 else "one seed, no interval"
-    missing = [shortcomings(tables[name]) for name in figure.experiments if name in tables]
+    missing = [missing_or_diverged(tables[name]) for name in figure.experiments if name in tables]
     lacking = ", ".join(name for name in figure.experiments if name not in tables)
     absent = f"this scale has no {lacking}" if lacking else ""
     return "\n".join(filter(None, [said, *missing, absent]))

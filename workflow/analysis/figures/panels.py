@@ -1,6 +1,6 @@
-"""The numbers of a panel: means over seeds with their intervals, from a tidy table.
+"""Compute the numbers of a panel: means over seeds with their intervals, from a tidy table.
 
-A curve is what shares H, η and K, but for the one of them that ``x`` is.
+Points of one curve share H, η and K, except the one that is ``x``.
 """
 
 from __future__ import annotations
@@ -10,47 +10,47 @@ import pandas as pd
 from trainer.errors import UserError
 from workflow.analysis.figures.catalogue import Panel, Row
 from workflow.analysis.statistics import over_seeds, paired_difference
-from workflow.analysis.tables.evaluations import SETTINGS, at_the_end, has_diverged
+from workflow.analysis.tables.evaluations import SETTINGS, has_diverged, last_evaluations
 
 OVER_TIME = ("epoch", "step", "megabytes")
 COLUMNS = ["experiment", "quantity", "role", *SETTINGS, "x", "n", "mean", "low", "high"]
 
 
 def panel_numbers(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """Of all rows of the panel: ``COLUMNS``, one line per point. Missing runs are left out.
+    """Compute ``COLUMNS`` for all rows of the panel, one line per point, without missing runs.
 
-    What diverged counts as a run's end; over time, where each did at a step of its own, it is not
-    drawn. Raises UserError where runs that both exist were evaluated at different times.
+    A diverged evaluation counts as its run's last; it is not drawn over time, since runs diverge at
+    different steps. Raises UserError where paired runs were evaluated at different times.
     """
     rows = table[table["step"].notna()]
     rows = rows.assign(megabytes=rows["bytes_sent"] / 1e6)
     if panel.x in OVER_TIME:
         rows = rows[~has_diverged(rows)]
     else:
-        rows = at_the_end(rows[rows["role"] == "phase 2"])
-    if panel.x == "megabytes":  # on a logarithmic axis, from the first averaging on
+        rows = last_evaluations(rows[rows["role"] == "phase 2"])
+    if panel.x == "megabytes":  # a logarithmic axis has no 0: start at the first averaging
         rows = rows[(rows["role"] == "phase 2") & (rows["megabytes"] > 0)]
-    parts = [numbers(rows, panel, row) for row in panel.rows]
+    parts = [row_numbers(rows, panel, row) for row in panel.rows]
     whole = pd.concat(parts).assign(experiment=panel.experiment, x=lambda t: t[panel.x])
     return whole.astype({"n": int})[COLUMNS]
 
 
-def numbers(rows: pd.DataFrame, panel: Panel, row: Row) -> pd.DataFrame:
-    """Of one row; a quantity that no run has measured gives no lines."""
+def row_numbers(rows: pd.DataFrame, panel: Panel, row: Row) -> pd.DataFrame:
+    """Compute one row's numbers; a quantity that no run measured gives none."""
     column = row.quantity.column
     values = rows.assign(**{column: row.quantity.times * rows[column]}).dropna(subset=[column])
     if row.paired:
-        values = differences(values[values["role"] == "phase 2"], panel, column)
+        values = gains_over_control(values[values["role"] == "phase 2"], panel, column)
     by = ["role", *dict.fromkeys([*SETTINGS, panel.x])]
     if values.empty:
         return pd.DataFrame(columns=[*by, "n", "mean", "low", "high", "quantity"])
     return over_seeds(values, by, column).assign(quantity=row_label(panel, row))
 
 
-def differences(rows: pd.DataFrame, panel: Panel, column: str) -> pd.DataFrame:
-    """From SGD of the same seed, η, K and ``x``; where K is ``x``, from the smallest K.
+def gains_over_control(rows: pd.DataFrame, panel: Panel, column: str) -> pd.DataFrame:
+    """Subtract SGD's values of the same seed, η, K and ``x``; where K is ``x``, the smallest K's.
 
-    Raises UserError where runs that both exist were evaluated at different times.
+    Raises UserError where paired runs were evaluated at different times.
     """
     if panel.x == "num_clients":
         smallest = rows["num_clients"].min()
@@ -65,7 +65,7 @@ def differences(rows: pd.DataFrame, panel: Panel, column: str) -> pd.DataFrame:
         local = local[pd.MultiIndex.from_frame(local[on]).isin(partners)]
         on = [*on, panel.x]
     found = paired_difference(local, sgd, on, column)
-    if panel.x in OVER_TIME and len(found) < _expected(local, sgd, panel.x):
+    if panel.x in OVER_TIME and len(found) < _count_with_control(local, sgd, panel.x):
         raise UserError(
             f"{panel.experiment} compares runs at equal times, some were evaluated where SGD was "
             "not; choose eval_freq1 so that step1 · eval_freq1 of each run is a multiple of SGD's"
@@ -73,8 +73,8 @@ def differences(rows: pd.DataFrame, panel: Panel, column: str) -> pd.DataFrame:
     return found
 
 
-def _expected(local: pd.DataFrame, sgd: pd.DataFrame, x: str) -> int:
-    """How many rows have a partner: those up to where SGD ended, which is early if it diverged."""
+def _count_with_control(local: pd.DataFrame, sgd: pd.DataFrame, x: str) -> int:
+    """Count the rows that have a control: those up to SGD's end, early if it diverged."""
     on = ["seed", "peak_lr", "num_clients"]
     ends = sgd.groupby(on)[x].max().rename("end").reset_index()
     return int((local[x] <= local.merge(ends, on=on, how="left")["end"].to_numpy()).sum())

@@ -1,4 +1,4 @@
-"""Metrics of runs to one tidy table: a row per evaluation, with what tells the runs apart."""
+"""Gather the metrics of runs in one tidy table, with a row per evaluation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from workflow.experiments import Run, start_points
 def build_table(
     name: str, runs: list[Run], results: Path, *, only_finished: bool = False
 ) -> pd.DataFrame:
-    """One row per evaluation of ``runs`` and of their phase-1 runs (column ``role``).
+    """Build one row per evaluation of ``runs`` and of their phase-1 runs (column ``role``).
 
     ``only_finished``: a run without metrics gets one row without an evaluation, so that figures
-    and claims can say what they lack. Raises UserError for metrics that are missing or not whole.
+    and claims can name it. Raises UserError for missing or incomplete metrics.
     """
     parts = [("start_points", run) for run in start_points(runs)] + [("runs", run) for run in runs]
     rows: list[dict[str, Any]] = []
@@ -31,21 +31,21 @@ def build_table(
         evaluations: list[dict[str, Any]] = (
             [{}] if absent else [asdict(each) for each in read_metrics(path, run)]
         )
-        rows += [{**_settings(name, role, run), **evaluation} for evaluation in evaluations]
-    columns = [*_settings(name, "runs", runs[0]), *(f.name for f in fields(Evaluation))]
+        rows += [{**_run_columns(name, role, run), **evaluation} for evaluation in evaluations]
+    columns = [*_run_columns(name, "runs", runs[0]), *(f.name for f in fields(Evaluation))]
     return pd.DataFrame(rows, columns=columns)
 
 
 def read_metrics(path: Path, run: Run) -> list[Evaluation]:
-    """The evaluations of ``run``, in order.
+    """Read the evaluations of ``run``, in order.
 
-    Raises UserError for a file that is missing, damaged or does not reach the run's end.
+    Raises UserError for a file that is missing, damaged or stops before the run's end.
     """
     with reading(path, "run again"):
         lines = path.read_bytes().splitlines()
     try:
         evaluations = [parse_json(line, Evaluation) for line in lines]
-        reason = _unfit(evaluations, run)
+        reason = _find_fault(evaluations, run)
     except ValueError as error:
         reason = str(error)
     if reason:
@@ -53,8 +53,8 @@ def read_metrics(path: Path, run: Run) -> list[Evaluation]:
     return evaluations
 
 
-def _unfit(evaluations: list[Evaluation], run: Run) -> str | None:
-    """Why these cannot be all evaluations of ``run``."""
+def _find_fault(evaluations: list[Evaluation], run: Run) -> str | None:
+    """Explain why these cannot be all evaluations of ``run``; None where they can."""
     steps = [each.step for each in evaluations]
     if not steps or (steps[0] == 0) != run.settings.eval_on_start:
         return "the first evaluation is not there"
@@ -75,7 +75,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, index=False)
 
 
-def _settings(experiment: str, role: str, run: Run) -> dict[str, Any]:
+def _run_columns(experiment: str, role: str, run: Run) -> dict[str, Any]:
     settings = run.settings
     return {
         "experiment": experiment,

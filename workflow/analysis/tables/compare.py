@@ -1,7 +1,7 @@
-"""A fresh run's tables against those of another machine: means over seeds, setting by setting.
+"""Compare tables with those of another machine: means over seeds, setting by setting.
 
-Single runs differ between machines, since rounding grows over thousands of steps; their means over
-seeds must not.
+Single runs differ between machines, since rounding errors grow over thousands of steps; their means
+over seeds must not.
 """
 
 from __future__ import annotations
@@ -14,32 +14,34 @@ import pandas as pd
 
 from trainer.errors import UserError
 from workflow.analysis.tables.build import write_csv
-from workflow.analysis.tables.evaluations import SETTINGS, at_the_end
+from workflow.analysis.tables.evaluations import SETTINGS, last_evaluations
 from workflow.analysis.tables.read import read_table
 
-# What a mean over seeds of the last evaluations may differ by: absolutely, and relatively. With
-# ATEN_CPU_CAPABILITY=default, other instructions, they differed by up to 0.0006 and 0.001 %.
+# Absolute and relative tolerances of a mean of last evaluations. With other instructions
+# (ATEN_CPU_CAPABILITY=default), the means differed by up to 0.0006 and 0.001 %.
 TOLERANCES = {"test_accuracy": (0.004, 0.0), "hessian_trace": (0.0, 0.05)}
 BY = ["experiment", "role", *SETTINGS]
 
 
 def compare(tables: Mapping[str, pd.DataFrame], reference: Path, out: Path) -> str:
-    """Write every mean beside its reference to ``out``; returns one line for the terminal.
+    """Write every mean beside its reference to ``out``; return one line for the terminal.
 
-    Raises UserError naming what differs.
+    Raises UserError naming the means that differ.
     """
-    there = {name: reference / f"{name}.csv" for name in tables}
-    if lacking := [str(path) for path in there.values() if not path.exists()]:
-        raise UserError(f"{', '.join(lacking)}: missing; there is nothing to compare with")
-    parts = [_compared(table, read_table(there[name])) for name, table in tables.items()]
+    references = {name: reference / f"{name}.csv" for name in tables}
+    if missing := [str(path) for path in references.values() if not path.exists()]:
+        raise UserError(f"{', '.join(missing)}: missing; there is nothing to compare with")
+    parts = [_compare_means(table, read_table(references[name])) for name, table in tables.items()]
     whole = pd.concat(parts, ignore_index=True)
     write_csv(whole, out)
     outside = whole[~whole["within"]]
     if len(outside):
-        said = "; ".join(_said(row) for row in outside.head(5).to_dict("records"))
+        differences = "; ".join(
+            _describe_difference(row) for row in outside.head(5).to_dict("records")
+        )
         more = f" and {len(outside) - 5} more in {out}" if len(outside) > 5 else ""
         raise UserError(
-            f"{len(outside)} of {len(whole)} means differ from {reference}: {said}{more}"
+            f"{len(outside)} of {len(whole)} means differ from {reference}: {differences}{more}"
         )
     farthest = ((whole["mean_here"] - whole["mean_reference"]).abs() / whole["tolerance"]).max()
     return (
@@ -48,27 +50,27 @@ def compare(tables: Mapping[str, pd.DataFrame], reference: Path, out: Path) -> s
     )
 
 
-def _compared(table: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    both = [_means(each) for each in (table, reference)]
+def _compare_means(table: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    both = [_mean_over_seeds(each) for each in (table, reference)]
     joined = both[0].add_suffix("_here").join(both[1].add_suffix("_reference"), how="outer")
     joined = joined.reset_index()
     absolute = joined["quantity"].map({name: a for name, (a, _) in TOLERANCES.items()})
     relative = joined["quantity"].map({name: r for name, (_, r) in TOLERANCES.items()})
     allowed = absolute + relative * joined["mean_reference"].abs()
     difference = (joined["mean_here"] - joined["mean_reference"]).abs()
-    # A mean that only one side has is a difference too.
+    # A mean that only one side has is NaN here, and so counts as different.
     return joined.assign(tolerance=allowed, within=difference <= allowed)
 
 
-def _means(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns n and mean; indexed by ``BY`` and quantity."""
-    ends = at_the_end(table[table["step"].notna()])
+def _mean_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return columns n and mean of last evaluations, indexed by ``BY`` and quantity."""
+    ends = last_evaluations(table[table["step"].notna()])
     long = ends.melt(id_vars=[*BY, "seed"], value_vars=list(TOLERANCES), var_name="quantity")
     groups = long.dropna(subset=["value"]).groupby([*BY, "quantity"])["value"]
     return pd.DataFrame({"n": groups.count(), "mean": groups.mean()})
 
 
-def _said(row: Mapping[Hashable, Any]) -> str:
+def _describe_difference(row: Mapping[Hashable, Any]) -> str:
     return (
         f"{row['experiment']} {row['role']} H = {row['first_local_steps']} η = {row['peak_lr']:g} "
         f"K = {row['num_clients']}: {row['quantity']} {row['mean_here']:.4g}, there "

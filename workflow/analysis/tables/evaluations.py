@@ -7,26 +7,26 @@ import pandas as pd
 SETTINGS = ["first_local_steps", "peak_lr", "num_clients"]  # what tells the runs of a seed apart
 
 
-def at_the_end(rows: pd.DataFrame) -> pd.DataFrame:
-    """The last evaluation of each run."""
+def last_evaluations(rows: pd.DataFrame) -> pd.DataFrame:
+    """Select the last evaluation of each run."""
     return rows.loc[rows.groupby("run")["step"].idxmax()]
 
 
 def has_diverged(rows: pd.DataFrame) -> pd.Series:
-    """Which evaluations are those of a model that diverged; a missing run's is none."""
+    """Mark evaluations of a diverged model; the row of a missing run is not one."""
     return rows["diverged"].eq(True)
 
 
-def shortcomings(table: pd.DataFrame) -> str:
-    """Which runs ``table`` has no evaluations of, and which diverged, for a caption."""
-    missing = _in_words("missing", table[table["step"].isna()], table)
+def missing_or_diverged(table: pd.DataFrame) -> str:
+    """Describe for a caption which runs have no evaluations and which diverged."""
+    missing = _describe_runs("missing", table[table["step"].isna()], table)
     return "; ".join(
-        filter(None, [missing, _in_words("diverged", table[has_diverged(table)], table)])
+        filter(None, [missing, _describe_runs("diverged", table[has_diverged(table)], table)])
     )
 
 
-def _in_words(what: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:
-    """``rows`` has one line of each run that this is said of."""
+def _describe_runs(what: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Describe the runs in ``rows``, which has one row for each of them."""
     if rows.empty:
         return ""
     runs, experiment = table["run"].nunique(), table["experiment"].iloc[0]

@@ -1,4 +1,4 @@
-"""What was run, with what and how long: one line per run."""
+"""Tabulate what was run, on what and for how long: one row per run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workflow.experiments import Experiments, Run, expand, start_points
 
 
 class Machine(BaseModel):
-    """That a run was made on."""
+    """Describe the machine that a run was made on."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -25,7 +25,7 @@ class Machine(BaseModel):
 
 
 class Provenance(BaseModel):
-    """What is read of a run's provenance.json (``trainer.tracking.metrics.provenance``)."""
+    """Read the part of a run's provenance.json that the table shows."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -41,9 +41,9 @@ class Provenance(BaseModel):
 
 
 def build_runs(experiments: Experiments, results: Path) -> pd.DataFrame:
-    """One line per finished run of ``experiments``, phase-1 runs first; each once.
+    """Build one row per finished run of ``experiments``, phase-1 runs first, each once.
 
-    ``experiments``: of the figures that use it. ``core_seconds``: its time times its cores.
+    Column ``experiments`` names those that use the run.
     """
     used: dict[str, list[str]] = {}
     lines: dict[str, dict[str, Any]] = {}
@@ -54,14 +54,14 @@ def build_runs(experiments: Experiments, results: Path) -> pd.DataFrame:
             folder = results / role / run.id
             used.setdefault(run.id, []).append(name)
             if run.id not in lines and (folder / "provenance.json").exists():
-                lines[run.id] = _line(role, run, folder)
+                lines[run.id] = _describe_run(role, run, folder)
     table = pd.DataFrame(lines.values())
     if table.empty:
         raise UserError(f"{results}: no run of the experiments is finished; train some first")
     return table.assign(experiments=[" ".join(used[run]) for run in table["run"]])
 
 
-def _line(role: str, run: Run, folder: Path) -> dict[str, Any]:
+def _describe_run(role: str, run: Run, folder: Path) -> dict[str, Any]:
     made = read_json(folder / "provenance.json", Provenance, "delete the run's folder, run again")
     machine = made.machine
     return {
@@ -82,7 +82,7 @@ def _line(role: str, run: Run, folder: Path) -> dict[str, Any]:
 
 
 def write_runs_page(runs: pd.DataFrame, path: Path) -> None:
-    """For the report: times per experiment, machines and versions, then every run."""
+    """Write the report's page: time per experiment, machines and versions, then every run."""
     per_experiment = (
         runs.assign(experiment=runs["experiments"].str.split())
         .explode("experiment")
