@@ -18,7 +18,7 @@ from scipy import stats
 from trainer.errors import UserError
 from trainer.tracking.metrics import Evaluation
 from workflow.analysis.figures.catalogue import FIGURES
-from workflow.analysis.figures.drawing import below, draw
+from workflow.analysis.figures.drawing import draw, draw_legend
 from workflow.analysis.figures.panels import panel_numbers
 from workflow.analysis.figures.style import line_style
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
@@ -194,7 +194,7 @@ def test_equal_tables_give_equal_figures(name: str, tmp_path: Path) -> None:
 def test_a_legend_is_no_wider_than_its_figure(length: int) -> None:
     canvas = Canvas(figsize=(5.5, 5), layout="constrained")
     [line] = canvas.subplots().plot([0, 1])
-    below(canvas, {f"{i}" * length: line for i in range(5)}, "five curves", ncols=3)
+    draw_legend(canvas, {f"{i}" * length: line for i in range(5)}, "five curves", ncols=3)
     [legend] = canvas.legends
     assert legend.get_window_extent().width <= canvas.bbox.width
     assert legend._ncols == (3 if length == 5 else 2)

@@ -10,7 +10,7 @@ import pytest
 from tests.commands import ROOT
 from trainer.errors import UserError
 from workflow.analysis.claims.judge import judge
-from workflow.analysis.pages.readme import claims_table, update_readme, with_claims
+from workflow.analysis.pages.readme import claims_table, insert_claims, update_readme
 from workflow.analysis.tables.read import read_table
 from workflow.experiments import expand, judged_h, load_experiments
 
@@ -20,7 +20,7 @@ REFERENCE = ROOT / "results/reference/laptop"
 def test_the_readme_shows_the_reference_verdicts() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     claims, runs = (pd.read_csv(REFERENCE / name) for name in ("claims.csv", "runs.csv"))
-    assert text == with_claims(text, claims_table(claims, runs, "laptop")), "run `make readme`"
+    assert text == insert_claims(text, claims_table(claims, runs, "laptop")), "run `make readme`"
 
 
 def test_the_reference_verdicts_follow_from_the_reference_tables() -> None:

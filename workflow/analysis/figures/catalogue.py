@@ -1,6 +1,7 @@
-"""Which experiments each figure is drawn from, and what it shows. Imports nothing heavy.
+"""List every figure: the experiments it is drawn from and what it shows.
 
-``workflow/rules`` derives its targets from this list, ``drawing.py`` draws what it says.
+``workflow/rules`` derives its targets from this list and ``drawing.py`` draws it. Imports nothing
+heavy.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A column of the tables, as figures show it."""
+    """Describe a column of the tables as figures show it."""
 
     column: str
     label: str
@@ -21,7 +22,7 @@ class Quantity:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One axes of a panel: a quantity, or its difference from the control of the same seed."""
+    """Describe one axes of a panel: a quantity, or its gain over the control of the same seed."""
 
     quantity: Quantity
     paired: bool = False
@@ -29,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Axes above one another that share ``x``: evaluations over it, or the last one of each run."""
+    """Describe stacked axes that share ``x``: all evaluations over it, or each run's last one."""
 
     experiment: str
     x: Literal["epoch", "step", "first_local_steps", "num_clients", "megabytes"] = "epoch"
@@ -38,7 +39,7 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """``caption``: what one sees, for the report; the numbers of seeds are added when drawn."""
+    """Describe a figure. ``caption`` is the report's; drawing adds the numbers of seeds."""
 
     panels: tuple[Panel, ...]
     columns: int = 1

@@ -1,4 +1,4 @@
-"""Draws a figure of ``figures.py`` from its tables: panels side by side, rows above one another."""
+"""Draw a figure of the catalogue from its tables: panels side by side, rows stacked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from trainer.errors import UserError
 from workflow.analysis.figures.catalogue import FIGURES, Figure, Panel, Row
 from workflow.analysis.figures.panels import panel_numbers, row_label
-from workflow.analysis.figures.style import line_style, save, wrapped
+from workflow.analysis.figures.style import line_style, save, wrap
 from workflow.analysis.tables.build import write_csv
 from workflow.analysis.tables.evaluations import missing_or_diverged
 from workflow.config import Plot
@@ -36,7 +36,7 @@ XLABELS = {
 def draw(
     name: str, tables: Mapping[str, pd.DataFrame], titles: Mapping[str, str], plot: Plot, out: Path
 ) -> None:
-    """Draw figure ``name`` to ``out``.png and .pdf, and what was drawn to ``out``.csv.
+    """Draw figure ``name`` to ``out``.png and .pdf, and its numbers to ``out``.csv.
 
     ``tables`` and ``titles`` are by experiment. Raises UserError when there is nothing to draw.
     """
@@ -58,17 +58,17 @@ def draw(
     for subfigure, panel, part in zip(subfigures, panels, numbers, strict=False):
         drawn |= draw_panel(subfigure, panel, part, tables[panel.experiment], styles)
         letter = f"({panel.experiment[-1]}) " if len(figure.panels) > 1 else ""
-        title = wrapped(letter + titles[panel.experiment], 48 if columns == 1 else 56)
+        title = wrap(letter + titles[panel.experiment], 48 if columns == 1 else 56)
         subfigure.suptitle(title, fontsize="medium" if columns == 1 else "small")
     if figure.title:
         canvas.suptitle(figure.title, fontsize="large")
-    title = wrapped(note(figure, numbers, tables), 40 * max(columns, 2))
-    below(canvas, drawn, title, ncols=3 if columns == 1 else 6)
+    title = wrap(seeds_note(figure, numbers, tables), 40 * max(columns, 2))
+    draw_legend(canvas, drawn, title, ncols=3 if columns == 1 else 6)
     save(canvas, out)
 
 
-def below(canvas: Canvas, handles: Mapping[str, Artist], title: str, ncols: int) -> None:
-    """The legend below the panels, in as many columns up to ``ncols`` as the figure is wide."""
+def draw_legend(canvas: Canvas, handles: Mapping[str, Artist], title: str, ncols: int) -> None:
+    """Draw the legend below the panels, in up to ``ncols`` columns as the width allows."""
     for columns in range(ncols, 0, -1):
         legend = canvas.legend(
             list(handles.values()),
@@ -85,21 +85,25 @@ def below(canvas: Canvas, handles: Mapping[str, Artist], title: str, ncols: int)
         legend.remove()
 
 
-def note(figure: Figure, numbers: list[pd.DataFrame], tables: Mapping[str, pd.DataFrame]) -> str:
-    """How many seeds there are and what is missing: the line below the figure."""
+def seeds_note(
+    figure: Figure, numbers: list[pd.DataFrame], tables: Mapping[str, pd.DataFrame]
+) -> str:
+    """Write the note below the figure: number of seeds, and what is missing."""
     n = pd.concat(numbers)["n"]
     seeds = f"n = {n.max()}" if n.nunique() == 1 else f"n = {n.min()} to {n.max()}"
-    said = f"mean and 95 % interval over seeds, {seeds}" if n.max() > 1 else "one seed, no interval"
+    seeds_text = (
+        f"mean and 95 % interval over seeds, {seeds}" if n.max() > 1 else "one seed, no interval"
+    )
     missing = [missing_or_diverged(tables[name]) for name in figure.experiments if name in tables]
-    lacking = ", ".join(name for name in figure.experiments if name not in tables)
-    absent = f"this scale has no {lacking}" if lacking else ""
-    return "\n".join(filter(None, [said, *missing, absent]))
+    not_in_scale = ", ".join(name for name in figure.experiments if name not in tables)
+    absent = f"this scale has no {not_in_scale}" if not_in_scale else ""
+    return "\n".join(filter(None, [seeds_text, *missing, absent]))
 
 
 def draw_panel(
     place: SubFigure, panel: Panel, numbers: pd.DataFrame, table: pd.DataFrame, styles: Styles
 ) -> dict[str, Artist]:
-    """All rows of ``panel``; returns the legend's handles by name."""
+    """Draw all rows of ``panel``; return the legend's handles by name."""
     heights = [3 if not row.paired else 2 for row in panel.rows]
     all_axes = place.subplots(
         len(panel.rows), 1, sharex=True, height_ratios=heights, squeeze=False
@@ -108,7 +112,7 @@ def draw_panel(
     for axes, row in zip(all_axes, panel.rows, strict=True):
         part = numbers[numbers["quantity"] == row_label(panel, row)]
         handles |= draw_row(axes, panel, row, part, table, styles)
-    x_axis(all_axes[-1], panel, numbers)
+    format_x_axis(all_axes[-1], panel, numbers)
     return handles
 
 
@@ -133,9 +137,9 @@ def draw_row(
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.tick_params(axis="y", which="minor", labelsize="small")
     elif not row.paired:
-        # What follows the switch is shown in full; phase 1 starts far below it, as a run does
-        # that starts from random initialisation.
-        shown = after[after["x"] > after["x"].min()] if from_scratch(table) else after
+        # The limits fit what follows the switch: phase 1, or the first evaluation of a run from
+        # random initialisation, lies far below.
+        shown = after[after["x"] > after["x"].min()] if starts_from_scratch(table) else after
         shown = shown if len(shown) else after
         low, high = shown[["mean", "low"]].min().min(), shown[["mean", "high"]].max().max()
         margin = max(high - low, 0.1)
@@ -147,22 +151,24 @@ def has_runs(table: pd.DataFrame | None) -> bool:
     return table is not None and bool((table["step"].notna() & (table["role"] == "phase 2")).any())
 
 
-def from_scratch(table: pd.DataFrame) -> bool:
+def starts_from_scratch(table: pd.DataFrame) -> bool:
     return bool(table.loc[table["role"] == "phase 2", "first_epoch"].min() == 0)
 
 
 def draw_phase1(axes: Axes, before: pd.DataFrame, table: pd.DataFrame) -> dict[str, Artist]:
-    if from_scratch(table):
+    if starts_from_scratch(table):
         return {}
     switch = int(table.loc[table["role"] == "phase 2", "first_epoch"].min())
     axes.axvline(switch, color="0.7", linewidth=0.8, linestyle=":")
     axes.text(switch, 0.02, " switch", transform=axes.get_xaxis_transform(), color="0.4")
     before = before[before["x"] <= switch]
-    return {"phase 1, H = 1": curve(axes, before, {"color": PHASE1_COLOR})} if len(before) else {}
+    return (
+        {"phase 1, H = 1": draw_curve(axes, before, {"color": PHASE1_COLOR})} if len(before) else {}
+    )
 
 
 def styles_by_h(panels: list[Panel], numbers: list[pd.DataFrame], plot: Plot) -> Styles:
-    """One for the whole figure, so that its legend fits every panel."""
+    """Choose a style per H for the whole figure, so that its legend fits every panel."""
     by_h = [part for panel, part in zip(panels, numbers, strict=True) if panel.x != H_AXIS]
     drawn = {1} | {int(h) for part in by_h for h in part["first_local_steps"]}
     return {h: line_style(h, rank, plot) for rank, h in enumerate(sorted(drawn), start=-1)}
@@ -171,13 +177,13 @@ def styles_by_h(panels: list[Panel], numbers: list[pd.DataFrame], plot: Plot) ->
 def draw_curves(
     axes: Axes, panel: Panel, numbers: pd.DataFrame, styles: Styles
 ) -> dict[str, Artist]:
-    """One curve per H and η (per η where H is the axis), in the order of H."""
+    """Draw one curve per H and η (per η where H is the axis), in the order of H."""
     several = numbers["peak_lr"].nunique() > 1
     rates = sorted(numbers["peak_lr"].unique())
     handles: dict[str, Artist] = {}
     if panel.x == H_AXIS:
         for _, part in numbers.groupby("peak_lr"):
-            handles["over H"] = points(axes, part, {"color": "0.2", "linewidth": 1.2})
+            handles["over H"] = draw_points(axes, part, {"color": "0.2", "linewidth": 1.2})
         return handles
     for h, rate in numbers[["first_local_steps", "peak_lr"]].drop_duplicates().to_numpy():
         part = numbers[(numbers["first_local_steps"] == h) & (numbers["peak_lr"] == rate)]
@@ -185,20 +191,20 @@ def draw_curves(
         if rates.index(rate):
             style |= {"marker": "o", "markersize": 4, "markerfacecolor": "white"}
         name = "SGD, H = 1" if h == 1 else f"Local SGD, H = {h:.0f}"
-        handle = (points if panel.x == "num_clients" else curve)(axes, part, style)
+        handle = (draw_points if panel.x == "num_clients" else draw_curve)(axes, part, style)
         larger = ", larger η" if rates.index(rate) else ", smaller η" if several else ""
         handles[name + larger] = handle
     return handles
 
 
-def curve(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
+def draw_curve(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
     [line] = axes.plot(numbers["x"], numbers["mean"], **style)  # type: ignore[arg-type]
     band = {"color": style["color"], "alpha": 0.12, "linewidth": 0}
     axes.fill_between(numbers["x"], numbers["low"], numbers["high"], **band)  # type: ignore[arg-type]
     return line
 
 
-def points(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
+def draw_points(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
     bars = [numbers["mean"] - numbers["low"], numbers["high"] - numbers["mean"]]
     whole: Any = axes.errorbar(
         numbers["x"],
@@ -211,7 +217,7 @@ def points(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artis
     return handle
 
 
-def x_axis(axes: Axes, panel: Panel, numbers: pd.DataFrame) -> None:
+def format_x_axis(axes: Axes, panel: Panel, numbers: pd.DataFrame) -> None:
     axes.set_xlabel(XLABELS[panel.x])
     if panel.x in (H_AXIS, "num_clients"):
         axes.set_xscale("log", base=2)

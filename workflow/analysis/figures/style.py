@@ -1,4 +1,4 @@
-"""The look that all figures share."""
+"""Define the look that all figures share."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 from trainer.files.atomic import atomic
 from workflow.config import Plot
 
-# H on this scale gets the same colour and dash in every figure; larger H gets the last one.
+# Up to here an H has the same colour in every figure; a larger H gets the last colour.
 LARGEST_H = 1024
 DASHES = ["--", "-.", ":", "-"]
 
 
 def line_style(local_steps: int, rank: int, plot: Plot) -> dict[str, object]:
-    """Colour by log H, black for H = 1; the dash by ``rank`` keeps curves apart in grey.
+    """Choose the colour by log H, and the dash by ``rank``, which keeps curves apart in grey.
 
-    ``rank``: of the H > 1 of a figure, from 0.
+    ``rank`` counts the H > 1 of a figure from 0; H = 1 is solid in ``plot.sgd_color``.
     """
     if local_steps == 1:
         return {"color": plot.sgd_color, "linestyle": "-", "linewidth": 1.8}
@@ -30,13 +30,13 @@ def line_style(local_steps: int, rank: int, plot: Plot) -> dict[str, object]:
 
 
 def save(figure: Figure, out: Path) -> None:
-    """``out``.png for screens, ``out``.pdf for papers; undated, so that equal ones look equal."""
+    """Save ``out``.png for screens and ``out``.pdf for papers, without dates in them."""
     with atomic(out.with_name(out.name + ".png")) as temporary:
         figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None})
     with atomic(out.with_name(out.name + ".pdf")) as temporary:
         figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
 
 
-def wrapped(text: str, width: int) -> str:
-    """``text`` in lines of at most ``width`` characters; its own line breaks stay."""
+def wrap(text: str, width: int) -> str:
+    """Wrap ``text`` to lines of at most ``width`` characters; its own line breaks stay."""
     return "\n".join(textwrap.fill(line, width) for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""Tables and figures as pages of the report: plain HTML in one file each."""
+"""Write tables and figures as pages of the report: plain HTML, one file each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ img { max-width: 100%; max-height: 80vh; object-fit: contain }
 
 
 def write_page(title: str, text: str, sections: Mapping[str, pd.DataFrame], path: Path) -> None:
-    """``text``: paragraphs. ``sections``: a table under each heading."""
+    """Write a page of paragraphs (``text``) and a table under each heading (``sections``)."""
     parts = [
         (f"<h2>{html.escape(heading)}</h2>\n" if heading else "")
         + table.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
@@ -38,16 +38,16 @@ def write_page(title: str, text: str, sections: Mapping[str, pd.DataFrame], path
 
 
 def write_figure_page(image: Path, caption: str, path: Path) -> None:
-    """A PNG, as large as the window allows, over its caption.
+    """Write a page with a PNG, as large as the window allows, above its caption.
 
-    The report shows bare images in their own size and cuts off the top of those that are too high.
+    The report shows a bare image in its own size and cuts off the top of a tall one.
     Raises UserError for an image that is missing or damaged.
     """
     with reading(image, "make the figure again"):
         png = image.read_bytes()
     try:
         Image.open(io.BytesIO(png), formats=["PNG"]).verify()
-    except Exception as error:  # whatever a stray file provokes in Pillow
+    except Exception as error:  # Pillow raises many types for a file that is not an image
         raise UserError(f"{image}: damaged ({error}); make the figure again") from None
     content = base64.b64encode(png).decode("ascii")
     shown = f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{content}">'

@@ -1,4 +1,4 @@
-"""The README's table of claims, from the reference results."""
+"""Write the README's table of claims from the reference results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CORES = 2
 
 
 def claims_table(claims: pd.DataFrame, runs: pd.DataFrame, scale: str) -> str:
-    """Markdown: claim, target, scale, time, effect, verdict; one line per line of ``claims``.
+    """Format ``claims`` as a Markdown table, one line per claim.
 
     The time is that of all runs of the target's experiment on two cores, without their start-up;
     the theory's target has no runs.
@@ -27,16 +27,16 @@ def claims_table(claims: pd.DataFrame, runs: pd.DataFrame, scale: str) -> str:
     lines = [head, "| --- | --- | --- | --- | --- | --- |"]
     for claim in claims.to_dict("records"):
         target = str(claim["target"])
-        known = target in seconds
-        time = f"{max(1, round(seconds[target] / CORES / 60))} min" if known else "–"
+        has_runs = target in seconds
+        time = f"{max(1, round(seconds[target] / CORES / 60))} min" if has_runs else "–"
         lines.append(
             f"| {claim['claim']}. {claim['says']} | `{target}` | `{scale}` | {time} | "
-            f"{_effect(claim)} | {claim['verdict']} |"
+            f"{_format_effect(claim)} | {claim['verdict']} |"
         )
     return "\n".join(lines)
 
 
-def _effect(claim: Mapping[Hashable, Any]) -> str:
+def _format_effect(claim: Mapping[Hashable, Any]) -> str:
     if pd.isna(claim["effect"]):
         return str(claim["note"])
     numbers = f"{claim['effect']:.2g} [{claim['low']:.2g}, {claim['high']:.2g}]"
@@ -45,8 +45,8 @@ def _effect(claim: Mapping[Hashable, Any]) -> str:
     return f"{measure}: {numbers}{unit}, n = {claim['n']}"
 
 
-def with_claims(readme: str, table: str) -> str:
-    """``readme`` with ``table`` between its marks. Raises UserError when it has none."""
+def insert_claims(readme: str, table: str) -> str:
+    """Insert ``table`` between the marks of ``readme``. Raises UserError without the marks."""
     if BEGIN not in readme or END not in readme:
         raise UserError(f"README.md has no lines {BEGIN} and {END}; put them back")
     before, rest = readme.split(BEGIN, 1)
@@ -58,7 +58,7 @@ def update_readme(readme: Path, reference: Path) -> None:
     claims, runs = (_read(reference / name) for name in ("claims.csv", "runs.csv"))
     with reading(readme, "run it where README.md is"):
         before = readme.read_text("utf-8")
-    text = with_claims(before, claims_table(claims, runs, reference.name))
+    text = insert_claims(before, claims_table(claims, runs, reference.name))
     with atomic(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
