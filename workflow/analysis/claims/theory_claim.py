@@ -1,4 +1,4 @@
-"""The claim about the mechanism, judged on the simulation of ``simulation.py``."""
+"""Judge the claim about the mechanism on the simulation of ``theory/simulation.py``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from workflow.analysis.theory.simulation import DRIFT
 
 MARGIN = 0.05  # of the predicted factor
 LEAST_H = 10  # the Slow SDE is a limit: shorter rounds deviate by about 1 / H
+RULE = """The drift is 1 + (K − 1)ψ times SGD's: within 5 % for each K and each H from 10 on.
+
+``supported`` when every factor's mean lies within the margin by two one-sided t-tests, the largest
+p below 0.05; ``contradicted`` when some 95 % interval lies outside the margin; else
+``inconclusive``. It asks for all at once, which needs no correction.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TheoryClaim:
-    """The drift is 1 + (K − 1)ψ times SGD's: within 5 % for each K and each H from 10 on.
-
-    ``supported`` when every factor's mean lies within the margin by two one-sided t-tests, the
-    largest p below 0.05; ``contradicted`` when some 95 % interval lies outside the margin;
-    else ``inconclusive``. It asks for all at once, which needs no correction.
-    """
+    """Test all K and H of the simulation at once by ``RULE``."""
 
     name: str
 

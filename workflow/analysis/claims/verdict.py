@@ -1,4 +1,4 @@
-"""How a claim becomes a line of claims.csv; the rule is stated in ``claims.py``."""
+"""Turn a claim into a line of claims.csv, by the rule stated in ``judge.py``."""
 
 from __future__ import annotations
 
@@ -18,42 +18,44 @@ VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_JUDGED)
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """``effect``: of (table, judged H), one number per seed."""
+    """State a claim; ``effect`` maps a table and the H to test to one number per seed."""
 
     name: str
-    says: str
+    statement: str
     experiment: str
     effect: Callable[[pd.DataFrame, int], pd.Series[float]]
     measure: str
     unit: str = "points"
 
     def judge(self, table: pd.DataFrame, h: int) -> Judgement:
-        """Raises UserError for a table that lacks what is compared, which is another's."""
+        """Judge ``table``. Raises UserError for a table without the H that the claim compares."""
         compared = {h} if self.experiment == "fig3a" else {1, h}
-        asked = table.loc[table["role"] == "phase 2", "first_local_steps"]
-        if lacking := sorted(compared - set(asked)):
+        requested = table.loc[table["role"] == "phase 2", "first_local_steps"]
+        if missing := sorted(compared - set(requested)):
             raise UserError(
-                f"{self.experiment}: its table has no runs of H = {lacking[0]}, which the claims "
+                f"{self.experiment}: its table has no runs of H = {missing[0]}, which the claims "
                 "compare; give the tables of the same experiments"
             )
         finished = table[table["step"].notna()]
         judgement = replace(
-            self.blank(),
+            self.not_judged(),
             measure=f"{self.measure}, H = {h}",
             runs=f"{finished['run'].nunique()} of {table['run'].nunique()} of {self.experiment}",
         )
         values = self.effect(table, h)
-        short = missing_or_diverged(table)
+        incomplete = missing_or_diverged(table)
         if len(values) < 2:
             reason = "at least two seeds with all their runs are needed"
-            return replace(judgement, n=len(values), note="; ".join(filter(None, [reason, short])))
-        return judgement.judged(t_test(values.to_numpy()), short)
+            return replace(
+                judgement, n=len(values), note="; ".join(filter(None, [reason, incomplete]))
+            )
+        return judgement.with_test(t_test(values.to_numpy()), incomplete)
 
-    def blank(self, note: str = "") -> Judgement:
-        """Not judged."""
+    def not_judged(self, note: str = "") -> Judgement:
+        """Return the claim's line without a verdict."""
         return Judgement(
             claim=self.name,
-            says=self.says,
+            says=self.statement,
             target=self.experiment,
             measure=self.measure,
             unit=self.unit,
@@ -63,7 +65,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One line of claims.csv. ``p_holm`` and ``verdict`` wait for the other claims."""
+    """Hold one line of claims.csv; ``with_verdicts`` fills ``p_holm`` and ``verdict``."""
 
     claim: str
     says: str
@@ -81,7 +83,7 @@ class Judgement:
     smallest_detectable: float | None = None
     note: str = ""
 
-    def judged(self, test: TTestResult, note: str = "") -> Judgement:
+    def with_test(self, test: TTestResult, note: str = "") -> Judgement:
         return replace(
             self,
             n=test.n,
@@ -98,12 +100,12 @@ def with_verdicts(found: Sequence[Judgement]) -> list[Judgement]:
     tested = [j.p for j in found if j.p is not None]
     corrected = iter(holm(tested))
     return [
-        judgement if judgement.p is None else _verdict(judgement, next(corrected))
+        judgement if judgement.p is None else _decide(judgement, next(corrected))
         for judgement in found
     ]
 
 
-def _verdict(judgement: Judgement, p_holm: float) -> Judgement:
+def _decide(judgement: Judgement, p_holm: float) -> Judgement:
     assert judgement.effect is not None
     decided = SUPPORTED if judgement.effect > 0 else CONTRADICTED
     return replace(judgement, p_holm=p_holm, verdict=decided if p_holm < ALPHA else INCONCLUSIVE)
