@@ -1,4 +1,4 @@
-"""The theory's figure: simulated drift and diffusion of Local SGD against the Slow SDE."""
+"""Simulate drift and diffusion of Local SGD and draw them against the Slow SDE."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workflow.analysis.theory.simulation import DIFFUSION, DRIFT, Circle, Valley
 from workflow.analysis.theory.slow_sde import exact_factor, slow_sde_factor
 from workflow.config import Plot
 
-BATCHES = 20  # of replicas: the independent values of the statistics
+BATCHES = 20  # of replicas; their means are the independent values of the statistics
 VALLEY, CIRCLE = Valley(), Circle()
 CLIENTS = (2, 4, 8)
 # H, and replicas per batch
@@ -28,10 +28,10 @@ STYLES = {2: ("#7ad151", "^"), 4: ("#21918c", "s"), 8: ("#414487", "o")}
 
 
 def simulate_all(processes: int) -> pd.DataFrame:
-    """A line per model, quantity, K, H and batch of replicas: measured and predicted values."""
+    """Return a row per model, quantity, K, H and batch of replicas: measured and predicted."""
     valley = product(["valley"], CLIENTS, VALLEY_RUNS[0])
     circle = product(["circle"], CLIENTS, CIRCLE_RUNS[0])
-    # The long ones first, so that no process is left with one at the end.
+    # The longest first, so that no process is still busy with one while the others idle.
     jobs = sorted([*circle, *valley], key=lambda job: (job[0] == "valley", -job[1]))
     with ProcessPoolExecutor(processes) as pool:
         parts = list(pool.map(_simulate, *zip(*jobs, strict=True)))
@@ -40,15 +40,15 @@ def simulate_all(processes: int) -> pd.DataFrame:
 
 
 def _simulate(model: str, num_clients: int, local_steps: int) -> pd.DataFrame:
-    """Its random numbers depend on the configuration alone."""
+    """Simulate one configuration, on which alone its random numbers depend."""
     draw = np.random.default_rng([len(model), ord(model[0]), num_clients, local_steps])
-    rows = _valley if model == "valley" else _circle
+    rows = _valley_rows if model == "valley" else _circle_rows
     return pd.DataFrame(rows(num_clients, local_steps, draw)).assign(
         model=model, num_clients=num_clients, local_steps=local_steps
     )
 
 
-def _valley(
+def _valley_rows(
     num_clients: int, local_steps: int, draw: np.random.Generator
 ) -> list[dict[str, object]]:
     per_batch = VALLEY_RUNS[1]
@@ -70,7 +70,7 @@ def _valley(
     ]
 
 
-def _circle(
+def _circle_rows(
     num_clients: int, local_steps: int, draw: np.random.Generator
 ) -> list[dict[str, object]]:
     per_batch = CIRCLE_RUNS[1]
@@ -106,8 +106,10 @@ def _circle(
 
 
 def theory_points(table: pd.DataFrame) -> pd.DataFrame:
-    """A line per point: mean and 95 % interval over batches, predictions, and how far the mean is
-    from the exact one in standard errors."""
+    """Return a row per point: mean and 95 % interval over batches, and the predictions.
+
+    ``standard_errors``: the mean's distance from the exact prediction.
+    """
     by = ["model", "quantity", "num_clients", "local_steps", "argument"]
     predictions = ["slow_sde", "exact", "sgd_limit", "k_fold_limit"]
     groups = table.groupby(by)
@@ -118,7 +120,7 @@ def theory_points(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def theory_figure(table: pd.DataFrame, plot: Plot, out: Path) -> None:
-    """Draw ``table`` to ``out``.png and .pdf, and its points to ``out``.csv."""
+    """Draw ``table`` to ``out``.png and .pdf, and write its points to ``out``.csv."""
     points = theory_points(table)
     write_csv(points, out.with_name(out.name + ".csv"))
     figure = Figure(figsize=(2.0 * plot.width, 0.85 * plot.height), layout="constrained")
@@ -169,16 +171,16 @@ def _draw_drift(axes: Axes, points: pd.DataFrame) -> None:
         axes.plot(x, part["slow_sde"], color=color, label=f"Slow SDE, K = {k}")
         axes.plot(x, part["exact"], color=color, linestyle=":", label=f"exact at this η, K = {k}")
         axes.axhline(k, color=color, linewidth=0.5, linestyle="--")
-        _errorbars(axes, part, color, marker, f"simulated, K = {k}")
+        _draw_error_bars(axes, part, color, marker, f"simulated, K = {k}")
     axes.axhline(1, color="0.5", linewidth=0.5, linestyle="--", label="limits: SGD's, K times")
 
 
 def _draw_diffusion(axes: Axes, points: pd.DataFrame) -> None:
     for i, (k, (color, marker)) in enumerate(STYLES.items()):
         part = points[points["num_clients"] == k]
-        # Side by side: the three lie on each other.
+        # Shifted, since the three would overlap.
         beside = part.assign(argument=part["argument"] * 1.15 ** (i - 1))
-        _errorbars(axes, beside, color, marker, "")
+        _draw_error_bars(axes, beside, color, marker, "")
     axes.axhline(1, color="0.3", linewidth=0.8)
     axes.set_ylim(0, 1.5)
     axes.set_title("circle: diffusion of the angle")
@@ -186,7 +188,7 @@ def _draw_diffusion(axes: Axes, points: pd.DataFrame) -> None:
     axes.set_ylabel("variance over the Slow SDE's")
 
 
-def _errorbars(axes: Axes, part: pd.DataFrame, color: str, marker: str, label: str) -> None:
+def _draw_error_bars(axes: Axes, part: pd.DataFrame, color: str, marker: str, label: str) -> None:
     bars = [part["mean"] - part["low"], part["high"] - part["mean"]]
     style = {"color": color, "marker": marker, "markersize": 4, "linestyle": "none", "capsize": 2}
     axes.errorbar(part["argument"], part["mean"], bars, label=label, **style)  # type: ignore[arg-type]

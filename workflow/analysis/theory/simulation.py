@@ -1,6 +1,6 @@
-"""Local SGD on two losses in the plane whose minimisers form a curve, many replicas at once.
+"""Simulate Local SGD on two losses in the plane whose minimisers form a curve.
 
-Every client draws one sample a step (B_loc = 1, so B = K); H = 1 is SGD.
+Many replicas run at once. A client draws one sample a step (B_loc = 1, so B = K); H = 1 is SGD.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ DRIFT, DIFFUSION = "drift factor", "diffusion"  # what is measured
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    """To about slow time ``time``, which passes by η² a step."""
+    """Simulate to about slow time ``time``, which advances by η² a step."""
 
     lr: float
     time: float
 
     def steps(self, local_steps: int) -> int:
-        """Whole rounds, at least one."""
+        """Count the steps: whole rounds, at least one."""
         return max(1, round(self.time / self.lr**2 / local_steps)) * local_steps
 
     def end(self, local_steps: int) -> float:
-        """The slow time at which they end."""
+        """Return the slow time after those steps."""
         return self.steps(local_steps) * self.lr**2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Valley(Simulation):
-    """L = ½(1 + x²)y²: minima at y = 0, of curvature λ = 1 + x². Noise of variance λ in y alone.
+    """Simulate L = ½(1 + x²)y², with minima at y = 0 of curvature λ = 1 + x².
 
-    As label noise has it, Σ = ∇²L: nothing diffuses, x drifts to the flattest minimum x = 0.
+    Noise is in y alone, of variance λ. As with label noise, Σ = ∇²L: nothing diffuses, and x drifts
+    to the flattest minimum x = 0.
     """
 
     lr: float = 0.02
@@ -44,7 +45,7 @@ class Valley(Simulation):
     def simulate(
         self, num_clients: int, local_steps: int, replicas: int, draw: np.random.Generator
     ) -> Array:
-        """x of each replica at the end, (replicas,). y starts stationary, as SGD has it."""
+        """Return x of each replica at the end, (replicas,); y starts in SGD's stationary state."""
         curvature = 1 + self.start**2
         spread = np.sqrt(self.lr / (num_clients * (2 - self.lr * curvature)))
         shape = (replicas, num_clients)
@@ -60,7 +61,7 @@ class Valley(Simulation):
         return end
 
     def factor(self, end: float, num_clients: int, time: float) -> float:
-        """The drift from ``start`` to ``end`` over that of SGD in the limit η → 0."""
+        """Divide the drift from ``start`` to ``end`` by that of SGD in the limit η → 0."""
         return float(np.log(self.start / end) * 2 * num_clients / time)
 
     def predicted(self, kind: str, num_clients: int, local_steps: float, time: float) -> float:
@@ -70,9 +71,9 @@ class Valley(Simulation):
 
 @dataclass(frozen=True, kw_only=True)
 class Circle(Simulation):
-    """L = ½λ(r − 1)²: minima on the unit circle. Noise in the tangent and normal directions.
+    """Simulate L = ½λ(r − 1)², with minima on the unit circle, and noise in both directions.
 
-    Its covariance is constant in the frame of each point: normal and tangential variance 1,
+    The noise's covariance is constant in the frame of each point: normal and tangential variance 1,
     ``mixed`` between them. The angle diffuses by the tangential part; the mixed part makes it
     drift, by −``mixed``/B in slow time for SGD.
     """
@@ -85,7 +86,7 @@ class Circle(Simulation):
     def simulate(
         self, num_clients: int, local_steps: int, replicas: int, draw: np.random.Generator
     ) -> tuple[Array, Array]:
-        """The angle of each replica at the end, and a control of mean 0 for it, both (replicas,).
+        """Return each replica's final angle and a control variate of mean 0, both (replicas,).
 
         The control is the sum of the steps' tangential noise over the radius: nearly all of the
         angle's variance, and none of its drift.
@@ -103,7 +104,7 @@ class Circle(Simulation):
             z *= 1 - (inwards + 1j * self.lr * tangential) / radius
             if step % local_steps == 0:
                 mean = z.mean(1)
-                # From here on the frame turns with the replica: angles stay small.
+                # Turn the frame with the replica, so that angles stay small.
                 angle += np.angle(mean)
                 z[:] = np.abs(mean)[:, None]
         return angle, control

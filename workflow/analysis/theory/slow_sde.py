@@ -1,8 +1,8 @@
-"""The Slow SDE's drift of Local SGD over SGD's (section 4 of https://arxiv.org/abs/2303.01215).
+"""Compute the Slow SDE's drift of Local SGD relative to SGD's.
 
-λ_i, λ_j are eigenvalues of the Hessian on the manifold of minimisers. In the directions i and j the
-noise drives the drift of SGD with total batch size B, and 1 + (K − 1)ψ(ηH(λ_i + λ_j)) times that of
-Local SGD. Slow time advances by η² a step.
+See section 4 of https://arxiv.org/abs/2303.01215. λ_i, λ_j are eigenvalues of the Hessian on the
+manifold of minimisers. In the directions i and j the noise makes SGD with total batch size B drift,
+and Local SGD 1 + (K − 1)ψ(ηH(λ_i + λ_j)) times as fast. Slow time advances by η² a step.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 
 Array = NDArray[np.float64]
-SERIES_BELOW = 1e-2  # of the argument: below, x − (1 − e⁻ˣ) loses digits
+SERIES_BELOW = 1e-2  # below this x, x − (1 − e⁻ˣ) loses digits
 
 
 def psi(x: ArrayLike) -> Array:
-    """ψ(x) = (e⁻ˣ − 1 + x) / x for x ≥ 0, with ψ(0) = 0; rises to 1."""
+    """Compute ψ(x) = (e⁻ˣ − 1 + x) / x for x ≥ 0, which rises from ψ(0) = 0 to 1."""
     x = np.asarray(x, dtype=float)
     series = x / 2 - x**2 / 6 + x**3 / 24 - x**4 / 120 + x**5 / 720
     safe = np.where(x > SERIES_BELOW, x, 1.0)
@@ -26,17 +26,17 @@ def psi(x: ArrayLike) -> Array:
 
 
 def slow_sde_factor(argument: ArrayLike, num_clients: int) -> Array:
-    """1 + (K − 1)ψ(``argument``), the limit η → 0 at fixed ``argument`` = ηH(λ_i + λ_j)."""
+    """Compute 1 + (K − 1)ψ(``argument``), the limit η → 0 at ``argument`` = ηH(λ_i + λ_j)."""
     return 1 + (num_clients - 1) * psi(argument)
 
 
 def exact_factor(
     lr: float, local_steps: float, curvatures: tuple[ArrayLike, ArrayLike], num_clients: int
 ) -> Array:
-    """The same at finite η, for ``curvatures`` (λ_i, λ_j) with λ_i + λ_j > 0; 1 at H = 1.
+    """Compute the factor at finite η, for ``curvatures`` (λ_i, λ_j), λ_i + λ_j > 0; 1 at H = 1.
 
     A client's deviations in i and j have covariance A[1 + (K − 1)(1 − ρᵗ)] at step t of a round
-    with ρ = (1 − ηλ_i)(1 − ηλ_j), A being SGD's; this is its mean over t < H, over A.
+    with ρ = (1 − ηλ_i)(1 − ηλ_j), where A is SGD's; the factor is its mean over t < H, over A.
     """
     first, second = (1 - lr * np.asarray(curvature, dtype=float) for curvature in curvatures)
     rho = first * second
@@ -45,7 +45,7 @@ def exact_factor(
 
 
 def valley_end(drift: Callable[[float], float], start: float, time: float) -> float:
-    """x after slow ``time``, from ``start``, where dx/dt = −x · ``drift``(1 + x²)."""
+    """Integrate dx/dt = −x · ``drift``(1 + x²) from ``start`` over slow ``time``; return x."""
     path = solve_ivp(
         lambda _, x: -x * drift(1 + x[0] ** 2), (0, time), [start], rtol=1e-9, atol=1e-12
     )
@@ -55,7 +55,7 @@ def valley_end(drift: Callable[[float], float], start: float, time: float) -> fl
 def valley_drift(
     kind: str, lr: float, local_steps: float, num_clients: int
 ) -> Callable[[float], float]:
-    """−(dx/dt)/x on the valley ½(1 + x²)y² with noise λ = 1 + x² in y, B_loc = 1, as of λ.
+    """Return −(dx/dt)/x on ``Valley`` as a function of λ = 1 + x², with B_loc = 1.
 
     ``kind``: slow_sde, exact (finite η), sgd_limit (ηH → 0) or k_fold_limit (ηH → ∞).
     """
