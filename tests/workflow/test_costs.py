@@ -8,14 +8,14 @@ import pytest
 
 from tests.commands import ROOT, command
 from trainer.settings.run import RunSettings
-from workflow.commands.costs import _of_model, costs
+from workflow.commands.costs import _model_cost, costs
 from workflow.experiments import load_experiments
 
 
 def test_a_perceptrons_operations_are_those_of_its_matrices() -> None:
     """64-128-128-10: forward, weights' gradients, and those of inputs but for the first."""
     settings = RunSettings(dataset="digits", model="mlp")
-    operations, parameters = _of_model("mlp", settings.data, 8)
+    operations, parameters = _model_cost("mlp", settings.data, 8)
     first, others = 2 * 64 * 128, 2 * (128 * 128 + 128 * 10)
     assert operations == 2 * first + 3 * others
     assert parameters == 64 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10
@@ -24,7 +24,7 @@ def test_a_perceptrons_operations_are_those_of_its_matrices() -> None:
 def test_resnet50_is_that_of_torchvisions_table() -> None:
     """4.09·10⁹ multiplications and additions: https://docs.pytorch.org/vision/stable/models.html"""
     settings = RunSettings(dataset="imagenet", model="resnet50")
-    operations, parameters = _of_model("resnet50", settings.data, 8)
+    operations, parameters = _model_cost("resnet50", settings.data, 8)
     assert operations == pytest.approx(3 * 2 * 4.09e9, rel=0.02)
     assert parameters == 25_557_032
 
@@ -32,7 +32,7 @@ def test_resnet50_is_that_of_torchvisions_table() -> None:
 def test_the_papers_figure_1a() -> None:
     paper = load_experiments(ROOT / "experiments" / "paper.yaml")
     cost = next(cost for cost in costs(paper) if cost.figure == "fig1a")
-    per_sample, parameters = _of_model("resnet56", RunSettings(model="resnet56").data, 8)
+    per_sample, parameters = _model_cost("resnet56", RunSettings(model="resnet56").data, 8)
     steps = 250 * 12
     assert cost.runs == 5 * (1 + 2)
     assert math.isclose(cost.operations, 15 * steps * 4096 * per_sample)

@@ -84,13 +84,13 @@ def test_problems_are_told_apart_with_their_fix_and_exit_status_1(checkout: Path
 def test_other_versions_than_the_lock_s_are_warnings_and_missing_ones_problems(
     checkout: Path,
 ) -> None:
-    assert "problem" not in levels(installation._packages(), "packages")
+    assert "problem" not in levels(installation._check_packages(), "packages")
     lock = (checkout / "requirements.lock").read_text().splitlines()
     changed = ["filelock==1.0" if line.startswith("filelock==") else line for line in lock]
     changed = [line for line in changed if not line.startswith("tqdm==")]
     (checkout / "requirements.lock").write_text("\n".join(changed))
     edit(checkout / "pyproject.toml", '"pyyaml",', '"pyyaml",\n    "no-such-package>=2",')
-    found = {check.text.split()[0]: check for check in installation._packages()}
+    found = {check.text.split()[0]: check for check in installation._check_packages()}
     assert found["filelock"].level == "warning"
     assert "requirements.lock has 1.0; run: rm -f .venv/complete; make setup" in str(
         found["filelock"].text
@@ -109,7 +109,7 @@ def test_processes_that_cannot_share_the_clients_are_a_problem(checkout: Path) -
 
 def test_a_machine_without_a_compiler_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert installation._compiler().level == "warning"
+    assert installation._check_compiler().level == "warning"
 
 
 @pytest.mark.parametrize(

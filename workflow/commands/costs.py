@@ -1,7 +1,7 @@
-"""What a scale's figures cost, from their settings alone: an estimate before any run.
+"""Estimate what a scale's figures cost, from their settings alone, before any run.
 
-Operations are PyTorch's count (``torch.utils.flop_counter``) of a forward and a backward pass, on
-tensors without content, times the samples that a run trains on; evaluations are left out.
+Operations are PyTorch's count (``torch.utils.flop_counter``) of a forward and a backward pass on
+meta tensors, times the samples that a run trains on; evaluations are left out.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from trainer.settings.run import RunSettings
 from workflow.commands.plan import samples
 from workflow.experiments import Experiments, expand, start_points
 
-BYTES = 4  # of a parameter, as it is sent
+BYTES = 4  # per parameter sent
 BATCH = 2  # BatchNorm needs more than one sample
-# What a GPU sustains in training: small networks of small images, large ones in mixed precision
+# Sustained in training by a GPU: small networks on small images; large ones in mixed precision
 TERA_PER_SECOND = (3, 30)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one figure's runs with their start points, ``runs`` in all.
+    """Hold the cost of one figure: ``runs`` runs, start points included.
 
-    ``operations``: floating-point, of all of them. ``sent``: bytes that each client sends in a run,
-    the least and the most of all.
+    ``operations``: floating-point operations of all runs. ``sent``: the smallest and largest number
+    of bytes that a client sends in a run.
     """
 
     figure: str
@@ -46,16 +46,17 @@ class Cost:
 
 
 def costs(experiments: Experiments) -> Iterator[Cost]:
-    """By figure; a run that figures share counts for each. Raises UserError without its data."""
+    """Estimate the cost per figure; shared runs count for each. Raises UserError without data."""
     for name, experiment in experiments.experiments.items():
         runs = expand(experiment)
-        every = [run.settings for run in [*start_points(runs), *runs]]
-        sent = [_sent(settings) for settings in every]
-        yield Cost(name, len(every), sum(map(_operations, every)), (min(sent), max(sent)))
+        settings = [run.settings for run in [*start_points(runs), *runs]]
+        sent = [_bytes_sent(each) for each in settings]
+        operations = sum(map(_operations, settings))
+        yield Cost(name, len(settings), operations, (min(sent), max(sent)))
 
 
 def show(found: list[Cost]) -> Iterator[str]:
-    """A table in Markdown."""
+    """Format the costs as a table in Markdown."""
     speeds = " | ".join(f"GPU-hours at {speed}·10¹² a second" for speed in TERA_PER_SECOND)
     yield f"| figure | runs | operations | {speeds} | sent by each client of a run |"
     yield "| --- | --- | --- |" + " --- |" * len(TERA_PER_SECOND) + " --- |"
@@ -68,7 +69,7 @@ def show(found: list[Cost]) -> Iterator[str]:
         )
 
 
-def _samples(settings: RunSettings) -> int:
+def _count_samples(settings: RunSettings) -> int:
     seen = samples(settings)
     if seen is None:
         raise UserError(
@@ -78,27 +79,29 @@ def _samples(settings: RunSettings) -> int:
 
 
 def _operations(settings: RunSettings) -> float:
-    return _samples(settings) * _of_model(settings.model, settings.data, settings.n_groups)[0]
+    return (
+        _count_samples(settings) * _model_cost(settings.model, settings.data, settings.n_groups)[0]
+    )
 
 
-def _sent(settings: RunSettings) -> int:
-    """Bytes: the client's parameters once a round."""
-    parameters = _of_model(settings.model, settings.data, settings.n_groups)[1]
-    return _rounds(settings.model_copy(update={"seed": 0})) * BYTES * parameters
+def _bytes_sent(settings: RunSettings) -> int:
+    """Count the bytes that a client sends: its parameters once a round."""
+    parameters = _model_cost(settings.model, settings.data, settings.n_groups)[1]
+    return _count_rounds(settings.model_copy(update={"seed": 0})) * BYTES * parameters
 
 
 @cache
-def _rounds(settings: RunSettings) -> int:
-    """Counted one by one, once for all seeds: rules of H may make each round another length."""
+def _count_rounds(settings: RunSettings) -> int:
+    """Count the rounds one by one, since rules of H may vary their length; cached for all seeds."""
     steps = settings.steps_per_epoch or round(
-        _samples(settings) / settings.total_epochs / settings.total_batch_size
+        _count_samples(settings) / settings.total_epochs / settings.total_batch_size
     )
     return sum(1 for _ in make_schedule(settings, steps).rounds())
 
 
 @cache
-def _of_model(name: str, data: DatasetSpec, n_groups: int) -> tuple[float, int]:
-    """Operations of training on one sample, and parameters."""
+def _model_cost(name: str, data: DatasetSpec, n_groups: int) -> tuple[float, int]:
+    """Count operations of training on one sample, and parameters."""
     model = build(name, data, 0, n_groups).to("meta")
     size = data.image_size
     images = torch.empty(BATCH, data.channels, size, size, device="meta")

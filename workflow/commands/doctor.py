@@ -14,7 +14,7 @@ import psutil
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
 from trainer.settings.checks import check_processes
-from workflow.commands.installation import SET_UP, Check, Level, installation, run_python
+from workflow.commands.installation import SET_UP, Check, Level, check_installation, run_python
 from workflow.commands.plan import at_once
 from workflow.commands.starting import existing, starting, writable
 from workflow.commands.status import Asked, load
@@ -54,7 +54,7 @@ print(json.dumps({"gpus": torch.cuda.device_count(), "cuda": torch.version.cuda,
 
 def checks(overrides: Sequence[str]) -> Iterator[Check]:
     """One after the other: some take seconds."""
-    yield from installation()
+    yield from check_installation()
     yield from starting()
     try:
         asked = load(overrides)

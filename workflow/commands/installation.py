@@ -1,4 +1,4 @@
-"""What is installed here, against what requirements.lock asks for; needs no settings."""
+"""Check what is installed here against requirements.lock; needs no settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SET_UP = "run: rm -f .venv/complete; make setup"
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor's; where all is not well, it names the fix."""
+    """Hold one line of the doctor's report; a warning or problem names the fix."""
 
     level: Level
     subject: str
@@ -32,31 +32,31 @@ class Check:
         return wrapped(f"{self.level:8} {self.subject:12} {self.text}", indent=22)
 
 
-def installation() -> Iterator[Check]:
-    yield _python()
-    yield from _packages()
-    yield _ffcv()
-    yield _compiler()
+def check_installation() -> Iterator[Check]:
+    yield _check_python()
+    yield from _check_packages()
+    yield _check_ffcv()
+    yield _check_compiler()
 
 
 def run_python(script: str, *arguments: str) -> tuple[str, str]:
-    """What ``script`` prints in a process of its own, and its last words where it fails."""
+    """Run ``script`` in a process of its own; return its output, or the last line of its error."""
     command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode == 0:
         return done.stdout, ""
-    words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-    return "", words[-1]
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    return "", lines[-1]
 
 
-def _python() -> Check:
+def _check_python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] == (3, 11):
         return Check("ok", "python", found)
     return Check("warning", "python", f"{found}; requirements.lock is for 3.11: {SET_UP}")
 
 
-def _packages() -> Iterator[Check]:
+def _check_packages() -> Iterator[Check]:
     lock = dict(
         re.findall(r"^([\w.-]+)==(\S+)", Path("requirements.lock").read_text("utf-8"), re.M)
     )
@@ -80,7 +80,7 @@ def _packages() -> Iterator[Check]:
     yield Check("ok", "packages", ", ".join(as_locked))
 
 
-def _ffcv() -> Check:
+def _check_ffcv() -> Check:
     _, reason = run_python("import ffcv")
     if reason:
         return Check(
@@ -92,7 +92,7 @@ def _ffcv() -> Check:
     return Check("ok", "ffcv", "imports, with its C++ libraries")
 
 
-def _compiler() -> Check:
+def _check_compiler() -> Check:
     compiler = os.environ.get("CXX", "g++")
     if path := shutil.which(compiler):
         return Check("ok", "compiler", path)
