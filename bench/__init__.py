@@ -1,1 +1,1 @@
-"""Side-by-side benchmarks and the plain reference implementation they compare with."""
+"""Benchmark the trainer side by side with a plain reference implementation."""

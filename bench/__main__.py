@@ -1,4 +1,4 @@
-"""``python -m bench [NAME …]``: each benchmark prints a table and adds to results/bench.jsonl."""
+"""Run benchmarks (``python -m bench [NAME …]``): print tables, add to results/bench.jsonl."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 import inspect
 from importlib import import_module
 
-from bench.measure import RECORDS, write
+from bench.measure import RECORDS, write_records
 
-# Module below this package, whose ``run(repetitions)`` yields records.
+# Modules of this package whose ``run(repetitions)`` yields records.
 BENCHMARKS = (
     "startup",
     "workflow",
@@ -36,7 +36,7 @@ def main() -> None:
         module = import_module(f"bench.{name}")
         print(f"\n{name}: {inspect.cleandoc(module.__doc__ or '').splitlines()[0]}", flush=True)
         for record in module.run(arguments.repetitions):
-            write([record])
+            write_records([record])
     print(f"\nadded to {RECORDS}")
 
 

@@ -1,4 +1,4 @@
-"""One averaging of 2 processes against a bare all-reduce of the same bytes.
+"""Time one averaging of 2 processes against a bare all-reduce of the same bytes.
 
 With one client per process the averaging is the all-reduce and a division. Several clients cost
 reading and writing each of their models once more, which no all-reduce does.
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bench.measure import Record, Spread, Target, interleaved, ratios
+from bench.measure import Record, Spread, Target, measure_interleaved, ratios
 from bench.under_torchrun import slowest, under_torchrun
 from trainer.distributed.world import World
 from trainer.local_sgd.averaging import Averaging
@@ -22,7 +22,7 @@ from trainer.settings.run import RunSettings
 
 PROCESSES, CLIENTS = 2, (1, 4)
 MODELS = ("mlp", "resnet56", "vgg16")
-CALLS_BYTES = 2**27  # so many are averaged in one measurement, but at least 5 times and at most 500
+CALLS_BYTES = 2**27  # averaged in one measurement, in at least 5 and at most 500 calls
 BARE = "bare all-reduce"
 
 
@@ -31,7 +31,7 @@ def run(repetitions: int) -> Iterator[Record]:
         found = under_torchrun(measure, PROCESSES, model=model, repetitions=repetitions)
         values, size = found["milliseconds"], found["bytes"]
         for clients in CLIENTS:
-            name = variant(clients)
+            name = variant_name(clients)
             yield Record(
                 benchmark=f"averaging: {model}, {size:,} bytes, {clients} client(s) per process",
                 unit="ms",
@@ -44,32 +44,34 @@ def run(repetitions: int) -> Iterator[Record]:
 
 
 def measure(world: World, model: str, repetitions: int) -> dict[str, Any]:
-    """Milliseconds of one call of each variant, in turns."""
+    """Measure the milliseconds of one call of each variant, interleaved."""
     settings = RunSettings(model=model)
 
     def averaging(clients: int) -> Averaging:
         return Averaging(make_bank(settings, clients, SERIAL, world.device), world)
 
-    averagings = {variant(clients): averaging(clients) for clients in CLIENTS}
-    size = averagings[variant(1)].bytes
+    averagings = {variant_name(clients): averaging(clients) for clients in CLIENTS}
+    size = averagings[variant_name(1)].bytes
     calls = min(500, max(5, CALLS_BYTES // size))
     buffer = torch.zeros(size // 4, device=world.device)
     actions: dict[str, Callable[[], object]] = {**averagings, BARE: lambda: world.all_sum(buffer)}
-    milliseconds = {name: slowest(world, each_of(calls, act)) for name, act in actions.items()}
-    return {"milliseconds": interleaved(milliseconds, repetitions), "bytes": size}
+    milliseconds = {
+        name: slowest(world, mean_milliseconds(calls, act)) for name, act in actions.items()
+    }
+    return {"milliseconds": measure_interleaved(milliseconds, repetitions), "bytes": size}
 
 
-def variant(clients: int) -> str:
+def variant_name(clients: int) -> str:
     return f"averaging, {clients} client(s) per process"
 
 
-def each_of(calls: int, action: Callable[[], object]) -> Callable[[], float]:
-    """Milliseconds of one of so many calls in a row."""
+def mean_milliseconds(calls: int, action: Callable[[], object]) -> Callable[[], float]:
+    """Return a function that times ``calls`` calls in a row, in milliseconds per call."""
 
-    def measured() -> float:
+    def measure_mean() -> float:
         start = time.perf_counter()
         for _ in range(calls):
             action()
         return 1e3 * (time.perf_counter() - start) / calls
 
-    return measured
+    return measure_mean

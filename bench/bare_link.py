@@ -1,6 +1,7 @@
-"""What a link does without a trainer: ``python -m bench.bare_link ADDRESS BYTES`` at both ends.
+"""Measure a link without a trainer: ``python -m bench.bare_link ADDRESS BYTES`` at both ends.
 
-RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as for torch.distributed; rank 0 prints one line.
+Reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torch.distributed does; rank 0 prints one
+line.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ ALL_REDUCES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class BareLink:
-    """``bytes_per_second`` of payload of one long TCP stream; ``all_reduce`` in seconds."""
+    """Hold the payload rate of one long TCP stream and the seconds of one all-reduce."""
 
     bytes_per_second: float
     all_reduce: float
 
 
-def bandwidth(rank: int, address: str) -> float:
-    """Bytes per second from rank 0 to rank 1, up to rank 1's word that it has them all."""
+def measure_bandwidth(rank: int, address: str) -> float:
+    """Measure bytes per second from rank 0 to rank 1, until rank 1 acknowledges the last one."""
     if rank == 1:
         with socket.create_connection((address, PORT)) as stream:
             left = TRANSFER_BYTES
@@ -47,8 +48,8 @@ def bandwidth(rank: int, address: str) -> float:
             return TRANSFER_BYTES / (time.perf_counter() - start)
 
 
-def all_reduce(size: int) -> float:
-    """Seconds of one gloo all-reduce of ``size`` bytes of float32."""
+def time_all_reduce(size: int) -> float:
+    """Measure the seconds of one gloo all-reduce of ``size`` bytes of float32."""
     buffer = torch.zeros(size // 4)
     for _ in range(10):
         dist.all_reduce(buffer)
@@ -64,8 +65,10 @@ def main() -> None:
     rank = int(os.environ["RANK"])
     dist.init_process_group("gloo")
     if rank == 1:
-        dist.barrier()  # until the other end listens
-    bare = BareLink(bytes_per_second=bandwidth(rank, address), all_reduce=all_reduce(size))
+        dist.barrier()  # wait until the other end listens
+    bare = BareLink(
+        bytes_per_second=measure_bandwidth(rank, address), all_reduce=time_all_reduce(size)
+    )
     if rank == 0:
         print(json.dumps(asdict(bare)), flush=True)
     dist.destroy_process_group()

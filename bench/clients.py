@@ -1,8 +1,8 @@
-"""Small networks: images per second of Local SGD against the plain reference, in one process.
+"""Measure images per second of Local SGD on small networks against the plain reference.
 
-Each variant trains whole rounds with their averaging, on as many threads as there are cores. The
-reference loads its images by torchvision's transforms; "without input" it is given batches that
-lie ready, as no training can have them.
+All in one process. Each variant trains whole rounds with their averaging, on as many threads as
+there are cores. The reference loads its images by torchvision's transforms; "without input" it gets
+batches made beforehand, which no training can have.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from bench.digits import prepare_digits
-from bench.input import random_set
-from bench.measure import Record, Target, interleaved, ratios, spreads
+from bench.input import write_random_images
+from bench.measure import Record, Target, measure_interleaved, ratios, spreads
 from bench.plain import Transformed, plain_seconds, plain_steps
 from bench.rounds import Rounds, benchmark_settings
 from trainer.data.preparation.prepare import read_prepared
@@ -27,7 +27,7 @@ from trainer.distributed.world import World
 from trainer.models import build
 
 WORLD = World(0, 1, torch.device("cpu"))
-SECONDS = 0.4  # about, of one measurement
+SECONDS = 0.4  # approximate length of one measurement
 TRAINER, REFERENCE, WITHOUT_INPUT = "trainer", "reference", "reference without input"
 SERIAL = "trainer, one after the other"
 
@@ -79,15 +79,15 @@ def run(repetitions: int) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as temporary:
         folders = {name: Path(temporary) / name for name in DATASETS}
         prepare_digits(folders["digits"])
-        random_set(folders["cifar10"])
+        write_random_images(folders["cifar10"])
         for case in CASES:
-            yield from records(case, folders[case.dataset], repetitions)
+            yield from measure_case(case, folders[case.dataset], repetitions)
 
 
-def records(case: Case, folder: Path, repetitions: int) -> Iterator[Record]:
-    """Against the reference with its input and without, from the same repetitions."""
-    speeds, plan = variants(case, folder)
-    values = interleaved(speeds, repetitions)
+def measure_case(case: Case, folder: Path, repetitions: int) -> Iterator[Record]:
+    """Compare with the reference with and without its input, in the same repetitions."""
+    speeds, plan = prepare_variants(case, folder)
+    values = measure_interleaved(speeds, repetitions)
     for other in (REFERENCE, WITHOUT_INPUT):
         yield Record(
             benchmark=f"clients: {case.name}, {other}",
@@ -108,8 +108,8 @@ def records(case: Case, folder: Path, repetitions: int) -> Iterator[Record]:
         )
 
 
-def variants(case: Case, folder: Path) -> tuple[dict[str, Callable[[], float]], str]:
-    """What to measure, each in images per second, and how the trainer executes the clients."""
+def prepare_variants(case: Case, folder: Path) -> tuple[dict[str, Callable[[], float]], str]:
+    """Prepare measurements in images per second, and describe how the trainer executes clients."""
     settings = benchmark_settings(
         case.dataset,
         folder,
@@ -143,11 +143,12 @@ def variants(case: Case, folder: Path) -> tuple[dict[str, Callable[[], float]], 
         REFERENCE: plain(with_input),
         WITHOUT_INPUT: plain(ready),
     }
-    return {name: per_second(images, some) for name, some in seconds.items()}, str(trainer.plan)
+    speeds = {name: measure_images_per_second(images, some) for name, some in seconds.items()}
+    return speeds, str(trainer.plan)
 
 
-def per_second(images: int, seconds: Callable[[int], float]) -> Callable[[], float]:
-    """Images per second in as many rounds of so many ``images`` as take about ``SECONDS``."""
+def measure_images_per_second(images: int, seconds: Callable[[int], float]) -> Callable[[], float]:
+    """Return a function that times rounds of ``images`` images each for about ``SECONDS``."""
     seconds(1)
     rounds = max(1, round(SECONDS / seconds(1)))
     return lambda: rounds * images / seconds(rounds)

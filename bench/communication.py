@@ -1,14 +1,15 @@
-"""Wall time per 1,000 steps over a 100 Mbit/s link, for H = 1, 8, 64, 512, against a simple model.
+"""Measure wall time per 1,000 steps over a 100 Mbit/s link against a simple model, for four H.
 
-Two machines are two network namespaces. The trainer runs the laptop figure's network with K = 16
-clients, one process at each end. The model is compute + bytes / bandwidth, its parts measured
-apart: compute by the same two processes at the same time, each alone with its own 8 clients
-(averaging in memory, no network); bytes as metrics.jsonl counts them, which are also those that
-gloo sends from each end to the other (two processes' ring: half a model in the reduce-scatter, half
-in the all-gather); bandwidth by one long TCP stream over the same link. Latency and one process's
-waiting for the other are no part of the model; what one bare all-reduce takes longer than
-bytes / bandwidth is reported beside it, and how far the measured time is from that of the same run
-over a link without limit, where the processes wait for one another as well, + bytes / bandwidth.
+H is 1, 8, 64 and 512; two network namespaces stand for two machines. The trainer runs the laptop
+figure's network with K = 16 clients, one process at each end. The model is compute + bytes /
+bandwidth, its parts measured apart: compute by the same two processes at the same time, each alone
+with its own 8 clients (averaging in memory, no network); bytes as metrics.jsonl counts them, which
+are also those that gloo sends from each end to the other (two processes' ring: half a model in the
+reduce-scatter, half in the all-gather); bandwidth by one long TCP stream over the same link. The
+model leaves out latency and the processes' waiting for each other. Therefore two more records
+follow: how much longer a bare all-reduce takes than bytes / bandwidth; and how far the measured
+time is from bytes / bandwidth + the time of the same run over an unlimited link, which includes the
+waiting.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from bench.communication_model import Repetition
 from bench.communication_plot import draw
 from bench.digits import digits_options, prepare_digits
 from bench.measure import Record, Spread, Target
-from bench.namespaces import ADDRESSES, INTERFACE, Link, NoLinkError, link
+from bench.namespaces import ADDRESSES, INTERFACE, Link, NoLinkError, create_link
 
 LOCAL_STEPS = (1, 8, 64, 512)
-STEPS = 1024  # of each H: whole rounds of all of them
+STEPS = 1024  # of each H; a multiple of all of them
 MBITS = 100
 CLIENTS, BATCH_SIZE = 16, 8
 PORTS = {"trainer": 29500, "bare link": 29550}
@@ -45,23 +46,23 @@ TARGET_PERCENT = 15.0
 def run(repetitions: int) -> Iterator[Record]:
     try:
         with (
-            link(MBITS) as two,
-            link(None) as unlimited,
+            create_link(MBITS) as limited,
+            create_link(None) as unlimited,
             tempfile.TemporaryDirectory() as temporary,
         ):
             folder = Path(temporary)
             prepare_digits(folder / "digits")
-            done = [repetition(two, unlimited, folder) for _ in range(repetitions)]
+            done = [measure_once(limited, unlimited, folder) for _ in range(repetitions)]
     except NoLinkError as reason:
         print(f"skipped: {reason}", file=sys.stderr)
         return
     print(f"drawn: {draw(done, LOCAL_STEPS)}")
-    yield record(done)
-    yield waiting(done)
-    yield latency(done)
+    yield deviation_record(done)
+    yield waiting_record(done)
+    yield latency_record(done)
 
 
-def record(done: Sequence[Repetition]) -> Record:
+def deviation_record(done: Sequence[Repetition]) -> Record:
     variants = {}
     for h in LOCAL_STEPS:
         variants[f"H = {h}, measured"] = Spread.of([r.measured[h] for r in done])
@@ -86,8 +87,8 @@ def record(done: Sequence[Repetition]) -> Record:
     )
 
 
-def waiting(done: Sequence[Repetition]) -> Record:
-    """How much of the deviation is there without the limit, too."""
+def waiting_record(done: Sequence[Repetition]) -> Record:
+    """Report how much of the deviation remains against the link without limit."""
     variants = {}
     for h in LOCAL_STEPS:
         variants[f"H = {h}, measured"] = Spread.of([r.measured[h] for r in done])
@@ -107,8 +108,8 @@ def waiting(done: Sequence[Repetition]) -> Record:
     )
 
 
-def latency(done: Sequence[Repetition]) -> Record:
-    """What one all-reduce of a model costs without a trainer, beside its bytes / bandwidth."""
+def latency_record(done: Sequence[Repetition]) -> Record:
+    """Report what an all-reduce of a model costs without a trainer, beside bytes / bandwidth."""
     size = done[0].model_bytes
     transfer = [1e3 * size / r.bare.bytes_per_second for r in done]
     bare = [1e3 * r.bare.all_reduce for r in done]
@@ -122,28 +123,28 @@ def latency(done: Sequence[Repetition]) -> Record:
     )
 
 
-def repetition(two: Link, unlimited: Link, folder: Path) -> Repetition:
-    """Each part once, one right after the other."""
-    measured = stretches(two, folder, together=True)
+def measure_once(limited: Link, unlimited: Link, folder: Path) -> Repetition:
+    """Measure each part once, one right after the other."""
+    measured = time_steps(limited, folder, together=True)
     rows = (folder / "end0" / "metrics.jsonl").read_text().splitlines()
     sent = [json.loads(row)["bytes_sent"] for row in rows]
     of_h = dict(zip(LOCAL_STEPS, (b - a for a, b in pairwise(sent)), strict=True))
     size = of_h[1] // STEPS
     return Repetition(
         measured=measured,
-        compute=stretches(two, folder, together=False),
-        unlimited=stretches(unlimited, folder, together=True),
+        compute=time_steps(limited, folder, together=False),
+        unlimited=time_steps(unlimited, folder, together=True),
         bytes={h: 1000 / STEPS * n for h, n in of_h.items()},
         model_bytes=size,
-        bare=bare_link(two, size),
+        bare=measure_bare_link(limited, size),
     )
 
 
-def stretches(two: Link, folder: Path, *, together: bool) -> dict[int, float]:
-    """Seconds per 1,000 steps of each H, in one run at both ends or in a run of its own at each.
+def time_steps(limited: Link, folder: Path, *, together: bool) -> dict[int, float]:
+    """Time 1,000 steps of each H, in one run at both ends or in a separate run at each, in seconds.
 
-    A phase of ``STEPS`` steps with one averaging goes first, so that nothing is new to the clock,
-    which reads when each phase's last evaluation arrives on the main process's stderr.
+    A phase of ``STEPS`` steps with one averaging warms up. Phases are timed by the arrival of their
+    last evaluations on the main process's stderr.
     """
     clients = CLIENTS if together else CLIENTS // 2
     phases = [
@@ -162,7 +163,7 @@ def stretches(two: Link, folder: Path, *, together: bool) -> dict[int, float]:
     with ExitStack() as running:
         processes = [
             running.enter_context(
-                two.started(
+                limited.start(
                     end,
                     [
                         *launcher(end if together else None),
@@ -174,14 +175,14 @@ def stretches(two: Link, folder: Path, *, together: bool) -> dict[int, float]:
             )
             for end in (0, 1)
         ]
-        arrivals = evaluations(processes[0])
-        finish(processes)
+        arrivals = read_evaluation_times(processes[0])
+        collect_outputs(processes)
     seconds = [b - a for a, b in pairwise(arrivals)]
     return {h: 1000 / STEPS * s for h, s in zip(LOCAL_STEPS, seconds, strict=True)}
 
 
 def launcher(rank: int | None) -> list[object]:
-    """torchrun for one process of two, or for a run of one process."""
+    """Build a torchrun command for one process of limited, or (None) for a run of one process."""
     where: list[object] = ["--standalone"]
     if rank is not None:
         where = ["--nnodes", 2, "--node-rank", rank, "--master-addr", ADDRESSES[0]]
@@ -189,25 +190,25 @@ def launcher(rank: int | None) -> list[object]:
     return [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", 1]
 
 
-def evaluations(process: subprocess.Popen[str]) -> list[float]:
-    """When each evaluation was printed."""
+def read_evaluation_times(process: subprocess.Popen[str]) -> list[float]:
+    """Read the times at which the evaluations were printed."""
     assert process.stdout is not None
-    arrivals, said = [], []
+    arrivals, lines = [], []
     for line in process.stdout:
-        said.append(line)
+        lines.append(line)
         if EVALUATED.search(line):
             arrivals.append(time.perf_counter())
     if len(arrivals) != 1 + len(LOCAL_STEPS):
-        raise RuntimeError("the run at end 0 failed:\n" + "".join(said))
+        raise RuntimeError("the run at end 0 failed:\n" + "".join(lines))
     return arrivals
 
 
-def bare_link(two: Link, size: int) -> BareLink:
-    """The link without a trainer, for all-reduces of ``size`` bytes."""
+def measure_bare_link(limited: Link, size: int) -> BareLink:
+    """Measure the link without a trainer, for all-reduces of ``size`` bytes."""
     with ExitStack() as running:
         processes = [
             running.enter_context(
-                two.started(
+                limited.start(
                     end,
                     [sys.executable, "-m", "bench.bare_link", ADDRESSES[0], size],
                     {
@@ -222,14 +223,14 @@ def bare_link(two: Link, size: int) -> BareLink:
             )
             for end in (0, 1)
         ]
-        said, _ = finish(processes)
-    return BareLink(**json.loads(said.splitlines()[-1]))
+        output, _ = collect_outputs(processes)
+    return BareLink(**json.loads(output.splitlines()[-1]))
 
 
-def finish(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
-    """What they said, once all have ended. Raises RuntimeError where one failed."""
-    said = [process.communicate()[0] for process in processes]
-    for process, words in zip(processes, said, strict=True):
+def collect_outputs(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
+    """Wait for all processes and return their output. Raises RuntimeError where one failed."""
+    outputs = [process.communicate()[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
         if process.returncode:
-            raise RuntimeError(f"{process.args!r} failed:\n{words}")
-    return said
+            raise RuntimeError(f"{process.args!r} failed:\n{output}")
+    return outputs

@@ -10,8 +10,11 @@ from bench.bare_link import BareLink
 
 @dataclass(frozen=True, kw_only=True)
 class Repetition:
-    """By H, seconds per 1,000 steps: measured, each process alone without network, and both over a
-    link without limit; bytes sent in that time."""
+    """Hold one repetition: by H, seconds and bytes sent per 1,000 steps.
+
+    Seconds as ``measured``, with each process alone without network (``compute``), and with both
+    over a link without limit (``unlimited``).
+    """
 
     measured: Mapping[int, float]
     compute: Mapping[int, float]
@@ -27,5 +30,5 @@ class Repetition:
         return self.compute[local_steps] + self.transfer(local_steps)
 
     def deviation(self, local_steps: int) -> float:
-        """Of the measured time from the model, signed, in percent of the model."""
+        """Return the measured time's deviation from the model, signed, in percent of the model."""
         return 100 * (self.measured[local_steps] / self.model(local_steps) - 1)

@@ -1,4 +1,4 @@
-"""The picture of the communication benchmark: measured bars beside the model's two parts."""
+"""Plot the communication benchmark: measured bars beside the model's two parts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bench.measure import PLOTS
 from trainer.files.atomic import atomic
 
 WIDTH = 0.38
-COMPUTE, TRANSFER, MEASURED = "0.75", "0.45", "#21918c"  # the last is in viridis, as figures are
+COMPUTE, TRANSFER, MEASURED = "0.75", "0.45", "#21918c"  # the last from viridis, as in the figures
 
 
 def draw(done: Sequence[Repetition], local_steps: Sequence[int]) -> Path:
-    """Medians of the repetitions as bars, their range as lines."""
+    """Draw the repetitions' medians as bars and their range as lines; return the file."""
     figure = Figure(figsize=(5.5, 3.4), layout="constrained")
     axes = figure.subplots()
     compute = [median(r.compute[h] for r in done) for h in local_steps]

@@ -1,8 +1,8 @@
-"""Images per second of augmented input, and its share of a training step.
+"""Measure images per second of augmented input, and its share of a training step.
 
-On random images of CIFAR-10's shape, written by the trainer's own .beton writer. One thread each.
-PyTorch's `DataLoader` and FFCV's `Loader` give batches of one client (FFCV was no faster with
-one batch for all).
+The images are random, of CIFAR-10's shape, written by the trainer's own .beton writer; each variant
+uses one thread. PyTorch's `DataLoader` and FFCV's `Loader` give batches of one client (FFCV was no
+faster with one batch for all).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench.measure import Record, Target, interleaved, ratios, spreads
+from bench.measure import Record, Target, measure_interleaved, ratios, spreads
 from bench.plain import Transformed
 from trainer.data.beton.writer import write_betons
 from trainer.data.preparation.prepare import read_prepared
@@ -34,34 +34,34 @@ CIFAR10 = DATASETS["cifar10"]
 CPU = torch.device("cpu")
 CLIENTS, BATCH_SIZE, STEPS = 8, 128, 10
 TOTAL = CLIENTS * BATCH_SIZE
-EPOCHS = 3  # of one measurement of a loader; the slow one is measured for one
+EPOCHS = 3  # per measurement of a loader; torchvision, which is slow, takes one
 
 
 def run(repetitions: int) -> Iterator[Record]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield from measured(repetitions)
+        yield from measure_input(repetitions)
     finally:
         torch.set_num_threads(before)  # other benchmarks follow in this process
 
 
-def measured(repetitions: int) -> Iterator[Record]:
+def measure_input(repetitions: int) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as folder:
         settings = RunSettings(
             dataset="cifar10",
-            data_pth=random_set(Path(folder)),
+            data_pth=write_random_images(Path(folder)),
             model="resnet56",
             batch_size=BATCH_SIZE,
             total_batch_size=TOTAL,
             clients="serial",
             log_pth=Path(folder),
         )
-        yield from throughput(settings, repetitions)
-        yield share_of_step(settings, repetitions)
+        yield from measure_throughput(settings, repetitions)
+        yield measure_share_of_step(settings, repetitions)
 
 
-def random_set(folder: Path) -> Path:
+def write_random_images(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(0)
     for split, n in (("train", TOTAL * STEPS), ("test", 10)):
@@ -77,7 +77,7 @@ def random_set(folder: Path) -> Path:
     return folder
 
 
-def throughput(settings: RunSettings, repetitions: int) -> Iterator[Record]:
+def measure_throughput(settings: RunSettings, repetitions: int) -> Iterator[Record]:
     training, _ = load_data(settings, CPU)
     sampler = make_sampler(settings, len(training))
     batches = training.batches(sampler, range(CLIENTS), 0, 0)
@@ -91,7 +91,7 @@ def throughput(settings: RunSettings, repetitions: int) -> Iterator[Record]:
         "torchvision": lambda: images_per_second(images for images, _ in plain),
         "FFCV": lambda: images_per_second(images for _ in range(EPOCHS) for images, _ in ffcv),
     }
-    values = interleaved(variants, repetitions)
+    values = measure_interleaved(variants, repetitions)
     about = {"images": len(training), "K": CLIENTS, "batch": BATCH_SIZE, "threads": 1}
     for other, bound in (("torchvision", 10.0), ("FFCV", 1.0)):
         yield Record(
@@ -105,17 +105,17 @@ def throughput(settings: RunSettings, repetitions: int) -> Iterator[Record]:
         )
 
 
-def share_of_step(settings: RunSettings, repetitions: int) -> Record:
-    whole = TrainingRun(settings, World(0, 1, CPU))
-    batches = whole.batches()
+def measure_share_of_step(settings: RunSettings, repetitions: int) -> Record:
+    training_run = TrainingRun(settings, World(0, 1, CPU))
+    batches = training_run.batches()
 
     def step() -> None:
-        whole.clients.step(next(batches), 0.1)
+        training_run.clients.step(next(batches), 0.1)
 
-    values = interleaved(
+    values = measure_interleaved(
         {
-            "input alone": lambda: seconds(lambda: next(batches)),
-            "step with its input": lambda: seconds(step),
+            "input alone": lambda: time_action(lambda: next(batches)),
+            "step with its input": lambda: time_action(step),
         },
         repetitions,
     )
@@ -145,7 +145,7 @@ def cropped_by_ffcv(beton: Path) -> Iterable[Any]:
 def ffcv_loader(
     beton: Path, batch_size: int, spec: DatasetSpec, operations: list[Any]
 ) -> Iterable[Any]:
-    """FFCV's own: ``operations`` on images, then its normalisation; in its own random order."""
+    """Build FFCV's loader: ``operations``, then its normalisation, in its own random order."""
     from ffcv.fields.decoders import IntDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import NormalizeImage, ToTensor, ToTorchImage
@@ -175,7 +175,7 @@ def images_per_second(batches: Iterable[Tensor], side: int = 32) -> float:
     return count / (time.perf_counter() - start)
 
 
-def seconds(action: Callable[[], object]) -> float:
+def time_action(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start

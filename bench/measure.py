@@ -1,4 +1,4 @@
-"""Fair timings: variants take turns, so that what else the machine does hits all of them alike."""
+"""Time variants measure_interleaved, so that the machine's other load affects all of them alike."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLOTS = RESULTS / "bench"
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some repetitions, their lowest and highest."""
+    """Hold the median of some repetitions, with the lowest and the highest."""
 
     median: float
     low: float
@@ -38,7 +38,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a figure must reach: at least or at most ``bound``."""
+    """Require a figure to be at least, or at most, ``bound``."""
 
     bound: float
     at_most: bool = False
@@ -52,11 +52,11 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One line of ``results/bench.jsonl``.
+    """Hold one line of ``results/bench.jsonl``.
 
-    ``variants``: what was measured of each, in ``unit``. ``figure``: the number that ``target`` is
-    about, described by ``figure_is``; where it is a ratio, of the same repetition's values.
-    ``settings``: what else one must know to repeat it.
+    ``variants``: the measurements of each, in ``unit``. ``figure``: the number that ``target``
+    bounds, described by ``figure_is``; a ratio is taken within each repetition. ``settings``: what
+    else one must know to repeat the benchmark.
     """
 
     benchmark: str
@@ -68,10 +68,10 @@ class Record:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def interleaved(
+def measure_interleaved(
     variants: Mapping[str, Callable[[], float]], repetitions: int
 ) -> dict[str, list[float]]:
-    """``repetitions`` values of each variant, after one of each that does not count."""
+    """Measure each variant ``repetitions`` times, after one warm-up that does not count."""
     values: dict[str, list[float]] = {name: [] for name in variants}
     for measure in variants.values():
         measure()
@@ -82,7 +82,7 @@ def interleaved(
 
 
 def ratios(values: Mapping[str, Sequence[float]], a: str, b: str) -> Spread:
-    """a ÷ b, repetition by repetition."""
+    """Divide ``a`` by ``b``, repetition by repetition."""
     return Spread.of([x / y for x, y in zip(values[a], values[b], strict=True)])
 
 
@@ -90,8 +90,8 @@ def spreads(values: Mapping[str, Sequence[float]]) -> dict[str, Spread]:
     return {name: Spread.of(some) for name, some in values.items()}
 
 
-def write(records: Sequence[Record]) -> None:
-    """Prints the records as a table and appends each to ``results/bench.jsonl``."""
+def write_records(records: Sequence[Record]) -> None:
+    """Print the records as a table and append each to ``results/bench.jsonl``."""
     where = provenance(0.0, 1, 1, "cpu", "")
     about = {key: where[key] for key in ("git_commit", "git_dirty", "versions", "machine")}
     RECORDS.parent.mkdir(parents=True, exist_ok=True)
@@ -106,11 +106,11 @@ def write(records: Sequence[Record]) -> None:
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     for record in records:
-        print(table(record), flush=True)
+        print(format_record(record), flush=True)
 
 
-def table(record: Record) -> str:
-    """The record for a person: median [lowest, highest] of each variant, the figure, its target."""
+def format_record(record: Record) -> str:
+    """Format a record for reading: each variant's spread, the figure, its target."""
     width = max(map(len, [*record.variants, record.figure_is]))
     lines = [f"{record.benchmark} ({platform.processor() or platform.machine()})"]
     lines += [f"  {name:<{width}}  {s} {record.unit}" for name, s in record.variants.items()]

@@ -1,8 +1,8 @@
-"""Peak memory of one process that trains ResNet-56 with K = 32 clients.
+"""Measure the peak memory of one process that trains ResNet-56 with K = 32 clients.
 
 The whole command is measured, start to end. The bound is the parameters of 32 clients, the
-activations of one (as its backward pass needs them) and 300 MB; what ``import torch`` alone takes
-is told apart, since with CUDA's libraries it exceeds the 300 MB.
+activations of one (as its backward pass needs them) and 300 MB; ``import torch`` alone is reported
+separately, since with CUDA's libraries it exceeds the 300 MB.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from bench.input import random_set
+from bench.input import write_random_images
 from bench.measure import Record, Spread, Target
 from bench.rounds import benchmark_settings
 from trainer.run.build import load_data, make_bank, make_sampler
@@ -30,10 +30,10 @@ TRAINER = f"from trainer.__main__ import main; failed = main(); {PRINT_PEAK}; ex
 
 
 def run(repetitions: int) -> Iterator[Record]:
-    """A run's peak hardly varies: three are enough."""
+    """Measure at most three runs, since a run's peak hardly varies."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        random_set(folder)
+        write_random_images(folder)
         settings = benchmark_settings(
             "cifar10",
             folder,
@@ -42,18 +42,18 @@ def run(repetitions: int) -> Iterator[Record]:
             batch_size=BATCH_SIZE,
             local_steps=STEPS,
         )
-        parts = expected(settings)
-        peaks = [peak(settings) for _ in range(min(3, repetitions))]
+        parts = expected_megabytes(settings)
+        peaks = [measure_peak_megabytes(settings) for _ in range(min(3, repetitions))]
         imports = [
-            1024 * int(said([sys.executable, "-c", f"import torch; {PRINT_PEAK}"])) / MB
+            1024 * int(read_last_line([sys.executable, "-c", f"import torch; {PRINT_PEAK}"])) / MB
             for _ in peaks
         ]
-    known = sum(parts.values())
+    required = sum(parts.values())
     variants = {PEAK: Spread.of(peaks), "import torch": Spread.of(imports)}
     variants |= {part: Spread.of([value]) for part, value in parts.items()}
-    beyond = [peak - known for peak in peaks]
-    without = [more - torch for more, torch in zip(beyond, imports, strict=True)]
-    for name, figure in (("import torch included", beyond), ("import torch apart", without)):
+    beyond = [peak - required for peak in peaks]
+    beyond_torch = [more - torch for more, torch in zip(beyond, imports, strict=True)]
+    for name, figure in (("import torch included", beyond), ("import torch apart", beyond_torch)):
         yield Record(
             benchmark=f"memory: ResNet-56, K = 32, B_loc = 128, 1 process, {name}",
             unit="MB",
@@ -65,8 +65,8 @@ def run(repetitions: int) -> Iterator[Record]:
         )
 
 
-def expected(settings: RunSettings) -> dict[str, float]:
-    """What the clients need, in MB."""
+def expected_megabytes(settings: RunSettings) -> dict[str, float]:
+    """Compute what the clients need, in MB."""
     device = torch.device("cpu")
     training, _ = load_data(settings, device)
     batch = next(training.batches(make_sampler(settings, len(training)), range(1), 0, 0))
@@ -77,7 +77,7 @@ def expected(settings: RunSettings) -> dict[str, float]:
     }
 
 
-def peak(settings: RunSettings) -> float:
+def measure_peak_megabytes(settings: RunSettings) -> float:
     options = {
         "dataset": settings.dataset,
         "data-pth": settings.data_pth,
@@ -92,11 +92,11 @@ def peak(settings: RunSettings) -> float:
         "device": "cpu",
         "log-pth": settings.log_pth / "run",
     }
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return 1024 * int(said([sys.executable, "-c", TRAINER, "train", *words])) / MB
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return 1024 * int(read_last_line([sys.executable, "-c", TRAINER, "train", *arguments])) / MB
 
 
-def said(command: Sequence[str]) -> str:
-    """The last line on its stdout."""
+def read_last_line(command: Sequence[str]) -> str:
+    """Run ``command`` and return the last line of its output."""
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return done.stdout.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Two network namespaces joined by a link of limited bandwidth: two machines of one's own."""
+"""Join two network namespaces by a link of limited bandwidth, in place of two machines."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from typing import IO
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 INTERFACE = "veth0"
-# Little, so that short messages have no more than the rate either; no less than a frame.
+# At least a frame, but small, so that the rate limits short messages too.
 BURST_BYTES = 4096
 GRACE_SECONDS = 5.0
 
 
 class NoLinkError(Exception):
-    """This machine lets us make no such link; the message is one line."""
+    """Report in one line why this machine cannot make such a link."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """Its two ends are 0 and 1, with ``ADDRESSES`` on ``INTERFACE``."""
+    """Hold a link with ends 0 and 1, which have ``ADDRESSES`` on ``INTERFACE``."""
 
     namespaces: tuple[str, str]
 
     @contextmanager
-    def started(
+    def start(
         self, end: int, command: Sequence[object], environment: Mapping[str, str]
     ) -> Iterator[subprocess.Popen[str]]:
-        """``command`` at one end, its stdout and stderr in one pipe; it and what it started end
-        with the context."""
+        """Start ``command`` at one end, with stdout and stderr in one pipe.
+
+        Leaving the context ends it and the processes that it started.
+        """
         process = subprocess.Popen(
             ["ip", "netns", "exec", self.namespaces[end], *map(str, command)],
             env=os.environ | environment,
@@ -47,26 +49,25 @@ class Link:
         try:
             yield process
         finally:
-            _end(process)
-            _stream(process).close()
+            _terminate(process)
+            _output(process).close()
 
 
 @contextmanager
-def link(mbits: int | None) -> Iterator[Link]:
-    """A link of ``mbits`` Mbit/s each way, removed at the end, also after Ctrl-C or SIGTERM.
+def create_link(mbits: int | None) -> Iterator[Link]:
+    """Create a link of ``mbits`` Mbit/s each way (None: no limit) and remove it at the end.
 
-    None: as fast as the kernel copies.
-
-    Raises NoLinkError without root, ``ip`` or ``tc``, or where the kernel refuses.
+    Ctrl-C and SIGTERM remove it, too. Raises NoLinkError without root, ``ip`` or ``tc``, or where
+    the kernel refuses.
     """
     if os.geteuid() != 0:
         raise NoLinkError("network namespaces need root")
     for tool in ("ip", "tc"):
         if shutil.which(tool) is None:
             raise NoLinkError(f"there is no `{tool}`; install iproute2")
-    about = f"bench-{os.getpid()}-{mbits or 'unlimited'}"
-    names = (f"{about}-0", f"{about}-1")
-    with _sigterm_is_an_exception(), ExitStack() as made:
+    prefix = f"bench-{os.getpid()}-{mbits or 'unlimited'}"
+    names = (f"{prefix}-0", f"{prefix}-1")
+    with _sigterm_as_exit(), ExitStack() as made:
         try:
             for name in names:
                 _run("ip", "netns", "add", name)
@@ -91,16 +92,16 @@ def _run(*command: object) -> None:
 
 
 def _remove(namespace: str) -> None:
-    """The namespace and, with it, its end of the link, whatever became of the processes in it."""
+    """Remove the namespace with its end of the link, after killing the processes left in it."""
     left = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True)
     for process in left.stdout.split():
-        with suppress(ProcessLookupError):  # it ended meanwhile
+        with suppress(ProcessLookupError):  # it has ended since
             os.kill(int(process), signal.SIGKILL)
     subprocess.run(["ip", "netns", "del", namespace], check=False)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """It and the processes of its session, which it leads."""
+def _terminate(process: subprocess.Popen[str]) -> None:
+    """End the process and its session, which it leads."""
     for how in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             return
@@ -111,14 +112,14 @@ def _end(process: subprocess.Popen[str]) -> None:
             continue
 
 
-def _stream(process: subprocess.Popen[str]) -> IO[str]:
+def _output(process: subprocess.Popen[str]) -> IO[str]:
     assert process.stdout is not None
     return process.stdout
 
 
 @contextmanager
-def _sigterm_is_an_exception() -> Iterator[None]:
-    """As Ctrl-C is: else the process would end without cleaning up."""
+def _sigterm_as_exit() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM within the context, so that the process cleans up."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""The plain reference with its input: torchvision's transforms in a `DataLoader`, NCHW float32."""
+"""Feed the plain reference by torchvision's transforms in a `DataLoader`, NCHW float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Step = tuple[Tensor, Tensor]  # images (K, B_loc, C, H, W) and labels (K, B_loc)
 
 
 class Transformed(Dataset[tuple[Tensor, int]]):
-    """One image at a time, the way of torchvision's CIFAR10."""
+    """Transform one image at a time, as torchvision's CIFAR10 does."""
 
     def __init__(self, spec: DatasetSpec, arrays: Arrays, *, augmented: bool = True) -> None:
         self._images = arrays.images.squeeze(-1) if spec.channels == 1 else arrays.images
@@ -44,7 +44,7 @@ class Transformed(Dataset[tuple[Tensor, int]]):
 
 
 def plain_steps(data: Transformed, clients: int, batch_size: int) -> Iterator[Step]:
-    """Without end, in a new order each epoch."""
+    """Yield steps without end, in a new order each epoch."""
     loader = DataLoader(data, clients * batch_size, shuffle=True, drop_last=True)
     while True:
         for images, labels in loader:
@@ -60,7 +60,7 @@ def plain_seconds(
     clients: int,
     weight_decay: float = 0.0,
 ) -> float:
-    """Of rounds of the reference, from its asking for the first batch on: without the copying."""
+    """Time rounds of the reference from its first request of a batch, without copying clients."""
     clock = Clock(islice(steps, rounds * local_steps))
     plan = [local_steps] * rounds
     local_sgd(model, clock, plan, clients, lambda step: 0.0, weight_decay=weight_decay)
@@ -68,7 +68,7 @@ def plain_seconds(
 
 
 class Clock(Iterator[Step]):
-    """``steps``, and when the first was asked for."""
+    """Iterate over ``steps`` and record when the first was requested."""
 
     def __init__(self, steps: Iterable[Step]) -> None:
         self._steps = iter(steps)

@@ -1,6 +1,6 @@
-"""Local SGD the plain way: K deep copies of a model, one `torch.optim.SGD` each, a Python loop.
+"""Run Local SGD the plain way: K deep copies of a model, one `torch.optim.SGD` each, a loop.
 
-The truth that the trainer is tested against and the baseline that it is timed against. It shares no
+The trainer is tested against it as the truth and timed against it as the baseline. It shares no
 code with the trainer.
 """
 
@@ -29,7 +29,7 @@ def local_sgd(
     nesterov: bool = False,
     momentum_averaging: str = "keep",
 ) -> nn.Module:
-    """The averaged model after rounds of ``local_steps`` steps each.
+    """Return the averaged model after rounds of ``local_steps`` steps each.
 
     ``batches`` gives one step at a time: images (K, B_loc, …) and labels (K, B_loc). ``lr`` maps
     the step to η. At averaging, each client's momentum is kept, averaged or reset.
@@ -81,7 +81,7 @@ def average(tensors: Sequence[Tensor]) -> None:
 def parameter_groups(
     model: nn.Module, weight_decay: float, group_weight: bool
 ) -> list[dict[str, object]]:
-    """Weight decay on everything, or (``group_weight``) not on norm layers and biases."""
+    """Decay all weights, or (``group_weight``) all but those of norm layers and biases."""
     if not group_weight:
         return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
     spared = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}

@@ -1,4 +1,4 @@
-"""``python -m bench.report [FILE]``: the latest record of each benchmark as a table in Markdown."""
+"""Print each benchmark's latest record as a Markdown table: ``python -m bench.report [FILE]``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bench.measure import RECORDS, Spread, Target
 
 
 def report(lines: Iterable[str]) -> str:
-    """Of the lines of a ``bench.jsonl``: figure, median [lowest, highest], target, verdict."""
+    """Tabulate the lines of a ``bench.jsonl``: figure, spread, target and verdict."""
     latest: dict[str, dict[str, Any]] = {}
     for line in lines:
         record = json.loads(line)
         latest[record["benchmark"]] = record
     rows = ["| benchmark | figure | measured | must be | |", "| --- | --- | --- | --- | --- |"]
-    rows += [row(name, record) for name, record in latest.items()]
+    rows += [format_row(name, record) for name, record in latest.items()]
     return "\n".join(rows) + "\n"
 
 
-def row(name: str, record: dict[str, Any]) -> str:
+def format_row(name: str, record: dict[str, Any]) -> str:
     target, verdict = "", ""
     if record["target"]:
         target = str(Target(**record["target"]))

@@ -1,4 +1,4 @@
-"""ResNet-56, K = 8, B_loc = 128 on 2 processes: against the reference, and against the machine.
+"""Measure ResNet-56, K = 8, B_loc = 128 on 2 processes against the reference and the machine.
 
 The roofline is what the network's own convolutions reach alone, in both processes at once, in the
 same run: share = FLOPs of a step ÷ its time ÷ the convolutions' FLOPs per second.
@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from bench.input import random_set
-from bench.measure import Record, Spread, Target, interleaved, ratios, spreads
+from bench.input import write_random_images
+from bench.measure import Record, Spread, Target, measure_interleaved, ratios, spreads
 from bench.plain import Transformed, plain_seconds, plain_steps
 from bench.roofline import Convolutions, step_flops
 from bench.rounds import Rounds, benchmark_settings
@@ -33,7 +33,7 @@ CONVOLUTIONS = "convolutions alone"
 
 def run(repetitions: int) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as folder:
-        random_set(Path(folder))
+        write_random_images(Path(folder))
         found = under_torchrun(measure, PROCESSES, folder=folder, repetitions=repetitions)
     speeds = {name: [IMAGES / s for s in found["seconds"][name]] for name in found["seconds"]}
     about = {
@@ -59,7 +59,7 @@ def run(repetitions: int) -> Iterator[Record]:
 
 
 def roofline(found: dict[str, Any], about: dict[str, Any]) -> Record:
-    """Both sides in FLOP/s of all processes together."""
+    """Compare FLOP/s of all processes together: the trainer's with the convolutions'."""
     share = CLIENTS // PROCESSES * LOCAL_STEPS  # forward and backward passes of a process
     flops = {
         FLOAT32: [PROCESSES * share * found["step_flops"] / s for s in found["seconds"][FLOAT32]],
@@ -80,7 +80,7 @@ def roofline(found: dict[str, Any], about: dict[str, Any]) -> Record:
 
 
 def measure(world: World, folder: str, repetitions: int) -> dict[str, Any]:
-    """Seconds of a round of each variant, in turns; of one step's convolutions of one client."""
+    """Measure seconds of a round of each variant, and of one client's convolutions of a step."""
     settings = benchmark_settings(
         "cifar10",
         Path(folder),
@@ -99,7 +99,7 @@ def measure(world: World, folder: str, repetitions: int) -> dict[str, Any]:
     images, labels = next(steps)
     convolutions = Convolutions(model, images[0])
     seconds = {
-        # Its averaging stays within the process: nobody waits for another's.
+        # It averages within the process: no process waits for another.
         REFERENCE: lambda: plain_seconds(
             model,
             steps,
@@ -114,7 +114,7 @@ def measure(world: World, folder: str, repetitions: int) -> dict[str, Any]:
         CONVOLUTIONS: convolutions.seconds,
     }
     return {
-        "seconds": interleaved(
+        "seconds": measure_interleaved(
             {name: slowest(world, measure) for name, measure in seconds.items()}, repetitions
         ),
         "step_flops": step_flops(model, images[0], labels[0]),

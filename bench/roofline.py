@@ -1,4 +1,4 @@
-"""How fast this machine computes a network's own convolutions, and nothing else."""
+"""Measure how fast this machine computes a network's own convolutions, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Convolution:
-    """One layer as the network calls it; ``first``: its input needs no gradient."""
+    """Describe one layer as the network calls it; ``first``: its input needs no gradient."""
 
     input: tuple[int, ...]
     weight: tuple[int, ...]
@@ -35,22 +35,22 @@ class Convolution:
 @dataclass(frozen=True, eq=False)
 class Prepared:
     layer: Convolution
-    wanted: list[Tensor]
+    gradient_of: list[Tensor]
     input: Tensor
     gradient: Tensor
 
     def __call__(self) -> None:
-        """Forward and backward."""
-        layer, weight = self.layer, self.wanted[-1]
+        """Run forward and backward."""
+        layer, weight = self.layer, self.gradient_of[-1]
         y = F.conv2d(self.input, weight, stride=layer.stride, padding=layer.padding)
-        torch.autograd.grad(y, self.wanted, self.gradient)
+        torch.autograd.grad(y, self.gradient_of, self.gradient)
 
 
 class Convolutions:
-    """Those of a training step of ``model`` on ``images``, each on data of its own shape.
+    """Run the convolutions of a training step of ``model`` on ``images``, on random data.
 
-    Channels last, the faster layout; no two calls of a layer follow one another in the network, but
-    do here, with inputs that lie where they lay: rather faster than what the network can reach.
+    They use channels last, the faster layout. Calls of one layer follow one another, unlike in the
+    network, so that inputs stay cached: the bound is somewhat above what the network can reach.
     """
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
@@ -92,7 +92,7 @@ class Convolutions:
 
 
 def step_flops(model: nn.Module, images: Tensor, labels: Tensor) -> Any:
-    """Of a forward and a backward pass of the whole network, as torch counts them."""
+    """Count the FLOPs of a forward and a backward pass of the whole network by torch's counter."""
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(model(images), labels).backward()
     return counter.get_total_flops()

@@ -1,4 +1,4 @@
-"""Rounds of the trainer as the trainer makes them, input included, without evaluations."""
+"""Time rounds of the trainer as it executes them, input included, without evaluations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.settings.run import RunSettings
 def benchmark_settings(
     dataset: str, data_pth: Path, *, k: int, batch_size: int, local_steps: int, **more: Any
 ) -> RunSettings:
-    """Of K clients that all take batches of B_loc; input is augmented, weights decay."""
+    """Return settings of K clients with batches of B_loc, augmented input and weight decay."""
     chosen = {
         "dataset": dataset,
         "data_pth": data_pth,
@@ -30,7 +30,7 @@ def benchmark_settings(
 
 
 class Rounds:
-    """``seconds(n)`` of n rounds of a run, which finds its own way to execute the clients."""
+    """Time rounds of a run, which chooses itself how to execute the clients."""
 
     def __init__(self, settings: RunSettings, world: World) -> None:
         self.run = TrainingRun(settings, world)

@@ -1,6 +1,6 @@
-"""Images per second against K at fixed B, against processes, and against the size of the model.
+"""Measure images per second over K at fixed B, over processes, and over the model's size.
 
-The reference is given batches that lie ready; the trainer makes its own.
+The reference gets batches made beforehand; the trainer makes its own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 
 from bench.digits import prepare_digits
-from bench.input import random_set
-from bench.measure import Record, Spread, interleaved, ratios, spreads
+from bench.input import write_random_images
+from bench.measure import Record, Spread, measure_interleaved, ratios, spreads
 from bench.plain import Transformed, plain_seconds, plain_steps
 from bench.rounds import Rounds, benchmark_settings
 from bench.scaling_plot import ONE_STEP, REFERENCE, SERIAL, TRAINER, Curve, draw
@@ -24,12 +24,12 @@ from trainer.data.specs import DATASETS
 from trainer.distributed.world import World
 from trainer.models import build
 
-SECONDS = 0.3  # about, of one measurement
+SECONDS = 0.3  # approximate length of one measurement
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One configuration, on so many processes. ``variants``: what is measured of it."""
+    """Describe one configuration and the ``variants`` measured of it."""
 
     model: str
     dataset: str
@@ -42,7 +42,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Panels of points; ``x`` gives a point's place in its panel. ``joined``: by lines."""
+    """Describe panels of points; ``x`` maps a point to its abscissa. ``joined``: by lines."""
 
     name: str
     xlabel: str
@@ -110,7 +110,7 @@ SWEEPS = (
                 for m in SIZES
             ]
         },
-        x=lambda point: parameters(point.model, point.dataset),
+        x=lambda point: count_parameters(point.model, point.dataset),
         joined=False,  # models of several kinds
     ),
 )  # fmt: skip
@@ -120,12 +120,12 @@ def run(repetitions: int) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare_digits(folder / "digits")
-        random_set(folder / "cifar10")
+        write_random_images(folder / "cifar10")
         for sweep in SWEEPS:
-            yield record(sweep, folder, repetitions)
+            yield measure_sweep(sweep, folder, repetitions)
 
 
-def record(sweep: Sweep, folder: Path, repetitions: int) -> Record:
+def measure_sweep(sweep: Sweep, folder: Path, repetitions: int) -> Record:
     measured: dict[str, Spread] = {}
     against: dict[str, Spread] = {}
     panels: dict[str, list[Curve]] = {}
@@ -133,7 +133,7 @@ def record(sweep: Sweep, folder: Path, repetitions: int) -> Record:
         curves: dict[str, list[tuple[float, Spread]]] = {}
         for point in points:
             x = sweep.x(point)
-            speeds = measured_at(point, folder, repetitions)
+            speeds = measure_point(point, folder, repetitions)
             label = f"{panel}, {sweep.xlabel.split(',')[0].split()[0]} {x:,.0f}"
             against[label] = ratios(speeds, TRAINER, REFERENCE)
             for variant, spread in spreads(speeds).items():
@@ -155,7 +155,7 @@ def record(sweep: Sweep, folder: Path, repetitions: int) -> Record:
     )
 
 
-def measured_at(point: Point, folder: Path, repetitions: int) -> dict[str, list[float]]:
+def measure_point(point: Point, folder: Path, repetitions: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = under_torchrun(
         measure,
         point.processes,
@@ -182,9 +182,9 @@ def measure(
     variants: Sequence[str],
     repetitions: int,
 ) -> dict[str, list[float]]:
-    """Images per second of all processes together, of each variant in turns."""
+    """Measure images per second of all processes together, each variant interleaved."""
 
-    def trainer(local_steps: int, way: str = "auto") -> Callable[[int], float]:
+    def trainer(local_steps: int, execution: str = "auto") -> Callable[[int], float]:
         settings = benchmark_settings(
             dataset,
             Path(folder),
@@ -192,7 +192,7 @@ def measure(
             k=clients,
             batch_size=batch_size,
             local_steps=local_steps,
-            clients=way,
+            clients=execution,
         )
         return Rounds(settings, world).seconds
 
@@ -214,17 +214,21 @@ def measure(
     }
     images = dict.fromkeys(make, clients * batch_size * local_steps)
     images[ONE_STEP] = clients * batch_size
-    speeds = {name: per_second(world, images[name], make[name]()) for name in variants}
-    return interleaved(speeds, repetitions)
+    speeds = {
+        name: measure_images_per_second(world, images[name], make[name]()) for name in variants
+    }
+    return measure_interleaved(speeds, repetitions)
 
 
-def per_second(world: World, images: int, seconds: Callable[[int], float]) -> Callable[[], float]:
-    """Of the slowest process, in as many rounds of ``images`` as take about ``SECONDS``."""
+def measure_images_per_second(
+    world: World, images: int, seconds: Callable[[int], float]
+) -> Callable[[], float]:
+    """Return a function that times rounds of ``images`` for about ``SECONDS``, slowest process."""
     seconds(1)
     rounds = max(1, round(SECONDS / slowest(world, lambda: seconds(1))()))
-    measured = slowest(world, lambda: seconds(rounds))
-    return lambda: rounds * images / measured()
+    measure_slowest = slowest(world, lambda: seconds(rounds))
+    return lambda: rounds * images / measure_slowest()
 
 
-def parameters(model: str, dataset: str) -> int:
+def count_parameters(model: str, dataset: str) -> int:
     return sum(p.numel() for p in build(model, DATASETS[dataset], seed=0).parameters())

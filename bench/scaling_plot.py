@@ -1,4 +1,4 @@
-"""The pictures of the scaling benchmark: images per second, one panel per network."""
+"""Plot the scaling benchmark: images per second, one panel per network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Curve:
 
 
 def draw(name: str, xlabel: str, panels: Mapping[str, Sequence[Curve]], joined: bool) -> Path:
-    """Medians, ``joined`` by lines, the repetitions' range as bars; both axes logarithmic."""
+    """Draw medians, ``joined`` by lines, with the repetitions' range as bars, on log axes."""
     figure = Figure(figsize=(1.2 + 3.0 * max(len(panels), 1.6), 3.6), layout="constrained")
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (panel, curves) in zip(all_axes, panels.items(), strict=True):
@@ -53,11 +53,11 @@ def draw(name: str, xlabel: str, panels: Mapping[str, Sequence[Curve]], joined: 
         ticks = sorted({x for curve in curves for x, _ in curve.points})
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.set_xticks(ticks, [short(tick) for tick in ticks], rotation=0 if joined else 45)
+        axes.set_xticks(ticks, [abbreviate(tick) for tick in ticks], rotation=0 if joined else 45)
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: abbreviate(value)))
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: short(value)))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: abbreviate(value)))
         axes.tick_params(axis="y", which="minor", labelsize="small")
         axes.set_title(panel, fontsize="medium")
         axes.set_xlabel(xlabel)
@@ -72,8 +72,8 @@ def draw(name: str, xlabel: str, panels: Mapping[str, Sequence[Curve]], joined: 
     return path
 
 
-def short(value: float) -> str:
-    """1,234,567 as 1.2M."""
+def abbreviate(value: float) -> str:
+    """Abbreviate a number: 1,234,567 as 1.2M."""
     for limit, letter in ((1e6, "M"), (1e3, "k")):
         if value >= limit:
             return (

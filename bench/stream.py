@@ -1,8 +1,8 @@
-"""Photographs per second and core: decoded, cropped, resized, flipped and normalised.
+"""Measure photographs decoded, cropped, resized, flipped and normalised per second and core.
 
-JPEG files of 500 × 375 pixels, cut from the photographs of scikit-image and scikit-learn, to
-random resized crops of 224 pixels, as ImageNet is trained. All on one core: FFCV decodes in a
-thread of its own.
+JPEG files of 500 × 375 pixels, cut from the photographs of scikit-image and scikit-learn, become
+random resized crops of 224 pixels, as for ImageNet. All on one core, since FFCV decodes in a thread
+of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from bench.input import ffcv_loader, images_per_second
-from bench.measure import Record, interleaved, ratios, spreads
+from bench.measure import Record, measure_interleaved, ratios, spreads
 from trainer.data.beton.writer import write_betons
 from trainer.data.preparation.photos import PHOTOS
 from trainer.data.preparation.prepare import prepare
@@ -35,7 +35,7 @@ from trainer.settings.run import RunSettings
 HEIGHT, WIDTH, OF_EACH = 375, 500, 32
 BATCH_SIZE, BATCHES = 32, 10  # all images
 IMAGENET_IMAGES = 1_281_167
-# Share of the images that is JPEG: all, as the folder has them; and the paper's
+# Share of JPEG among the images: all, as in the folder; and the paper's
 SHARES = (1.0, 0.5)
 
 
@@ -45,15 +45,15 @@ def run(repetitions: int) -> Iterator[Record]:
     os.sched_setaffinity(0, {min(cores)})
     try:
         with tempfile.TemporaryDirectory() as folder:
-            write_folder(Path(folder) / "images")
+            write_photographs(Path(folder) / "images")
             for share in SHARES:
-                yield from measured(Path(folder), share, repetitions)
+                yield from measure_share(Path(folder), share, repetitions)
     finally:
         torch.set_num_threads(before)  # other benchmarks follow in this process
         os.sched_setaffinity(0, cores)
 
 
-def measured(folder: Path, share: float, repetitions: int) -> Iterator[Record]:
+def measure_share(folder: Path, share: float, repetitions: int) -> Iterator[Record]:
     source, betons = folder / "images", folder / f"betons-{share}"
     prepare(PrepareSettings(dataset="imagefolder", source=source, out=betons))
     write_betons(BetonSettings(data_pth=betons, compress_probability=share))
@@ -64,16 +64,18 @@ def measured(folder: Path, share: float, repetitions: int) -> Iterator[Record]:
     )  # fmt: skip
     training, _ = load_data(settings, torch.device("cpu"))
     passes = count()
-    # One finite pass: a training's batches are decoded ahead, while the others are measured.
+    # One finite pass: a training's batches would be decoded ahead while other variants run.
     own = partial(training.batchnorm_images, 0, num_batches=BATCHES, batch_size=BATCH_SIZE)
-    plain = DataLoader(ImageFolder(str(source / "train"), torchvisions()), BATCH_SIZE, shuffle=True)
+    plain = DataLoader(
+        ImageFolder(str(source / "train"), torchvision_transforms()), BATCH_SIZE, shuffle=True
+    )
     ffcv = cropped_by_ffcv(betons / "train.beton")
     variants: dict[str, Callable[[], float]] = {
         "trainer": lambda: images_per_second(own(next(passes), own=slice(BATCHES)), side=224),
         "torchvision": lambda: images_per_second((images for images, _ in plain), side=224),
         "FFCV": lambda: images_per_second((images for images, _ in ffcv), side=224),
     }
-    values = interleaved(variants, repetitions)
+    values = measure_interleaved(variants, repetitions)
     about = {
         "images": f"{OF_EACH * len(PHOTOS)} of {WIDTH} × {HEIGHT}", "JPEG": share,
         "batch": BATCH_SIZE, "cores": 1,
@@ -97,7 +99,7 @@ def measured(folder: Path, share: float, repetitions: int) -> Iterator[Record]:
     )
 
 
-def write_folder(folder: Path) -> None:
+def write_photographs(folder: Path) -> None:
     draw = np.random.default_rng(0)
     for name, load in PHOTOS.items():
         photo = Image.fromarray(load())
@@ -112,7 +114,7 @@ def write_folder(folder: Path) -> None:
                 part.save(folder / split / name / f"{i:03}.jpg", quality=90)
 
 
-def torchvisions() -> transforms.Compose:
+def torchvision_transforms() -> transforms.Compose:
     return transforms.Compose(
         [
             transforms.RandomResizedCrop(224),

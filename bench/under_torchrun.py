@@ -1,4 +1,4 @@
-"""Calls a function of a benchmark in each of several processes, as torchrun starts them.
+"""Call a function of a benchmark in each of several processes that torchrun starts.
 
 ``python -m bench.under_torchrun MODULE:FUNCTION ARGUMENTS OUT`` is what each process runs.
 """
@@ -24,7 +24,7 @@ from workflow.machine import threads_per_process
 
 
 def under_torchrun(function: Callable[..., Any], processes: int, **arguments: Any) -> Any:
-    """What ``function(world, **arguments)`` returns on the main process; both through JSON.
+    """Return what ``function(world, **arguments)`` returns on the main process, through JSON.
 
     Each process gets its share of the cores as threads. Raises RuntimeError where one fails.
     """
@@ -48,16 +48,16 @@ def under_torchrun(function: Callable[..., Any], processes: int, **arguments: An
 
 
 def slowest(world: World, measure: Callable[[], float]) -> Callable[[], float]:
-    """``measure``, begun by all processes at once; the largest of what they found."""
+    """Wrap ``measure``: all processes begin together, and the largest result counts."""
 
-    def together() -> float:
+    def measure_together() -> float:
         world.barrier()
         found = torch.tensor(measure(), dtype=torch.float64, device=world.device)
         if world.size > 1:
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return found.item()
 
-    return together
+    return measure_together
 
 
 def main() -> None:

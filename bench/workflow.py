@@ -1,7 +1,7 @@
-"""Wall time of Snakemake: a dry run of 2,000 runs, and ``figures`` with nothing to do.
+"""Measure Snakemake's wall time: a dry run of 2,000 runs, and ``figures`` with nothing to do.
 
-In a copy of the tracked files. The second's results are made there by Snakemake itself: all runs
-of the laptop scale, shortened to a few steps, so that jobs and files are as many as the figure's.
+Both run in a copy of the tracked files. Snakemake itself makes the results of the second there: all
+runs of the laptop scale, shortened to a few steps, so that it has as many jobs and files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from bench.measure import Record, Spread, Target, interleaved
+from bench.measure import Record, Spread, Target, measure_interleaved
 from workflow.experiments import ROOT
 
 RUNS = 2000
@@ -30,13 +30,15 @@ def run(repetitions: int) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as temporary:
         project = copy_project(Path(temporary) / "project")
         many, planned = write_scales(project)
-        snakemake(project, "figures")
-        values = interleaved(
+        time_snakemake(project, "figures")
+        values = measure_interleaved(
             {
-                "dry run": lambda: snakemake(
+                "dry run": lambda: time_snakemake(
                     project, "--dry-run", "--config", "scale=many", "--", "figures", expect=planned
                 ),
-                "nothing to do": lambda: snakemake(project, "figures", expect="Nothing to be done"),
+                "nothing to do": lambda: time_snakemake(
+                    project, "figures", expect="Nothing to be done"
+                ),
             },
             repetitions,
         )
@@ -56,7 +58,7 @@ def run(repetitions: int) -> Iterator[Record]:
 
 
 def copy_project(folder: Path) -> Path:
-    """The tracked files, as they are now."""
+    """Copy the tracked files in their present state."""
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -67,9 +69,9 @@ def copy_project(folder: Path) -> Path:
 
 
 def write_scales(project: Path) -> tuple[int, str]:
-    """Scale ``many`` with ``RUNS`` runs, a short ``laptop``.
+    """Write scale ``many`` with about ``RUNS`` runs, and a short ``laptop``.
 
-    Returns how many runs ``many`` has, and a pattern for the line of a dry run that says so.
+    Returns the number of runs of ``many``, and a pattern for that line of a dry run.
     """
     laptop = project / "experiments" / "laptop.yaml"
     content: dict[str, Any] = yaml.safe_load(laptop.read_text())
@@ -85,8 +87,8 @@ def write_scales(project: Path) -> tuple[int, str]:
     return runs, rf"(?m)^train +{runs}$"
 
 
-def snakemake(project: Path, *arguments: str, expect: str = "") -> float:
-    """Seconds. Raises RuntimeError when it fails or says nothing that matches ``expect``."""
+def time_snakemake(project: Path, *arguments: str, expect: str = "") -> float:
+    """Time ``snakemake``. Raises RuntimeError if it fails or prints nothing matching ``expect``."""
     programs = Path(sys.executable).parent
     environment = os.environ | {
         "PATH": f"{programs}:{os.environ['PATH']}",

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from bench.measure import Record, Spread, Target, interleaved, ratios
+from bench.measure import Record, Spread, Target, measure_interleaved, ratios
 from bench.report import report
 from bench.roofline import Convolutions, step_flops
 from tests.commands import ROOT
@@ -45,7 +45,7 @@ def test_variants_take_turns_and_ratios_stay_within_a_turn() -> None:
         calls.append(name)
         return len(calls)
 
-    values = interleaved({name: lambda name=name: measure(name) for name in "ab"}, 2)
+    values = measure_interleaved({name: lambda name=name: measure(name) for name in "ab"}, 2)
     assert calls == list("ababab")
     assert values == {"a": [3, 5], "b": [4, 6]}  # the first of each does not count
     assert ratios(values, "b", "a") == Spread(pytest.approx(4 / 3 / 2 + 6 / 5 / 2), 1.2, 4 / 3, 2)
