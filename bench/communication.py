@@ -182,7 +182,7 @@ def time_steps(limited: Link, folder: Path, *, together: bool) -> dict[int, floa
 
 
 def launcher(rank: int | None) -> list[object]:
-    """Build a torchrun command for one process of limited, or (None) for a run of one process."""
+    """Build a torchrun command for one process of two, or (None) for a run of one process."""
     where: list[object] = ["--standalone"]
     if rank is not None:
         where = ["--nnodes", 2, "--node-rank", rank, "--master-addr", ADDRESSES[0]]

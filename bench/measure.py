@@ -1,4 +1,4 @@
-"""Time variants measure_interleaved, so that the machine's other load affects all of them alike."""
+"""Time interleaved variants, so that the machine's other load affects all of them alike."""
 
 from __future__ import annotations
 

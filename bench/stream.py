@@ -57,7 +57,7 @@ def measure_share(folder: Path, share: float, repetitions: int) -> Iterator[Reco
     source, betons = folder / "images", folder / f"betons-{share}"
     prepare(PrepareSettings(dataset="imagefolder", source=source, out=betons))
     write_betons(BetonSettings(data_pth=betons, compress_probability=share))
-    torch.set_num_threads(1)  # importing ffcv sets them
+    torch.set_num_threads(1)  # importing ffcv changes it
     settings = RunSettings(
         dataset="imagefolder", num_classes=len(PHOTOS), model="resnet50", data_pth=betons,
         batch_size=BATCH_SIZE, total_batch_size=BATCH_SIZE, device="cpu",
