@@ -140,7 +140,7 @@ def measure_once(limited: Link, unlimited: Link, folder: Path) -> Repetition:
     )
 
 
-def time_steps(limited: Link, folder: Path, *, together: bool) -> dict[int, float]:
+def time_steps(link: Link, folder: Path, *, together: bool) -> dict[int, float]:
     """Time 1,000 steps of each H, in one run at both ends or in a separate run at each, in seconds.
 
     A phase of ``STEPS`` steps with one averaging warms up. Phases are timed by the arrival of their
@@ -163,7 +163,7 @@ def time_steps(limited: Link, folder: Path, *, together: bool) -> dict[int, floa
     with ExitStack() as running:
         processes = [
             running.enter_context(
-                limited.start(
+                link.start(
                     end,
                     [
                         *launcher(end if together else None),
@@ -203,12 +203,12 @@ def read_evaluation_times(process: subprocess.Popen[str]) -> list[float]:
     return arrivals
 
 
-def measure_bare_link(limited: Link, size: int) -> BareLink:
+def measure_bare_link(link: Link, size: int) -> BareLink:
     """Measure the link without a trainer, for all-reduces of ``size`` bytes."""
     with ExitStack() as running:
         processes = [
             running.enter_context(
-                limited.start(
+                link.start(
                     end,
                     [sys.executable, "-m", "bench.bare_link", ADDRESSES[0], size],
                     {
