@@ -24,7 +24,7 @@ from bench.rounds import Rounds, benchmark_settings
 from trainer.data.preparation.prepare import read_prepared
 from trainer.data.specs import DATASETS
 from trainer.distributed.world import World
-from trainer.models import build
+from trainer.models.registry import build
 
 WORLD = World(0, 1, torch.device("cpu"))
 SECONDS = 0.4  # approximate length of one measurement

@@ -22,7 +22,7 @@ from bench.under_torchrun import slowest, under_torchrun
 from trainer.data.preparation.prepare import read_prepared
 from trainer.data.specs import DATASETS
 from trainer.distributed.world import World
-from trainer.models import build
+from trainer.models.registry import build
 
 MODEL, CLIENTS, BATCH_SIZE, PROCESSES, LOCAL_STEPS = "resnet56", 8, 128, 2, 2
 IMAGES = CLIENTS * BATCH_SIZE * LOCAL_STEPS

@@ -11,7 +11,7 @@ from bench.report import report
 from bench.roofline import Convolutions, step_flops
 from tests.commands import ROOT
 from trainer.data.specs import DATASETS
-from trainer.models import build
+from trainer.models.registry import build
 
 
 def test_the_readme_holds_the_reference_measurements() -> None:

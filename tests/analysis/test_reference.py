@@ -27,7 +27,7 @@ from trainer.data.augment import random_views
 from trainer.data.sampling import Purpose, Sampler, generator, label_offsets, train_subset
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.distributed.world import World
-from trainer.models import build
+from trainer.models.registry import build
 from trainer.run.session import train
 from trainer.settings.run import RunSettings
 

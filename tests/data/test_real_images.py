@@ -23,7 +23,7 @@ from trainer.data.training import TrainingSet
 from trainer.distributed.world import World
 from trainer.files.state_dict import load_model
 from trainer.local_sgd.evaluation import Scores, reestimate_batchnorm
-from trainer.models import build
+from trainer.models.registry import build
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from trainer.local_sgd.averaging import Averaging, MomentumPolicy
 from trainer.local_sgd.clients import ClientBank, Execution, ExecutionPlan
 from trainer.local_sgd.optimizer import SGD, undecayed_names
 from trainer.local_sgd.schedule import Round
-from trainer.models import build
+from trainer.models.registry import build
 
 K, B_LOC, ROUNDS = 4, 6, [3, 3, 2]
 SERIAL = ExecutionPlan("serial")

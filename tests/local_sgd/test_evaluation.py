@@ -18,7 +18,7 @@ from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.files.state_dict import load_model, save_model
 from trainer.local_sgd.evaluation import Evaluator, reestimate_batchnorm
-from trainer.models import build
+from trainer.models.registry import build
 
 CPU = torch.device("cpu")
 DIGITS = DATASETS["digits"]

@@ -12,7 +12,7 @@ from trainer.data.preparation.prepare import Arrays
 from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
 from trainer.local_sgd.sharpness import sharpness
-from trainer.models import build
+from trainer.models.registry import build
 
 DIGITS = DATASETS["digits"]
 

@@ -7,7 +7,8 @@ from torch import nn
 from tests.conftest import shared_file
 from trainer.data.specs import DATASETS
 from trainer.files.state_dict import load_model
-from trainer.models import MODELS, build, misfit, model_spec
+from trainer.models.registry import build, incompatibility, model_spec
+from trainer.models.specs import MODELS
 
 CIFAR10 = DATASETS["cifar10"]
 
@@ -140,10 +141,10 @@ def test_other_models_are_torchvisions(name: str, batchnorm: bool, stochastic: b
 
 
 def test_a_model_says_why_it_cannot_take_a_data_set() -> None:
-    assert misfit("resnet18", CIFAR10) is None
-    assert "224" in str(misfit("vit_b_16", CIFAR10))
-    assert "channel" in str(misfit("resnet18", DATASETS["digits"]))
-    assert "32 pixels" in str(misfit("resnet20", DATASETS["digits"]))
+    assert incompatibility("resnet18", CIFAR10) is None
+    assert "224" in str(incompatibility("vit_b_16", CIFAR10))
+    assert "channel" in str(incompatibility("resnet18", DATASETS["digits"]))
+    assert "32 pixels" in str(incompatibility("resnet20", DATASETS["digits"]))
 
 
 def test_the_papers_imagenet_model_has_its_parameters() -> None:

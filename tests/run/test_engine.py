@@ -13,7 +13,7 @@ from tests.analysis.test_reference import VARIANTS, WORLD, settings
 from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics, more
 from trainer.data.specs import DATASETS
-from trainer.models import build
+from trainer.models.registry import build
 from trainer.run.build import initial_model
 from trainer.run.session import train
 from trainer.run.training_run import TrainingRun

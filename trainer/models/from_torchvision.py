@@ -14,7 +14,7 @@ from torchvision import models
 from torchvision.ops import StochasticDepth
 
 from trainer.data.specs import DatasetSpec
-from trainer.models import MODELS, ModelSpec
+from trainer.models.specs import MODELS, ModelSpec
 
 PREFIX = "torchvision."
 # Of the two models with auxiliary classifiers, which the training loss does not know.
@@ -46,7 +46,7 @@ def spec(name: str) -> ModelSpec:
 
 
 @cache
-def misfit_of(name: str, channels: int, image_size: int) -> str | None:
+def incompatibility(name: str, channels: int, image_size: int) -> str | None:
     """The reason why ``name`` cannot take such images, or None; tried on two without content."""
     model = _outline(name)
     device = next(model.parameters()).device

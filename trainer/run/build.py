@@ -28,7 +28,7 @@ from trainer.local_sgd.schedule import (
     Schedule,
     constant_h,
 )
-from trainer.models import build, model_spec
+from trainer.models.registry import build, model_spec
 from trainer.run.execution import SERIAL, choose_execution
 from trainer.settings.data_checks import samples_suffice
 from trainer.settings.run import RunSettings

@@ -14,7 +14,7 @@ from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.local_sgd.clients import ClientBank, Execution, ExecutionMode, ExecutionPlan
 from trainer.local_sgd.schedule import Schedule
-from trainer.models import model_spec
+from trainer.models.registry import model_spec
 from trainer.run.memory import MemoryEstimate, fits, out_of_memory_message
 from trainer.settings.run import RunSettings
 

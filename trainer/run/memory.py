@@ -12,7 +12,7 @@ from tqdm import tqdm
 from trainer.data.training import Batch
 from trainer.errors import UserError
 from trainer.local_sgd.clients import ClientBank
-from trainer.models import model_spec
+from trainer.models.registry import model_spec
 from trainer.settings.run import RunSettings
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from trainer.local_sgd.averaging import Averaging
 from trainer.local_sgd.evaluation import Evaluator, Scores, TrainLoss, reestimate_batchnorm
 from trainer.local_sgd.schedule import Round
 from trainer.local_sgd.sharpness import Sharpness, sharpness
-from trainer.models import model_spec
+from trainer.models.registry import model_spec
 from trainer.run.build import (
     initial_model,
     load_data,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import UserError
 from trainer.files.download import is_url
-from trainer.models import model_spec
+from trainer.models.registry import model_spec
 from trainer.settings.data_checks import (
     bn_is_the_models,
     groups_divide_channels,

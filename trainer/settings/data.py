@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import field_validator
 
 from trainer.data.specs import DATASETS, DatasetSpec
-from trainer.models import MODELS, known_model, model_spec
+from trainer.models.registry import model_spec, require_model
+from trainer.models.specs import MODELS
 from trainer.settings.base import Settings, setting
 from trainer.settings.commands import known_dataset
 
@@ -98,7 +99,7 @@ class DataSettings(Settings):
     )  # fmt: skip
 
     _dataset_is_known = field_validator("dataset")(known_dataset)
-    _model_is_known = field_validator("model")(known_model)
+    _model_is_known = field_validator("model")(require_model)
 
     @property
     def betons(self) -> tuple[Path, Path]:

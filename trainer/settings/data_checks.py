@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainer.data.specs import DATASETS
-from trainer.models import SMALLEST_GROUPNORM, misfit, model_spec
+from trainer.models.registry import incompatibility, model_spec
+from trainer.models.specs import SMALLEST_GROUPNORM
 
 if TYPE_CHECKING:
     from trainer.settings.run import RunSettings
@@ -41,7 +42,7 @@ def loader_can_read(s: RunSettings) -> str | None:
 
 def model_fits_images(s: RunSettings) -> str | None:
     data = s.data
-    reason = misfit(s.model, data)
+    reason = incompatibility(s.model, data)
     return reason and (
         f"model {s.model} does not fit dataset {s.dataset}, images of {data.image_size} pixels and "
         f"{data.channels} channel(s): {reason}; choose another model or dataset"

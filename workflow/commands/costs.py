@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.data.specs import DatasetSpec
 from trainer.errors import UserError
-from trainer.models import build
+from trainer.models.registry import build
 from trainer.run.build import make_schedule
 from trainer.settings.run import RunSettings
 from workflow.commands.plan import samples

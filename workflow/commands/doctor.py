@@ -43,7 +43,7 @@ OF_A_MODEL = ("model", "dataset", "image_size", "num_classes", "n_groups")
 PROBE = """
 import json, sys, torch
 from trainer.settings.run import RunSettings
-from trainer.models import build
+from trainer.models.registry import build
 sizes = [
     sum(t.nbytes for t in build(s.model, s.data, 0, s.n_groups).state_dict().values())
     for s in (RunSettings(**given) for given in json.loads(sys.argv[1]))

@@ -1,0 +1,63 @@
+"""Look up and build models by name: those of ``specs.MODELS``, and torchvision's.
+
+Imports torch only to build a model, and torchvision only for a name of torchvision's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from trainer.models.specs import MODELS, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainer.data.specs import DatasetSpec
+
+
+def model_spec(name: str) -> ModelSpec:
+    """Return the spec of the model ``name``, ours or torchvision's."""
+    if name in MODELS:
+        return MODELS[name]
+    from trainer.models.from_torchvision import spec
+
+    return spec(name)
+
+
+def require_model(name: str) -> str:
+    """Return ``name`` if it is a model's; else raise a ValueError that lists the choices."""
+    if name in MODELS:
+        return name
+    from trainer.models.from_torchvision import names
+
+    if name not in names():
+        raise ValueError(
+            f"unknown model {name!r}; choose one of {', '.join(MODELS)}, or a classification model "
+            "of torchvision: resnet18, resnet50, …"
+        )
+    return name
+
+
+def incompatibility(name: str, data: DatasetSpec) -> str | None:
+    """Explain why the model ``name`` cannot take the images of ``data``; None if it can."""
+    if name not in MODELS:
+        from trainer.models import from_torchvision
+
+        return from_torchvision.incompatibility(name, data.channels, data.image_size)
+    needed = MODELS[name].image_size
+    return f"made for images of {needed} pixels" if needed not in (None, data.image_size) else None
+
+
+def build(name: str, data: DatasetSpec, seed: int, n_groups: int = 8) -> nn.Module:
+    """Build the model ``name`` for ``data``, initialised by ``seed`` alone; float32, CPU."""
+    import torch
+
+    spec = model_spec(name)
+    module, function = spec.factory.split(":")
+    make: Callable[..., nn.Module] = getattr(import_module(f"{__package__}.{module}"), function)
+    groups = {"n_groups": n_groups} if spec.groupnorm else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(data, **spec.arguments, **groups)

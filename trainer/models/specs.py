@@ -1,0 +1,52 @@
+"""Name the architectures of this package, and what settings must know of each beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SMALLEST_GROUPNORM = 16  # channels of the CIFAR ResNets' first stage; the others are multiples
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Describe an architecture without building it.
+
+    ``factory`` is ``module:function`` below this package, called with the data set's
+    ``DatasetSpec``, ``arguments`` and, where ``groupnorm``, the number of groups. ``dataset`` is
+    the one that it is made for. ``image_size`` is in pixels; None: it must be tried.
+    ``stochastic`` models draw random numbers in training (dropout, stochastic depth).
+    """
+
+    factory: str
+    dataset: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    batchnorm: bool = False
+    groupnorm: bool = False
+    stochastic: bool = False
+    image_size: int | None = None
+
+
+def _small(factory: str, **options: Any) -> ModelSpec:
+    return ModelSpec(factory=factory, dataset="digits", **options)
+
+
+def _cifar(factory: str, depth: int, **options: Any) -> ModelSpec:
+    return ModelSpec(
+        factory=factory,
+        dataset="cifar10",
+        arguments={"depth": depth},
+        image_size=32,
+        **options,
+    )
+
+
+RESNET_DEPTHS = (20, 32, 44, 56, 110, 1202)
+MODELS = {
+    "mlp": _small("small:mlp"),
+    "cnn": _small("small:cnn"),
+    "cnn_bn": _small("small:cnn", arguments={"batchnorm": True}, batchnorm=True),
+    **{f"resnet{d}": _cifar("cifar_resnet:resnet", d, batchnorm=True) for d in RESNET_DEPTHS},
+    **{f"resnet{d}_gn": _cifar("cifar_resnet:resnet_gn", d, groupnorm=True) for d in RESNET_DEPTHS},
+    **{f"vgg{d}": _cifar("vgg:vgg", d) for d in (11, 13, 16, 19)},
+}
