@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from bench.reference import local_sgd
-from trainer.data.augment import random_views
+from trainer.data.crops import random_padded_crops
 from trainer.data.sampling import Purpose, Sampler, generator, label_offsets, train_subset
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.distributed.world import World
@@ -193,7 +193,7 @@ def plain_batches(chosen: RunSettings) -> Iterator[tuple[Tensor, Tensor]]:
     for epoch in itertools.count(chosen.resume):
         indices = sampler.epoch(epoch)
         draw = generator(chosen.seed, Purpose.CROP_AND_FLIP, epoch)
-        views = random_views(draw, sampler.shape, spec)
+        crops = random_padded_crops(draw, sampler.shape, spec)
         classes = len(spec.classes)
         offsets = label_offsets(chosen.seed, epoch, sampler.shape, chosen.noise_p, classes)
         seen = np.empty((*sampler.shape, *images.shape[1:]))
@@ -201,8 +201,8 @@ def plain_batches(chosen: RunSettings) -> Iterator[tuple[Tensor, Tensor]]:
         for place in np.ndindex(sampler.shape):
             image, label = images[indices[place]], labels[indices[place]]
             if chosen.aug:
-                row, column = views.rows[place], views.columns[place]
-                image = cropped(image, row, column, bool(views.mirrored[place]), spec.padding)
+                top, left = crops.top[place], crops.left[place]
+                image = cropped(image, top, left, bool(crops.mirrored[place]))
             seen[place] = normalised(image, spec)
             told[place] = noisy(label, offsets[place], classes) if chosen.label_noise else label
         for step in range(sampler.steps_per_epoch):
@@ -220,14 +220,12 @@ def prepared(chosen: RunSettings) -> tuple[NDArray[np.uint8], NDArray[np.int64]]
     return images[kept], labels[kept]
 
 
-def cropped(
-    image: NDArray[np.uint8], row: int, column: int, mirrored: bool, padding: int
-) -> NDArray[np.uint8]:
-    """``image`` (H, W, C) moved under a window that begins at (row, column) of its black frame."""
+def cropped(image: NDArray[np.uint8], top: int, left: int, mirrored: bool) -> NDArray[np.uint8]:
+    """Move ``image`` (H, W, C) under a window of its size that begins at its (top, left)."""
     height, width, _ = image.shape
     out = np.zeros_like(image)
     for y, x in np.ndindex(height, width):
-        from_y, from_x = y + row - padding, x + column - padding
+        from_y, from_x = y + top, x + left
         if 0 <= from_y < height and 0 <= from_x < width:
             out[y, width - 1 - x if mirrored else x] = image[from_y, from_x]
     return out

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.data.crops import Crops, central_crops, random_crops
+from trainer.data.crops import Crops, central_crops, random_resized_crops
 
 
 @pytest.mark.parametrize("shape", [(60, 100), (100, 60), (10, 200), (200, 10)])
@@ -21,7 +21,7 @@ def test_crops_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
     theirs = np.array(
         [RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(n)]
     )
-    crops = random_crops(
+    crops = random_resized_crops(
         np.random.default_rng(1), np.full(n, shape[0]), np.full(n, shape[1]), flip=True
     )
     ours = np.stack([crops.top, crops.left, crops.height, crops.width], axis=1)
@@ -40,7 +40,7 @@ def test_crops_lie_inside_their_images(central: bool, largest: int) -> None:
     crops: Crops = (
         central_crops(heights, widths)
         if central
-        else random_crops(draw, heights, widths, flip=False)
+        else random_resized_crops(draw, heights, widths, flip=False)
     )
     assert (crops.height >= 1).all() and (crops.width >= 1).all()
     assert (crops.top >= 0).all() and (crops.top + crops.height <= heights).all()

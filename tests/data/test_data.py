@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import functional as TF
 
-from trainer.data.augment import Views, crop_and_flip, random_views
+from trainer.data.augment import crop_and_flip
+from trainer.data.crops import Crops, random_padded_crops
 from trainer.data.images import ImageSet
-from trainer.data.loading import in_order
+from trainer.data.loading import prefetch
 from trainer.data.memory import MemoryImages
 from trainer.data.preparation.prepare import Arrays
 from trainer.data.samples import Samples
@@ -69,16 +70,16 @@ def test_crop_and_flip_are_torchvisions(spec: DatasetSpec, seed: int) -> None:
     images = torch.from_numpy(arrays(12, spec).images).view(
         3, 4, *arrays(12, spec).images.shape[1:]
     )
-    views = random_views(np.random.default_rng(seed), (3, 4), spec)
+    crops = random_padded_crops(np.random.default_rng(seed), (3, 4), spec)
     assert spec.padding is not None
-    got = crop_and_flip(images, views, spec.padding)
-    assert 0 < views.mirrored.sum() < 12
+    got = crop_and_flip(images, crops)
+    assert 0 < crops.mirrored.sum() < 12
     assert got.is_contiguous()
     for i in np.ndindex(3, 4):
         padded = TF.pad(images[i].movedim(-1, 0), [spec.padding])
-        top, left = int(views.rows[i]), int(views.columns[i])
+        top, left = (spec.padding + int(at[i]) for at in (crops.top, crops.left))
         wanted = TF.crop(padded, top, left, spec.image_size, spec.image_size)
-        if views.mirrored[i]:
+        if crops.mirrored[i]:
             wanted = TF.hflip(wanted)
         assert torch.equal(got[i].movedim(-1, 0), wanted)
 
@@ -86,19 +87,20 @@ def test_crop_and_flip_are_torchvisions(spec: DatasetSpec, seed: int) -> None:
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_all_or_none_may_be_mirrored(mirrored: bool) -> None:
     images = torch.from_numpy(arrays().images)
-    centre = np.full(40, 4)
-    got = crop_and_flip(images, Views(centre, centre, np.full(40, mirrored)), 4)
+    top, side = np.zeros(40, np.int64), np.full(40, 32)
+    crops = Crops(top=top, left=top, height=side, width=side, mirrored=np.full(40, mirrored))
+    got = crop_and_flip(images, crops)
     assert torch.equal(got, images.flip(2) if mirrored else images)
 
 
 def test_crops_reach_every_offset_equally_and_half_are_mirrored() -> None:
     from scipy import stats
 
-    views = random_views(np.random.default_rng(0), (90_000,), CIFAR10)
-    for offsets in (views.rows, views.columns):
-        assert stats.chisquare(np.bincount(offsets, minlength=9)).pvalue > 1e-4
-    assert stats.binomtest(int(views.mirrored.sum()), 90_000).pvalue > 1e-4
-    assert not random_views(np.random.default_rng(0), (100,), DIGITS).mirrored.any()
+    crops = random_padded_crops(np.random.default_rng(0), (90_000,), CIFAR10)
+    for offsets in (crops.top, crops.left):
+        assert stats.chisquare(np.bincount(offsets + 4, minlength=9)).pvalue > 1e-4
+    assert stats.binomtest(int(crops.mirrored.sum()), 90_000).pvalue > 1e-4
+    assert not random_padded_crops(np.random.default_rng(0), (100,), DIGITS).mirrored.any()
 
 
 def test_normalisation_is_torchvisions() -> None:
@@ -195,18 +197,18 @@ def test_workers_are_threads_that_work_ahead_in_order() -> None:
         return item
 
     items = (drawn.append(i) or i for i in range(9))
-    results = in_order(work, items, workers=3)
+    results = prefetch(work, items, workers=3)
     assert next(results) == 0
     assert drawn == [0, 1, 2, 3]
     assert list(results) == list(range(1, 9))
     assert names and threading.current_thread().name not in names
-    assert list(in_order(work, iter(range(3)), workers=0)) == [0, 1, 2]
+    assert list(prefetch(work, iter(range(3)), workers=0)) == [0, 1, 2]
     assert threading.current_thread().name in names
 
 
 def test_a_workers_failure_reaches_the_training() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda item: 1 // item, iter([1, 0, 1]), workers=2))
+        list(prefetch(lambda item: 1 // item, iter([1, 0, 1]), workers=2))
 
 
 def test_label_noise_adds_the_drawn_offsets_anew_each_epoch() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from trainer.data.beton.format import JPEG, RAW
 from trainer.data.beton.reader import mapped, read_index
 from trainer.data.beton.sidecar import sidecar_path
-from trainer.data.crops import random_crops
+from trainer.data.crops import random_resized_crops
 from trainer.data.images import ImageSet, Request
 from trainer.data.sampling import Sampler
 from trainer.data.specs import DATASETS, DatasetSpec
@@ -45,7 +45,7 @@ def images(photos: Path) -> StreamedImages:
 
 
 def pixels(images: StreamedImages, *requests: Request) -> list[NDArray[np.uint8]]:
-    return [fetch().numpy() for fetch in images.fetched(iter(requests))]
+    return [fetch().numpy() for _, fetch in images.fetch(iter(requests))]
 
 
 def training_set(images: Any, spec: DatasetSpec = PHOTOS, **options: Any) -> TrainingSet:
@@ -70,7 +70,7 @@ def test_a_part_is_cropped_resized_and_mirrored_as_opencv_does_it(photos: Path) 
     path = photos / "train.beton"
     indices = np.arange(0, 480, 7)
     index = read_index(path)
-    crops = random_crops(
+    crops = random_resized_crops(
         np.random.default_rng(0), index.heights[indices], index.widths[indices], flip=True
     )
     [got] = pixels(streamed(path, size=24), Request(indices=indices, crops=crops))

@@ -1,4 +1,4 @@
-"""Which part of an image file a client sees: random resized crops, or the centre in evaluation."""
+"""Choose the part of each image that a client sees: a random crop, or the centre in evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.specs import CENTRE
+from trainer.data.specs import CENTRE, DatasetSpec
 
 # As torchvision's RandomResizedCrop and FFCV's: share of the area, width over height, tries.
 SCALE = (0.08, 1.0)
@@ -17,8 +17,8 @@ RATIO = (3 / 4, 4 / 3)
 TRIES = 10
 
 Integers = NDArray[np.int64]
-# One line for each image to decode, in order. FFCV hands it to the decoder as it is.
-ORDER = np.dtype(
+# One line per image to decode. FFCV hands it to the decoder unchanged.
+PLAN_LINE = np.dtype(
     [
         ("sample", "<u8"),
         ("top", "<u4"),
@@ -32,7 +32,10 @@ ORDER = np.dtype(
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
-    """Rectangles in pixels, and whether they are mirrored then; all of one shape."""
+    """Hold one rectangle per image, in pixels, and whether it is mirrored after cropping.
+
+    All arrays have one shape. A rectangle may reach beyond its image.
+    """
 
     top: Integers
     left: Integers
@@ -43,20 +46,44 @@ class Crops:
     def __getitem__(self, part: Any) -> Crops:
         return Crops(**{name: values[part] for name, values in vars(self).items()})
 
+    def lie_inside(self, heights: Integers, widths: Integers) -> bool:
+        """Check that no rectangle reaches beyond its image."""
+        fits = (self.top >= 0) & (self.top + self.height <= heights)
+        return bool((fits & (self.left >= 0) & (self.left + self.width <= widths)).all())
 
-def stacked(parts: list[Crops]) -> Crops:
-    """``parts`` along a new first dimension."""
+
+def stack_crops(parts: list[Crops]) -> Crops:
+    """Stack ``parts`` along a new first dimension."""
     names = vars(parts[0])
     return Crops(**{name: np.stack([vars(part)[name] for part in parts]) for name in names})
 
 
-def random_crops(
+def random_padded_crops(
+    draw: np.random.Generator, shape: tuple[int, ...], spec: DatasetSpec
+) -> Crops:
+    """Draw crops of the image's size, moved by up to ``spec.padding`` pixels in each direction.
+
+    Where the data set allows it, half of them are mirrored (He et al. 2016, section 4.2).
+    """
+    assert spec.padding is not None
+    rows, columns = draw.integers(2 * spec.padding + 1, size=(2, *shape))
+    size = np.full(shape, spec.image_size)
+    return Crops(
+        top=rows - spec.padding,
+        left=columns - spec.padding,
+        height=size,
+        width=size,
+        mirrored=_mirrored(draw, shape, spec.flip),
+    )
+
+
+def random_resized_crops(
     draw: np.random.Generator, heights: Integers, widths: Integers, *, flip: bool
 ) -> Crops:
-    """One of each image, distributed as torchvision's RandomResizedCrop.
+    """Draw one crop of each image, distributed as torchvision's RandomResizedCrop.
 
-    A rectangle that does not fit is drawn again, ten times at most; then the largest centre whose
-    ratio of the sides is allowed (Szegedy et al. 2015, section 6).
+    A rectangle that does not fit is drawn again, at most ten times; then the largest centre whose
+    ratio of the sides is allowed is taken (Szegedy et al. 2015, section 6).
     """
     shape = (TRIES, *heights.shape)
     area = heights * widths * draw.uniform(*SCALE, size=shape)
@@ -66,20 +93,22 @@ def random_crops(
     fits = (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
     first = fits.argmax(0)[None]
     found = fits.any(0)
-    width = np.where(found, np.take_along_axis(width, first, 0)[0], _bounded(widths, heights, 1))
-    height = np.where(found, np.take_along_axis(height, first, 0)[0], _bounded(heights, widths, 0))
+    largest_width = _limit(widths, heights * RATIO[1])
+    largest_height = _limit(heights, widths * (1 / RATIO[0]))
+    width = np.where(found, np.take_along_axis(width, first, 0)[0], largest_width)
+    height = np.where(found, np.take_along_axis(height, first, 0)[0], largest_height)
     place = draw.random((2, *heights.shape))
     spare_rows, spare_columns = heights - height, widths - width
     top = np.where(found, (place[0] * (spare_rows + 1)).astype(np.int64), spare_rows // 2)
     left = np.where(found, (place[1] * (spare_columns + 1)).astype(np.int64), spare_columns // 2)
-    mirrored = draw.random(heights.shape) < 0.5 if flip else np.zeros(heights.shape, np.bool_)
+    mirrored = _mirrored(draw, heights.shape, flip)
     return Crops(top=top, left=left, height=height, width=width, mirrored=mirrored)
 
 
 def central_crops(heights: Integers, widths: Integers) -> Crops:
-    """The central squares of evaluation, as FFCV's CenterCropRGBImageDecoder takes them.
+    """Return the central squares of evaluation, those of FFCV's CenterCropRGBImageDecoder.
 
-    At least one pixel of each image: OpenCV ends the process over an empty crop.
+    At least one pixel of each image: OpenCV aborts the process over an empty crop.
     """
     side = np.maximum(1, (CENTRE * np.minimum(heights, widths)).astype(np.int64))
     return Crops(
@@ -91,25 +120,27 @@ def central_crops(heights: Integers, widths: Integers) -> Crops:
     )
 
 
-def whole(heights: Integers, widths: Integers) -> Crops:
-    """All of each image."""
+def whole_images(heights: Integers, widths: Integers) -> Crops:
+    """Return crops that cover each image."""
     zeros = np.zeros_like(heights)
     return Crops(
         top=zeros, left=zeros, height=heights, width=widths, mirrored=zeros.astype(np.bool_)
     )
 
 
-def order(indices: Integers, crops: Crops) -> NDArray[np.void]:
-    """Which image and which part of it, one line each."""
-    lines = np.empty(indices.size, ORDER)
+def decode_plan(indices: Integers, crops: Crops) -> NDArray[np.void]:
+    """List which image to decode and which part of it, one ``PLAN_LINE`` each."""
+    lines = np.empty(indices.size, PLAN_LINE)
     lines["sample"] = indices.ravel()
     for name, values in vars(crops).items():
         lines[name] = values.ravel()
     return lines
 
 
-def _bounded(side: Integers, other: Integers, longest: int) -> Integers:
-    """``side``, or what the allowed ratio leaves of it: width (1) or height (0)."""
-    most = RATIO[1] if longest else 1 / RATIO[0]
-    bounded: Integers = np.minimum(side, np.rint(other * most).astype(np.int64))
-    return bounded
+def _mirrored(draw: np.random.Generator, shape: tuple[int, ...], flip: bool) -> NDArray[np.bool_]:
+    return draw.random(shape) < 0.5 if flip else np.zeros(shape, np.bool_)
+
+
+def _limit(side: Integers, longest: NDArray[np.floating]) -> Integers:
+    limited: Integers = np.minimum(side, np.rint(longest).astype(np.int64))
+    return limited

@@ -1,4 +1,4 @@
-"""What FFCV's Loader needs to follow an order of ours. Imports ffcv, which takes seconds."""
+"""Make FFCV's Loader follow a decode plan. Imports ffcv, which takes seconds."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from trainer.data.beton.format import JPEG
 
-# Once for all loaders
+# Compiled once for all loaders
 decode_jpeg = Compiler.compile(imdecode)
 crop_and_resize = Compiler.compile(resize_crop)
 
 
 def _reader(manager: OSCacheManager) -> Any:
-    """What lies at an address of the mapped file. Its types are found when it is called.
+    """Compile the function that reads an address of the mapped file, its types inferred at calls.
 
-    FFCV's own declares them, for which it makes numba's type of all arrays of bytes read-only, in
-    place: every function that was compiled for such arrays before is broken then, another loader's
-    too (``ffcv/memory_managers/os_cache.py`` of 1.0.2).
+    FFCV's own declares them, and to do so makes numba's type of all byte arrays read-only, in
+    place: that breaks every function compiled for such arrays before, another loader's too
+    (``ffcv/memory_managers/os_cache.py`` of 1.0.2).
     """
 
     def read(address, state):  # type: ignore[no-untyped-def]
@@ -45,46 +45,46 @@ ffcv.loader.epoch_iterator.IS_CUDA = False
 
 
 class DamagedImageError(Exception):
-    """Its argument: which sample of the file."""
+    """Report a JPEG that cannot be decoded; the argument is its index in the file."""
 
 
-def _reporting(run: Callable[[EpochIterator], None]) -> Callable[[EpochIterator], None]:
-    """FFCV's thread, which keeps why it failed for the one who waits for it."""
+def _keep_failure(run: Callable[[EpochIterator], None]) -> Callable[[EpochIterator], None]:
+    """Make FFCV's thread keep the error that ended it, for whoever waits for its images."""
 
-    def reporting(iterator: EpochIterator) -> None:
+    def run_and_keep_failure(iterator: EpochIterator) -> None:
         iterator.failure = None
         try:
             run(iterator)
         except Exception as error:
             iterator.failure = error
 
-    return reporting
+    return run_and_keep_failure
 
 
-EpochIterator.run = _reporting(EpochIterator.run)
+EpochIterator.run = _keep_failure(EpochIterator.run)
 
 
-class Given(TraversalOrder):  # type: ignore[misc]
-    """The order that ``lines`` (``crops.ORDER``) say, whatever the epoch."""
+class PlannedOrder(TraversalOrder):  # type: ignore[misc]
+    """Traverse the images of ``plan`` (``crops.decode_plan``), whatever the epoch."""
 
-    lines: NDArray[np.void]
+    plan: NDArray[np.void]
 
     def sample_order(self, epoch: int) -> NDArray[np.void]:
-        return self.lines
+        return self.plan
 
 
-class PartOfImage(ResizedCropRGBImageDecoder):  # type: ignore[misc]
-    """From lines of ``crops.ORDER`` to (output_size, 3) uint8: decoded, cropped, resized, flipped.
+class CropDecoder(ResizedCropRGBImageDecoder):  # type: ignore[misc]
+    """Decode, crop, resize and flip the images of a plan, to (output_size, 3) uint8.
 
-    FFCV's decoder for crops, but for where they come from. It resizes by averaging areas
+    FFCV's decoder, except that the crops come from the plan. It resizes by averaging areas
     (OpenCV's INTER_AREA), as FFCV's own does. A JPEG that cannot be decoded is an error, where FFCV
-    would go on with the pixels that an earlier image left in the memory. The decoder's warnings
-    count: the writer encoded every JPEG itself, so none of them is odd without being damaged.
+    would return the pixels that an earlier image left in the memory. So is a decoder's warning: the
+    writer encoded every JPEG itself, so an odd one is damaged.
     """
 
     @property
     def get_crop_generator(self) -> None:
-        """Crops come with the lines."""
+        """Return no generator: the plan holds the crops."""
 
     def generate_code(self) -> Callable[..., Any]:
         read = self.memory_read

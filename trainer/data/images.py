@@ -1,10 +1,10 @@
-"""Images with labels as models see them; where the pixels come from, they need not know."""
+"""Provide images with labels as models see them, wherever the pixels come from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,34 +14,37 @@ from torch import Tensor
 from trainer.data.crops import Crops, central_crops
 from trainer.data.specs import DatasetSpec
 
-# Pixels of one request, (*indices' shape, H, W, C) uint8; whoever calls it does the work there is.
+# Returns a request's pixels, (*indices' shape, H, W, C) uint8; the caller's thread does the work.
 Fetch = Callable[[], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Samples, any shape, and which part of each, in the same shape; None: all of it."""
+    """Ask for samples, in any shape, and a crop of each in the same shape; None: whole images."""
 
     indices: NDArray[np.int64]
     crops: Crops | None
 
 
+AnyRequest = TypeVar("AnyRequest", bound=Request)
+
+
 class Images(Protocol):
-    """The pixels of N images, their sizes and labels (N,)."""
+    """Hold the pixels of N images, their sizes and labels (N,)."""
 
     heights: NDArray[np.int64]
     widths: NDArray[np.int64]
     labels: NDArray[np.int64]
 
     def subset(self, indices: NDArray[np.int64]) -> Images:
-        """Those with these indices alone; their pixels stay where they are."""
+        """Select images without copying pixels."""
 
-    def fetched(self, requests: Iterator[Request]) -> Iterator[Fetch]:
-        """What ``requests`` ask for, in order."""
+    def fetch(self, requests: Iterator[AnyRequest]) -> Iterator[tuple[AnyRequest, Fetch]]:
+        """Yield each request with what returns its pixels, in order."""
 
 
 class ImageSet:
-    """``images`` with their labels on ``device``, normalised to ``dtype``."""
+    """Hold ``images`` with their labels on ``device``, to be normalised to ``dtype``."""
 
     def __init__(
         self, images: Images, spec: DatasetSpec, device: torch.device, dtype: torch.dtype
@@ -59,21 +62,21 @@ class ImageSet:
         return len(self.labels)
 
     def in_batches(self, indices: NDArray[np.int64], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (n, C, H, W) and labels (n,) for evaluation, ``size`` at once, without noise."""
-        parts = [indices[i : i + size] for i in range(0, len(indices), size)]
-        fetches = self._images.fetched(self._seen_in_evaluation(part) for part in parts)
-        for part, fetch in zip(parts, fetches, strict=True):
-            labels = self.labels[torch.from_numpy(part).to(self.labels.device)]
-            yield self._normalised(fetch()), labels
+        """Yield images (n, C, H, W) and clean labels (n,) for evaluation, ``size`` at once."""
+        parts = (indices[i : i + size] for i in range(0, len(indices), size))
+        requests = (Request(indices=part, crops=self._central_crops(part)) for part in parts)
+        for request, fetch in self._images.fetch(requests):
+            labels = self.labels[torch.from_numpy(request.indices).to(self.labels.device)]
+            yield self._normalise(fetch()), labels
 
-    def _seen_in_evaluation(self, indices: NDArray[np.int64]) -> Request:
+    def _central_crops(self, indices: NDArray[np.int64]) -> Crops | None:
+        """Return evaluation's crops of image files; images of one size are seen whole."""
         if not self.spec.of_files:
-            return Request(indices=indices, crops=None)
-        sizes = self._images.heights[indices], self._images.widths[indices]
-        return Request(indices=indices, crops=central_crops(*sizes))
+            return None
+        return central_crops(self._images.heights[indices], self._images.widths[indices])
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        """(…, H, W, C) uint8 on any device to (…, C, H, W), channels last.
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Turn (…, H, W, C) uint8 on any device into (…, C, H, W), channels last in memory.
 
         Nobody waits until a GPU has those in pinned memory, which is not used anew before.
         """

@@ -1,4 +1,4 @@
-"""Batches prepared ahead of the training that uses them, and on their way to its device."""
+"""Prepare batches ahead of the training that uses them, and move them to its device."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def in_order(function: Callable[[T], U], items: Iterator[T], workers: int) -> Iterator[U]:
-    """``map(function, items)``, computed by ``workers`` threads, each at most one result ahead.
+def prefetch(function: Callable[[T], U], items: Iterator[T], workers: int) -> Iterator[U]:
+    """Compute ``map(function, items)`` in ``workers`` threads, each at most one result ahead.
 
-    The results and their order are those of 0 workers. ``items`` is drawn from by the caller's
-    thread alone.
+    Results and their order are those of 0 workers. Only the caller's thread iterates over
+    ``items``.
     """
     if workers == 0:
         yield from map(function, items)
@@ -34,8 +34,8 @@ def in_order(function: Callable[[T], U], items: Iterator[T], workers: int) -> It
             yield result
 
 
-def sent(array: NDArray[np.int64], device: torch.device) -> Tensor:
-    """``array`` as a tensor on ``device``; nobody waits until a GPU has it (not tested on one)."""
+def to_device(array: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Copy ``array`` to ``device``, to a GPU without blocking (not tested on one)."""
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor.to(device)

@@ -1,4 +1,4 @@
-"""Images of one size in memory or in a mapped file, gathered by one call for many."""
+"""Serve images of one size from memory or a mapped file; one call gathers many."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.data.images import Fetch, Request
-from trainer.data.loading import sent
+from trainer.data.augment import crop_and_flip
+from trainer.data.images import AnyRequest, Fetch, Request
+from trainer.data.loading import to_device
 from trainer.data.samples import Samples
 
 
 class MemoryImages:
-    """Whole images of ``samples``, on ``device``."""
+    """Serve the images of ``samples`` on ``device``; crops have the images' size."""
 
     def __init__(self, samples: Samples, device: torch.device) -> None:
         self._samples = samples
         content = torch.from_numpy(samples.content).to(device)
-        # The image that begins at any byte, as a view: gathering copies each in one piece.
+        # View an image at every byte, so that gathering copies each in one piece.
         self._any_image = content.as_strided(
             (len(content) - samples.image_bytes + 1, samples.image_bytes), (1, 1)
         )
@@ -34,11 +35,10 @@ class MemoryImages:
     def subset(self, indices: NDArray[np.int64]) -> MemoryImages:
         return MemoryImages(self._samples.subset(indices), self._starts.device)
 
-    def fetched(self, requests: Iterator[Request]) -> Iterator[Fetch]:
-        return (partial(self._gathered, request) for request in requests)
+    def fetch(self, requests: Iterator[AnyRequest]) -> Iterator[tuple[AnyRequest, Fetch]]:
+        return ((request, partial(self._gather, request)) for request in requests)
 
-    def _gathered(self, request: Request) -> Tensor:
-        assert request.crops is None, "crops of images in memory are the augmentation's"
-        indices = sent(request.indices, self._starts.device)
+    def _gather(self, request: Request) -> Tensor:
+        indices = to_device(request.indices, self._starts.device)
         flat = self._any_image.index_select(0, self._starts[indices.flatten()])
-        return flat.view(*indices.shape, *self._shape)
+        return crop_and_flip(flat.view(*indices.shape, *self._shape), request.crops)

@@ -1,13 +1,14 @@
-"""The images of a .beton, decoded by FFCV's Loader in an order of ours.
+"""Serve the images of a .beton, decoded by FFCV's Loader in this project's own order.
 
 FFCV draws crops inside its compiled code, where no seed reaches them, and orders samples by itself.
-Here the traversal order says both: each of its entries names a sample and the part of it to take,
-and a decoder of ours reads them. Order, crops and flips are thus the sampler's, a function of
-(seed, epoch, step, client), whatever the number of processes and workers.
+Here each entry of the traversal order names a sample and the part of it to decode
+(``crops.PLAN_LINE``), and a decoder of this project reads them. Order, crops and flips are thus
+the sampler's, a function of (seed, epoch, step, client), for any number of processes and workers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -21,27 +22,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.data.augment import crop_and_flip
 from trainer.data.beton.format import RGB_IMAGE, BetonIndex
-from trainer.data.crops import order, whole
-from trainer.data.images import Fetch, Request
+from trainer.data.crops import Crops, decode_plan, whole_images
+from trainer.data.images import AnyRequest, Fetch, Request
 from trainer.errors import UserError
 
-# FFCV decodes so many images at once, each into memory for the largest, in several places.
+# FFCV decodes this many images at once, each into memory for the largest, in several places.
 READ_AT_ONCE = 256
-# One iterator of FFCV's, and one order in memory, for about so many images.
-IMAGES_PER_ORDER = 2**16
-LOOK_SECONDS = 0.0005
+# One FFCV iterator, and one plan in memory, serves about this many images.
+IMAGES_PER_PLAN = 2**16
+POLL_SECONDS = 0.0005
 
 
 class StreamedImages:
-    """Each image as (size, size, 3) uint8: the part that is asked for, resized."""
+    """Serve each image as (size, size, 3) uint8: the requested crop, resized."""
 
     def __init__(
         self, path: Path, index: BetonIndex, size: int, workers: int, *, pinned: bool = False
     ) -> None:
-        """``pinned``: in memory from which a GPU fetches them while others are decoded.
+        """Open the file; ``pinned``: images lie where a GPU can copy them while others are decoded.
 
-        Raises UserError for images that it does not read, or more workers than cores.
+        Raises UserError for grey images, or more workers than cores.
         """
         if index.kind != RGB_IMAGE:
             raise UserError(
@@ -61,48 +63,56 @@ class StreamedImages:
         part.labels = self.labels[indices]
         return part
 
-    def fetched(self, requests: Iterator[Request]) -> Iterator[Fetch]:
-        """In order, decoded ahead; close it to end that."""
+    def fetch(self, requests: Iterator[AnyRequest]) -> Iterator[tuple[AnyRequest, Fetch]]:
+        """Decode the requests ahead, in order; close the iterator to stop."""
         for first in requests:
-            count = max(1, IMAGES_PER_ORDER // first.indices.size)
+            count = max(1, IMAGES_PER_PLAN // first.indices.size)
             several = [first, *islice(requests, count - 1)]
-            with self._decoded(np.concatenate([*map(self._lines, several)])) as images:
-                for request in several:
-                    yield partial(_itself, _copied(images, request, self._pinned))
+            crops = [self._decoder_crops(request) for request in several]
+            plans = [
+                decode_plan(self._samples[request.indices], decoded)
+                for request, decoded in zip(several, crops, strict=True)
+            ]
+            with self._decode(np.concatenate(plans)) as images:
+                for request, decoded in zip(several, crops, strict=True):
+                    pixels = _copy_next(images, request.indices.shape, pinned=self._pinned)
+                    rest = None if decoded is request.crops else request.crops
+                    yield request, partial(crop_and_flip, pixels, rest)
 
-    def _lines(self, request: Request) -> NDArray[np.void]:
-        indices = request.indices
-        heights, widths = self.heights[indices], self.widths[indices]
-        crops = request.crops or whole(heights, widths)
-        # The decoder would read beyond the image's memory.
-        assert (crops.top + crops.height <= heights).all(), "a crop ends below its image"
-        assert (crops.left + crops.width <= widths).all(), "a crop ends beside its image"
-        return order(self._samples[indices], crops)
+    def _decoder_crops(self, request: Request) -> Crops:
+        """Return the crops that the decoder takes: whole images if any crop reaches beyond one.
+
+        The decoder would read memory beyond the image; such crops are taken after decoding.
+        """
+        heights, widths = self.heights[request.indices], self.widths[request.indices]
+        if request.crops is not None and request.crops.lie_inside(heights, widths):
+            return request.crops
+        return whole_images(heights, widths)
 
     @contextmanager
-    def _decoded(self, lines: NDArray[np.void]) -> Iterator[Iterator[NDArray[np.uint8]]]:
-        """The images of ``lines``, one by one; its memory is used again once others are asked for.
+    def _decode(self, plan: NDArray[np.void]) -> Iterator[Iterator[NDArray[np.uint8]]]:
+        """Yield the images of ``plan`` one by one, in memory that later images overwrite.
 
-        Closed at the end, which stops FFCV's thread.
+        On exit, stop FFCV's thread.
         """
         loader = self._loader
-        loader.batch_size = min(READ_AT_ONCE, len(lines))
-        loader.traversal_order.lines = loader.first_traversal_order = lines
-        with _own_threads():
+        loader.batch_size = min(READ_AT_ONCE, len(plan))
+        loader.traversal_order.plan = loader.first_traversal_order = plan
+        with _torch_threads_kept():
             batches = iter(loader)
         try:
-            yield chain.from_iterable(_watched(batches, self._path))
+            yield chain.from_iterable(_watch(batches, self._path))
         finally:
             batches.close()
 
 
 def _loader(path: Path, size: int, workers: int) -> Any:
-    """FFCV's Loader; its order is to be given."""
-    with _own_threads():
+    """Make FFCV's Loader, which follows ``traversal_order.plan``."""
+    with _torch_threads_kept():
         from ffcv.loader import Loader
         from numba.core import config
 
-        from trainer.data.decoder import Given, PartOfImage
+        from trainer.data.decoder import CropDecoder, PlannedOrder
 
         cores: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         if workers > cores:
@@ -112,16 +122,16 @@ def _loader(path: Path, size: int, workers: int) -> Any:
             batch_size=1,
             num_workers=workers,
             os_cache=True,
-            pipelines={"image": [PartOfImage((size, size))], "label": None},
+            pipelines={"image": [CropDecoder((size, size))], "label": None},
             drop_last=False,
         )
-        loader.traversal_order = Given(loader)  # its constructor takes none of ours
+        loader.traversal_order = PlannedOrder(loader)  # the constructor takes only FFCV's orders
         return loader
 
 
 @contextmanager
-def _own_threads() -> Iterator[None]:
-    """FFCV sets torch's number of threads to that of its workers; it is set back."""
+def _torch_threads_kept() -> Iterator[None]:
+    """Restore torch's number of threads, which FFCV sets to that of its workers."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -129,13 +139,13 @@ def _own_threads() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _watched(batches: Any, path: Path) -> Iterator[NDArray[np.uint8]]:
-    """What FFCV's thread decodes. It would be waited for for ever, once it had failed."""
+def _watch(batches: Any, path: Path) -> Iterator[NDArray[np.uint8]]:
+    """Yield what FFCV's thread decodes; raise if it failed, where FFCV would wait for ever."""
     from trainer.data.decoder import DamagedImageError
 
     while True:
         while batches.output_queue.empty():
-            batches.join(LOOK_SECONDS)
+            batches.join(POLL_SECONDS)
             if not batches.is_alive() and batches.output_queue.empty():
                 if isinstance(batches.failure, DamagedImageError):
                     [sample] = batches.failure.args
@@ -149,17 +159,14 @@ def _watched(batches: Any, path: Path) -> Iterator[NDArray[np.uint8]]:
         yield batch[0]
 
 
-def _copied(images: Iterator[NDArray[np.uint8]], request: Request, pinned: bool) -> Tensor:
-    """The next images, (*indices' shape, H, W, C), in memory of their own."""
+def _copy_next(
+    images: Iterator[NDArray[np.uint8]], shape: tuple[int, ...], *, pinned: bool
+) -> Tensor:
+    """Copy the next images, (*shape, H, W, C), into memory of their own."""
     first = next(images)
-    shape = (*request.indices.shape, *first.shape)
-    copies = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+    copies = torch.empty((*shape, *first.shape), dtype=torch.uint8, pin_memory=pinned)
     own = copies.numpy().reshape(-1, *first.shape)
     own[0] = first
     for i, image in enumerate(islice(images, len(own) - 1), start=1):
         own[i] = image
     return copies
-
-
-def _itself(images: Tensor) -> Tensor:
-    return images

@@ -1,8 +1,7 @@
-"""The training samples, dealt to the clients in whole tensors."""
+"""Deal the training samples to the clients in whole tensors."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -12,10 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.data.augment import Views, crop_and_flip, random_views
-from trainer.data.crops import Crops, central_crops, random_crops, stacked
+from trainer.data.crops import (
+    Crops,
+    central_crops,
+    random_padded_crops,
+    random_resized_crops,
+    stack_crops,
+)
 from trainer.data.images import Fetch, Images, ImageSet, Request
-from trainer.data.loading import in_order, sent
+from trainer.data.loading import prefetch, to_device
 from trainer.data.sampling import (
     Purpose,
     Sampler,
@@ -27,17 +31,16 @@ from trainer.data.sampling import (
 from trainer.data.specs import DatasetSpec
 
 # Steps are gathered in blocks of about this many bytes of pixels: one call serves many small steps,
-# and what it works on stays in the processor's caches (blocks of 16 MiB took 4 times as long).
+# and its data stays in the processor's caches (blocks of 16 MiB took 4 times as long).
 BLOCK_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """``images`` (K_process, B_loc, C, H, W), normalised; ``labels`` (K_process, B_loc).
+    """Hold what the clients of one process see in one step.
 
-    In memory, the channels come last: each client's images are in torch.channels_last.
-
-    ``seeds`` (K_process,): of what else a client draws in this step.
+    ``images`` (K_process, B_loc, C, H, W), normalised, each client's in torch.channels_last;
+    ``labels`` (K_process, B_loc); ``seeds`` (K_process,) of a model's own random numbers.
     """
 
     images: Tensor
@@ -50,28 +53,25 @@ class Batch:
         )
 
     def of_samples(self, samples: slice) -> Batch:
-        """Of each client's."""
+        """Select the same samples of each client."""
         return Batch(
             images=self.images[:, samples], labels=self.labels[:, samples], seeds=self.seeds
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
-    """What is random in some steps of one process, each (steps, K_process, …).
+class Block(Request):
+    """Request the images of some steps of one process, with all that is random in these steps.
 
-    ``crops`` are taken of image files as they are read, ``views`` of images of one size after that.
+    Every array is (steps, K_process, …).
     """
 
-    indices: NDArray[np.int64]
-    crops: Crops | None
-    views: Views | None
     label_offsets: NDArray[np.int64]
     seeds: NDArray[np.int64]
 
 
 class TrainingSet(ImageSet):
-    """The batches of every step and of every BatchNorm re-estimation, as the settings ask."""
+    """Yield the batches of every step and of every BatchNorm re-estimation."""
 
     def __init__(
         self,
@@ -90,99 +90,74 @@ class TrainingSet(ImageSet):
         self._workers = workers
 
     def batches(self, sampler: Sampler, clients: range, start: int, epoch: int) -> Iterator[Batch]:
-        """The steps from ``start`` on (counted from the beginning of ``epoch``), without end."""
-        drawn: deque[Draws] = deque()
-
-        def requests() -> Iterator[Request]:
-            for block in self._blocks(sampler, clients, start, epoch):
-                drawn.append(block)
-                yield Request(indices=block.indices, crops=block.crops)
-
-        blocks = ((drawn.popleft(), fetch) for fetch in self._images.fetched(requests()))
-        for block in in_order(self._finished, blocks, self._workers):
-            yield from block
+        """Yield batches without end, from step ``start``, counted from ``epoch``'s beginning."""
+        fetches = self._images.fetch(self._blocks(sampler, clients, start, epoch))
+        for batches in prefetch(self._make_batches, fetches, self._workers):
+            yield from batches
 
     def batchnorm_images(
         self, seed: int, step: int, num_batches: int, batch_size: int, own: slice
     ) -> Iterator[Tensor]:
-        """The ``own`` share of the re-estimation's batches, each (B_loc, C, H, W)."""
+        """Yield the ``own`` share of the re-estimation's batches, each (B_loc, C, H, W)."""
         indices = batchnorm_batches(seed, step, len(self), num_batches, batch_size)
-        draw = generator(seed, Purpose.BATCHNORM_VIEWS, step)
-        views, crops = self._views(draw, indices.shape), self._crops(draw, indices)
-        parts = range(num_batches)[own]
-        fetches = self._images.fetched(
-            Request(indices=indices[i], crops=crops and crops[i]) for i in parts
+        crops = self._crops(generator(seed, Purpose.BATCHNORM_VIEWS, step), indices)
+        requests = (
+            Request(indices=indices[i], crops=crops and crops[i]) for i in range(num_batches)[own]
         )
-        for i, fetch in zip(parts, fetches, strict=True):
-            yield self._seen(fetch, views and views[i])
+        for _, fetch in self._images.fetch(requests):
+            yield self._normalise(fetch())
 
-    def _blocks(self, sampler: Sampler, clients: range, start: int, epoch: int) -> Iterator[Draws]:
-        """The random choices of all steps from ``start`` on, some steps at a time."""
+    def _blocks(self, sampler: Sampler, clients: range, start: int, epoch: int) -> Iterator[Block]:
+        """Draw all that is random from step ``start`` on, some steps at a time."""
         classes, shape = self.spec.num_classes, sampler.shape
         step_bytes = len(clients) * sampler.batch_size * self.values_per_image
         size = max(1, BLOCK_BYTES // step_bytes)
         skipped, first = divmod(start, sampler.steps_per_epoch)
         for now in count(epoch + skipped):
             indices = sampler.epoch(now)
-            views = self._views(generator(sampler.seed, Purpose.CROP_AND_FLIP, now), shape)
+            draw = generator(sampler.seed, Purpose.CROP_AND_FLIP, now)
+            crops = None if self.spec.of_files else self._crops(draw, indices)
             offsets = label_offsets(sampler.seed, now, shape, self._noise_p, classes)
             seeds = model_seeds(sampler.seed, now, shape[:2])
             for step in range(first, sampler.steps_per_epoch, size):
                 steps = range(step, min(step + size, sampler.steps_per_epoch))
                 part = (slice(steps.start, steps.stop), slice(clients.start, clients.stop))
-                yield Draws(
-                    indices=indices[part],
-                    crops=self._crops_of_steps(sampler, now, indices, steps, part[1]),
-                    views=views and views[part],
-                    label_offsets=offsets[part],
-                    seeds=seeds[part],
+                own = crops and crops[part]
+                if self.spec.of_files:
+                    own = self._file_crops_of_steps(sampler, now, indices, steps)[:, part[1]]
+                yield Block(
+                    indices=indices[part], crops=own, label_offsets=offsets[part], seeds=seeds[part]
                 )
             first = 0
 
-    def _finished(self, block: tuple[Draws, Fetch]) -> list[Batch]:
-        draws, fetch = block
+    def _make_batches(self, block_and_fetch: tuple[Block, Fetch]) -> list[Batch]:
+        """Make one batch for each step of a block."""
+        block, fetch = block_and_fetch
         device = self.labels.device
-        images = self._seen(fetch, draws.views)
-        offsets = sent(draws.label_offsets, device)
-        labels = (self.labels[sent(draws.indices, device)] + offsets) % self.spec.num_classes
-        steps = zip(images, labels, draws.seeds, strict=True)
+        images = self._normalise(fetch())
+        offsets = to_device(block.label_offsets, device)
+        labels = (self.labels[to_device(block.indices, device)] + offsets) % self.spec.num_classes
+        steps = zip(images, labels, block.seeds, strict=True)
         return [Batch(images=x, labels=y, seeds=seeds) for x, y, seeds in steps]
 
-    def _seen(self, fetch: Fetch, views: Views | None) -> Tensor:
-        """What a client sees of these images, (*their shape, C, H, W)."""
-        images = fetch()
-        if views is not None:
-            assert self.spec.padding is not None
-            images = crop_and_flip(images, views, self.spec.padding)
-        return self._normalised(images)
-
-    def _views(self, draw: np.random.Generator, shape: tuple[int, ...]) -> Views | None:
-        if self.spec.of_files or not self._augmented:
-            return None
-        return random_views(draw, shape, self.spec)
-
     def _crops(self, draw: np.random.Generator, indices: NDArray[np.int64]) -> Crops | None:
-        if not self.spec.of_files:
-            return None
+        """Choose what training sees of each sample; None: the whole image."""
+        if self.spec.of_files:
+            return self._file_crops(draw, indices)
+        return random_padded_crops(draw, indices.shape, self.spec) if self._augmented else None
+
+    def _file_crops(self, draw: np.random.Generator, indices: NDArray[np.int64]) -> Crops:
         sizes = self._images.heights[indices], self._images.widths[indices]
         if not self._augmented:
             return central_crops(*sizes)
-        return random_crops(draw, *sizes, flip=self.spec.flip)
+        return random_resized_crops(draw, *sizes, flip=self.spec.flip)
 
-    def _crops_of_steps(
-        self,
-        sampler: Sampler,
-        epoch: int,
-        indices: NDArray[np.int64],
-        steps: range,
-        clients: slice,
-    ) -> Crops | None:
-        """Drawn step by step, since those of an epoch of ImageNet are hundreds of megabytes."""
-        if not self.spec.of_files:
-            return None
+    def _file_crops_of_steps(
+        self, sampler: Sampler, epoch: int, indices: NDArray[np.int64], steps: range
+    ) -> Crops:
+        """Choose the crops of ``steps`` alone: ImageNet's of an epoch take hundreds of MB."""
         before = epoch * sampler.steps_per_epoch
         draws = (generator(sampler.seed, Purpose.RESIZED_CROP, before + step) for step in steps)
-        all_clients = [
-            self._crops(draw, indices[step]) for draw, step in zip(draws, steps, strict=True)
-        ]
-        return stacked([crops[clients] for crops in all_clients if crops])
+        return stack_crops(
+            [self._file_crops(draw, indices[step]) for draw, step in zip(draws, steps, strict=True)]
+        )
