@@ -208,7 +208,7 @@ def test_rounds_from_a_step_on_are_the_last_ones_of_all(
     schedule = make_schedule(settings, steps)
     every = list(schedule.rounds())
     assert list(schedule.rounds(start)) == [round for round in every if round.stop > start]
-    assert schedule.always_averages == all(round.local_steps == 1 for round in every)
+    assert schedule.averages_every_step == all(round.local_steps == 1 for round in every)
 
 
 def test_millions_of_rounds_are_skipped_in_one_leap() -> None:

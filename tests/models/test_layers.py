@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from trainer.models.stacked_layers import for_several_clients, takes_stacked_weights
+from trainer.models.stacked_layers import adapt_to_clients, takes_stacked_weights
 
 CLIENTS, BATCH = 3, 5
 
@@ -17,7 +17,7 @@ def test_products_and_gradients_are_torchs(bias: bool) -> None:
     torch.manual_seed(0)
     plain = nn.Linear(7, 4, bias=bias, dtype=torch.float64)
     layer = nn.Sequential(nn.Linear(7, 4, bias=bias, dtype=torch.float64))
-    for_several_clients(layer).count = CLIENTS
+    adapt_to_clients(layer).count = CLIENTS
     weights = {"0.weight": torch.randn(CLIENTS, 4, 7, dtype=torch.float64)}
     if bias:
         weights["0.bias"] = torch.randn(CLIENTS, 4, dtype=torch.float64)

@@ -1,9 +1,7 @@
 """Run Local SGD: Algorithm 1 of https://arxiv.org/abs/2303.01215 with K simulated clients.
 
-Saving, evaluating, logging and stopping are the caller's: it does them between two steps.
+The caller evaluates, saves, logs and stops between two steps.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,9 +15,9 @@ from trainer.local_sgd.schedule import Round, Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The state of a run after one local step of every client.
+    """Describe a run after a local step of every client, of which ``done`` have been taken.
 
-    ``done`` steps are behind it, the last one in ``round``; ``losses`` (clients,) are that step's.
+    ``round`` and the clients' ``losses`` (clients,) are those of the last step.
     """
 
     done: int
@@ -28,7 +26,7 @@ class Step:
 
     @property
     def ends_round(self) -> bool:
-        """Whether the clients have just been averaged."""
+        """Return whether the clients have just been averaged."""
         return self.done == self.round.stop
 
 
@@ -39,9 +37,9 @@ def local_sgd(
     batches: Iterator[Batch],
     start: int = 0,
 ) -> Iterator[Step]:
-    """Yield after each local step, averaged where the round ends.
+    """Yield after each local step and, at a round's end, the averaging.
 
-    ``start`` steps were done before; ``batches`` begins with the batch of the next one.
+    ``start`` steps were done before; ``batches`` begins with the next step's.
     """
     for round in schedule.rounds(start):
         clients.begin(round)

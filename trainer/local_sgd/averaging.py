@@ -4,8 +4,6 @@ https://arxiv.org/abs/2303.01215, section 2: after H local steps, every client c
 mean of the K clients' parameters.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -20,8 +18,8 @@ MomentumPolicy = Literal["keep", "average", "reset"]
 class Averaging:
     """Average ``bank`` over all processes, each of which holds K / world_size clients.
 
-    ``momentum`` says what becomes of the clients' momentum: each keeps its own (the authors' code),
-    all get the mean (a second all-reduce), or all restart from zero.
+    ``momentum``: each client keeps its own (the authors' code), all get the mean (a second
+    all-reduce), or all restart from zero.
     """
 
     def __init__(
@@ -47,19 +45,19 @@ class Averaging:
             self._bank.momentum.memory.zero_()
 
     @torch.no_grad()
-    def is_the_same(self) -> bool:
-        """Check that all processes hold the same parameters, bit by bit, after averaging."""
+    def processes_agree(self) -> bool:
+        """Check that all processes hold the same bits after averaging."""
+        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}
         first = self._bank.parameters.replica(0).values()
-        whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-        sums = [p.contiguous().view(whole[p.element_size()]).sum(dtype=torch.int64) for p in first]
+        sums = [p.contiguous().view(bits[p.element_size()]).sum(dtype=torch.int64) for p in first]
         return self._processes.all_equal(hash(tuple(torch.stack(sums).tolist())))
 
     @torch.no_grad()
     def _average(self, replicas: Replicas) -> None:
-        """Average one set of ``replicas``; a single one where it lies."""
+        """Average ``replicas`` over all processes; a process's only replica in place."""
         alone = replicas.count == 1
         if alone and self._processes.size == 1:
-            return  # it is its own mean
+            return
         own = replicas.memory if alone else replicas.mean(out=self._buffer)
         flat = self._processes.all_sum(own)
         flat /= self._processes.size

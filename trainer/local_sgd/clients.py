@@ -1,11 +1,8 @@
 """Train the K clients of one process as one stacked set of tensors: the client bank.
 
-Parameter p of all clients is one tensor (K, *p.shape); client k's copy is its k-th slice. Local SGD
-is elementwise in the clients, so that one multi-tensor SGD call steps many of them, and averaging
-is a mean over the first dimension.
+Parameter p of all clients is one tensor (K, *p.shape); client k's copy is its k-th slice. So one
+multi-tensor SGD call steps many clients, and averaging is a mean over the first dimension.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,12 +16,12 @@ from trainer.data.training import Batch
 from trainer.local_sgd.optimizer import SGD, ClientOptimizer
 from trainer.local_sgd.replicas import Replicas
 from trainer.local_sgd.schedule import Round
-from trainer.models.stacked_layers import for_several_clients, takes_stacked_weights
+from trainer.models.stacked_layers import adapt_to_clients, takes_stacked_weights
 
-TRIED_SAMPLES = 1024
 ExecutionMode = Literal["serial", "vectorized", "fused"]
 
-# float16's smallest number is 6e-8, and many gradients are less. A power of two costs no digits.
+MEASURED_SAMPLES = 1024  # of a batch, to measure its activations
+# Many gradients are less than float16's smallest number, 6e-8. A power of two costs no digits.
 FLOAT16_LOSS_SCALE = 1024.0
 
 
@@ -32,10 +29,10 @@ FLOAT16_LOSS_SCALE = 1024.0
 class ExecutionPlan:
     """Describe how a process executes its clients in a step.
 
-    ``serial``: one after the other. ``vectorized``: each pass computes ``clients_per_pass`` of
-    them, by `vmap` over their parameters or, where all layers with parameters are linear, as
-    products of stacked matrices without its overhead. ``fused``: for rounds of one step, after
-    which all clients are equal again: one replica, whose gradient is the mean of the clients'.
+    ``serial``: one after the other. ``vectorized``: ``clients_per_pass`` at once, by `vmap` over
+    their parameters or, where all layers with parameters are linear, as products of stacked
+    matrices without its overhead. ``fused``: for rounds of one step, after which all clients are
+    equal: one replica, whose gradient is the mean of the clients'.
     """
 
     mode: ExecutionMode
@@ -47,7 +44,7 @@ class ExecutionPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """Hold a run's plans: for rounds with H = 1, and for the others."""
+    """Hold a run's two plans: for rounds with H = 1, and for longer ones."""
 
     one_step: ExecutionPlan
     several_steps: ExecutionPlan
@@ -63,9 +60,9 @@ class Execution:
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """Group the clients that are computed together: their part of a batch, and what they train.
+    """Group the clients that are computed together, with the parameters that they train.
 
-    Parameters are leaves of their own that share the replicas' memory.
+    Parameters are autograd leaves that share the replicas' memory.
     """
 
     clients: slice
@@ -76,12 +73,12 @@ class Pass:
 class ClientBank:
     """Hold ``num_clients`` replicas of ``model`` and their momentum, and train them.
 
-    ``model`` is taken over as the template of the computation: its BatchNorm layers stop tracking
+    ``model`` becomes the template of the computation: its BatchNorm layers stop tracking
     statistics, which are per client and batch in training and re-estimated for evaluation.
-    ``stochastic``: the model draws random numbers, each client's from the seed that its batch
-    brings. ``autocast``: the forward passes compute in this type; float16's backward passes start
-    from a loss that is a constant times larger. ``compiled``: by `torch.compile`, without CUDA
-    graphs, whose memory the next pass would overwrite while fused gradients add up.
+    ``stochastic``: the model draws random numbers, from the seed in each client's batch.
+    ``autocast``: the type of the forward passes; float16 scales the loss of its backward passes.
+    ``compiled``: use `torch.compile`, without CUDA graphs, whose memory the next pass would
+    overwrite while fused gradients add up.
     """
 
     def __init__(
@@ -98,7 +95,7 @@ class ClientBank:
         self.num_clients = num_clients
         self.execution = execution
         self._stochastic = stochastic
-        self._in_batch = for_several_clients(model.train())
+        self._in_batch = adapt_to_clients(model.train())
         self.stackable = takes_stacked_weights(model)
 
         def logits(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -106,23 +103,19 @@ class ClientBank:
                 result: Tensor = functional_call(model, parameters, (images,))
             return result
 
-        # Functions that know the model and not the bank, which is thus freed when it is dropped.
+        # These functions hold the model and not the bank, so that a dropped bank is freed.
         self._logits = torch.compile(logits) if compiled else logits
-        self._logits_of_many = vmap(logits)
-        if compiled:
-            self._logits_of_many = torch.compile(self._logits_of_many)
+        self._logits_of_many = torch.compile(vmap(logits)) if compiled else vmap(logits)
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         self._device = next(iter(parameters.values())).device
-        momentum = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        momentum = {n: torch.zeros_like(p) for n, p in parameters.items() if optimizer.momentum}
         self._descend = ClientOptimizer(optimizer, model)
-        self._loss_scale = None
-        if autocast == torch.float16:
-            self._loss_scale = torch.tensor(FLOAT16_LOSS_SCALE, device=self._device)
-        first = execution.several_steps
-        self._replicate(first, parameters, momentum if optimizer.momentum else {})
+        scale = torch.tensor(FLOAT16_LOSS_SCALE, device=self._device)
+        self._loss_scale = scale if autocast == torch.float16 else None
+        self._replicate(execution.several_steps, parameters, momentum)
 
     def begin(self, round: Round) -> None:
-        """Prepare for ``round``: only right after averaging, when all clients are equal."""
+        """Prepare for ``round``; call right after averaging, when all clients are equal."""
         plan = self.execution.plan(round)
         if plan != self.plan:
             self._replicate(plan, self.parameters.replica(0), self.momentum.replica(0))
@@ -142,21 +135,19 @@ class ClientBank:
             if not fused:
                 self._descend(part.parameters, part.momentum, lr, self._loss_scale)
             all_losses.append(losses.detach())
-        if fused:  # the gradients of all passes have added up
+        if fused:  # all passes have added to one gradient
             scale = None if self._loss_scale is None else self._loss_scale * self.num_clients
             last = self._passes[-1]
             self._descend(last.parameters, last.momentum, lr, scale)
         return torch.cat(all_losses)
 
     def state(self, *, averaged: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return parameters and momentum, of each client or, where all are equal, of one."""
-        return (
-            self.parameters.replicas_or_one(equal=averaged),
-            self.momentum.replicas_or_one(equal=False),
-        )
+        """Return all clients' parameters, or one's if ``averaged``, and all momentum."""
+        parameters = self.parameters
+        return parameters.first() if averaged else parameters.all(), self.momentum.all()
 
     def restore(self, parameters: dict[str, Tensor], momentum: dict[str, Tensor]) -> None:
-        """Take back what ``state`` gave, under the same plan."""
+        """Restore what ``state`` returned under the same plan."""
         self.parameters.fill(parameters)
         self.momentum.fill(momentum)
 
@@ -170,24 +161,24 @@ class ClientBank:
     def activation_bytes(self, batch: Batch) -> int:
         """Measure what one client's forward pass keeps in memory for its backward pass.
 
-        Of a batch too large to be tried, by a part of it.
+        Large batches are extrapolated from ``MEASURED_SAMPLES``.
         """
         samples = batch.images.shape[1]
-        if samples > TRIED_SAMPLES:
-            part = batch.of_samples(slice(TRIED_SAMPLES))
-            return self.activation_bytes(part) * samples // TRIED_SAMPLES
-        given = [batch.images, batch.labels, self.parameters.memory]
-        here_already = {tensor.untyped_storage().data_ptr() for tensor in given}
+        if samples > MEASURED_SAMPLES:
+            part = batch.of_samples(slice(MEASURED_SAMPLES))
+            return self.activation_bytes(part) * samples // MEASURED_SAMPLES
+        inputs = [batch.images, batch.labels, self.parameters.memory]
+        excluded = {tensor.untyped_storage().data_ptr() for tensor in inputs}
         kept: dict[int, torch.UntypedStorage] = {}
 
-        def note(tensor: Tensor) -> None:
-            # The storage alone is kept, so that its address is not used anew. The tensor would tie
-            # its own graph into a cycle that is never freed.
+        def keep(tensor: Tensor) -> None:
+            # A kept storage's address is not reused. Keeping the tensor would tie its graph into a
+            # cycle that is never freed.
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in here_already:
+            if storage.data_ptr() not in excluded:
                 kept[storage.data_ptr()] = storage
 
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing):
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda packed: packed):
             self._losses(self._pass(slice(0, 1), 0), batch)
         return sum(storage.nbytes() for storage in kept.values())
 
@@ -226,7 +217,7 @@ class ClientBank:
             if self._stochastic:
                 torch.manual_seed(int(batch.seeds[part.clients.start]))
             self._in_batch.count = len(images)
-            # By way of (…, H, W, C): flatten() alone forgets that a single channel lies last, too.
+            # Flatten as (…, H, W, C): flatten() alone loses the strides of a single channel.
             flat = images.movedim(-3, -1).flatten(0, 1).movedim(-1, -3)
             logits = self._logits(part.parameters, flat)
             self._in_batch.count = 1

@@ -1,6 +1,4 @@
-"""Score the averaged model, re-estimate its BatchNorm statistics, and sum the training loss."""
-
-from __future__ import annotations
+"""Score the averaged model, re-estimate its BatchNorm statistics, average the training loss."""
 
 from dataclasses import dataclass
 
@@ -13,8 +11,8 @@ from trainer.data.images import ImageSet
 from trainer.data.training import TrainingSet
 from trainer.local_sgd.processes import Processes
 
-# Larger batches of a ResNet spend as much time on fresh memory as on arithmetic on a CPU: ResNet-56
-# on 2,000 images took 18 s at 1,000, 9 s at 250.
+# On a CPU, larger batches spend as much time on fresh memory as on arithmetic: ResNet-56 on 2,000
+# images took 18 s at 1,000, 9 s at 250.
 CPU_BATCH = 250
 # What a GPU gets in one batch at most, in values of its images (256 MiB in float32): 445 images of
 # 224 px, whose first convolution in ResNet-50 takes 1.4 GB; all 10,000 test images of CIFAR-10.
@@ -23,10 +21,9 @@ GPU_BATCH_VALUES = 2**26
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Hold the share of correct answers and the mean cross-entropy over all test samples.
+    """Hold accuracy and mean cross-entropy over all test samples, with clean labels.
 
-    ``top5``: share of samples whose class is among the five best; all are, of five classes. Labels
-    are clean.
+    ``top5``: the share of samples whose class is among the model's five best.
     """
 
     accuracy: float
@@ -37,15 +34,14 @@ class Scores:
 class Evaluator:
     """Score models on every test sample exactly once, shared by the processes.
 
-    On a GPU in the largest batches that fit: all that a process has to do, as far as one batch may
-    go, or half of that, or a quarter …
+    A GPU takes a process's whole share at once, up to a limit; where memory runs out, half, a
+    quarter, …
     """
 
     def __init__(self, test: ImageSet, processes: Processes) -> None:
         self._test = test
         self._processes = processes
-        # A process takes each size-th sample: disjoint, and complete for any number of them.
-        self._own = np.arange(processes.rank, len(test), processes.size)
+        self._own = np.arange(processes.rank, len(test), processes.size)  # disjoint and complete
         self.batch_size = CPU_BATCH
         if processes.device.type != "cpu":
             at_once = max(1, GPU_BATCH_VALUES // test.values_per_image)
@@ -64,9 +60,9 @@ class Evaluator:
         return Scores(accuracy=correct / count, top5=among_five / count, loss=loss / count)
 
     def _totals(self, model: nn.Module) -> Tensor | None:
-        """Sum up correct answers, those among the best five, losses and samples of this process.
+        """Sum correct answers, those among the best five, losses and samples of this process.
 
-        None where memory ran out.
+        Returns None if memory runs out.
         """
         totals = torch.zeros(4, dtype=torch.float64, device=self._processes.device)
         try:
@@ -88,7 +84,7 @@ class TrainLoss:
     """Accumulate this process's training loss on the device, without synchronising."""
 
     def __init__(self, processes: Processes, total: float = 0.0, steps: int = 0) -> None:
-        """Start from ``total`` of the clients' losses over ``steps`` steps, all of them finite."""
+        """Start from the ``total`` of the clients' losses over ``steps`` steps, all finite."""
         self._processes = processes
         self._sum = torch.tensor(total, dtype=torch.float64, device=processes.device)
         self.steps = steps
@@ -109,7 +105,7 @@ class TrainLoss:
         return self._processes.all_min(int(self._finite_steps))
 
     def mean(self, num_clients: int) -> float | None:
-        """Return the mean over all K clients and the steps since the last call, and restart."""
+        """Return the mean over all K clients and the steps since the last call; start anew."""
         if self.steps == 0:
             return None
         total = self._processes.all_sum(self._sum).item()
@@ -133,8 +129,8 @@ def reestimate_batchnorm(
 ) -> None:
     """Set BatchNorm statistics to the cumulative mean over ``num_batches`` training batches.
 
-    The batches are a function of (seed, step); the processes share them and average what they saw.
-    Everything but BatchNorm is as in evaluation: dropout would widen the statistics.
+    The batches are a function of (seed, step); the processes share them and average the results.
+    All other layers are in evaluation mode: dropout would widen the statistics.
     """
     layers = [m for m in model.eval().modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for layer in layers:
@@ -151,11 +147,7 @@ def reestimate_batchnorm(
         statistics += [layer.running_mean, layer.running_var]
         layer.num_batches_tracked.fill_(num_batches)
     weight = len(range(num_batches)[own]) / num_batches
-    flat = processes.all_sum(torch.cat([weight * buffer.flatten() for buffer in statistics]))
-    _scatter(flat, statistics)
-
-
-def _scatter(flat: Tensor, tensors: list[Tensor]) -> None:
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    for tensor, part in zip(tensors, parts, strict=True):
-        tensor.copy_(part.view_as(tensor))
+    flat = processes.all_sum(torch.cat([weight * buffer for buffer in statistics]))
+    parts = flat.split([len(buffer) for buffer in statistics])
+    for buffer, part in zip(statistics, parts, strict=True):
+        buffer.copy_(part)

@@ -1,7 +1,5 @@
 """Apply `torch.optim.SGD` to all parameters of one or many clients in one call."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +11,7 @@ NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 @dataclass(frozen=True, kw_only=True)
 class SGD:
-    """Set SGD; ``group_weight`` leaves normalisation layers and biases without weight decay."""
+    """Hold SGD's settings; ``group_weight`` decays no normalisation layer and no bias."""
 
     weight_decay: float = 0.0
     group_weight: bool = False
@@ -22,7 +20,7 @@ class SGD:
 
 
 class ClientOptimizer:
-    """Step parameters under the names of ``model``'s, stacked or not."""
+    """Update parameters that are named as ``model``'s, of one client or stacked."""
 
     def __init__(self, optimizer: SGD, model: nn.Module) -> None:
         self._optimizer = optimizer
@@ -43,7 +41,7 @@ class ClientOptimizer:
     ) -> None:
         """Update ``parameters`` and ``momentum`` in place, and drop the gradients.
 
-        ``scale``: the factor by which the gradients are too large, a scalar on their device.
+        Gradients are divided by ``scale``, a scalar on their device.
         """
         for names, weight_decay in self._groups:
             if not names:
@@ -66,7 +64,7 @@ class ClientOptimizer:
 
 
 def undecayed_names(model: nn.Module) -> list[str]:
-    """List the parameters that ``group_weight`` does not decay: of norm layers, and biases."""
+    """List the parameters that ``group_weight`` does not decay."""
     return [
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()

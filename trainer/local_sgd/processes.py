@@ -1,6 +1,4 @@
-"""State what the algorithm needs of the processes that share the clients of a run."""
-
-from __future__ import annotations
+"""Declare what the algorithm needs of the processes that share a run's clients."""
 
 from typing import Protocol
 
@@ -11,8 +9,7 @@ from torch import Tensor
 class Processes(Protocol):
     """Reduce values over the processes of a run (``trainer.distributed.world.World``).
 
-    Each executes K / ``size`` clients on its ``device``; all call the same methods in the same
-    order.
+    Each executes K / ``size`` clients on its ``device``; all make the same calls in order.
     """
 
     @property
@@ -27,7 +24,7 @@ class Processes(Protocol):
         ...
 
     def all_min(self, value: int) -> int:
-        """Return the least of all processes' ``value``."""
+        """Return the minimum of all processes' ``value``."""
         ...
 
     def all_equal(self, value: int) -> bool:

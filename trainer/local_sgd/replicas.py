@@ -1,4 +1,4 @@
-"""Keep the parameters of many replicas of a model as tensors in one piece of memory."""
+"""Keep many replicas of a model's parameters in one piece of memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Replicas:
-    """Replicas the parameters of ``count`` replicas: ``tensors[name]`` is (count, *shape).
+    """Hold ``count`` replicas' parameters: ``tensors[name]`` is (count, *shape).
 
-    All of them lie one behind the other in ``memory`` (count · P,), that of a single replica
-    therefore as one flat vector.
+    The tensors lie one behind the other in ``memory`` (count · P,): a single replica is one flat
+    vector.
     """
 
     count: int
@@ -24,7 +24,7 @@ class Replicas:
     @classmethod
     @torch.no_grad()
     def of(cls, parameters: Mapping[str, Tensor], count: int, device: torch.device) -> Replicas:
-        """Copy ``parameters``, of which there may be none, ``count`` times to ``device``."""
+        """Copy ``parameters`` (possibly none) ``count`` times to ``device``."""
         size = sum(p.numel() for p in parameters.values())
         some = next(iter(parameters.values()), torch.empty(0))
         memory = torch.empty(count * size, dtype=some.dtype, device=device)
@@ -45,15 +45,17 @@ class Replicas:
         """Return one replica's parameters, which share the memory."""
         return {name: tensor[index] for name, tensor in self.tensors.items()}
 
-    def replicas_or_one(self, *, equal: bool) -> dict[str, Tensor]:
-        """Return all replicas' parameters, sharing the memory; of ``equal`` ones a copy of one."""
-        if equal:
-            return {name: tensor[:1].clone() for name, tensor in self.tensors.items()}
+    def all(self) -> dict[str, Tensor]:
+        """Return the parameters (count, *shape) of all replicas, which share the memory."""
         return dict(self.tensors)
+
+    def first(self) -> dict[str, Tensor]:
+        """Return a copy (1, *shape) of the first replica's parameters."""
+        return {name: tensor[:1].clone() for name, tensor in self.tensors.items()}
 
     @torch.no_grad()
     def fill(self, parameters: Mapping[str, Tensor]) -> None:
-        """Copy ``parameters`` of as many replicas, or of one to all (``replicas_or_one``).
+        """Copy ``parameters`` of ``all`` replicas, or the ``first`` one's to all.
 
         A single replica stands for all clients of its process and gets the mean of any number: SGD
         is linear in parameters and momentum, so that with H = 1 the mean is all that ever counts.
@@ -66,7 +68,7 @@ class Replicas:
 
     @torch.no_grad()
     def mean(self, out: Tensor) -> Tensor:
-        """Write the mean of the replicas to ``out`` (P,), and return it."""
+        """Write the mean of the replicas to ``out`` (P,) and return it."""
         for tensor, part in self._parts(out):
             torch.mean(tensor, 0, out=part)
         return out

@@ -1,21 +1,19 @@
-"""Learning rate, H, phases and rounds as pure functions of the step.
+"""Compute learning rate, H, phases and rounds as pure functions of the step.
 
-A step counts the local steps of one client since the run's start; every client takes the same ones.
+A step counts the local steps of one client since the run's start; all clients step together.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-LONGEST = 2.0**53  # steps: what the quadratic rule says at most, beyond any run's end
+LONGEST_ROUND = 2.0**53  # steps: the quadratic rule's upper limit, beyond any run's end
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Steps ``start`` … ``stop`` − 1 with one learning rate factor and one H."""
+    """Give steps ``start`` … ``stop`` − 1 one learning rate factor and one H."""
 
     start: int
     stop: int
@@ -27,9 +25,9 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """``stop − start`` local steps, then averaging; shorter than H where a phase ends.
+    """Describe steps ``start`` … ``stop`` − 1, then averaging; fewer than H where a phase ends.
 
-    What follows: an evaluation, a saved model (``save``), the next phase (``decay``).
+    An evaluation, a saved model (``save``) or the next phase (``decay``) may follow.
     """
 
     index: int
@@ -43,37 +41,37 @@ class Round:
 
     @property
     def exported(self) -> bool:
-        """Whether the averaged model is looked at or kept."""
+        """Return whether the averaged model is evaluated or saved."""
         return self.evaluate or self.save or self.decay
 
 
 class HRule(Protocol):
-    """H of a round from the phase it is in and η at its first step."""
+    """Choose a round's H from its phase and η at its first step."""
 
     def __call__(self, phase: Phase, lr: float) -> int: ...
 
 
 def constant_h(phase: Phase, lr: float) -> int:
-    """The phase's own H; with several phases, post-local SGD."""
+    """Return the phase's own H; with several phases, post-local SGD."""
     return phase.local_steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuadraticSynchronizationRule:
-    """H = max(h_base, ⌊(alpha/η)²⌋) (https://arxiv.org/abs/2310.14423, equation 2)."""
+    """Choose H = max(h_base, ⌊(alpha/η)²⌋) (https://arxiv.org/abs/2310.14423, equation 2)."""
 
     h_base: int
     alpha: float
 
     def __call__(self, phase: Phase, lr: float) -> int:
         ratio = self.alpha / lr if lr > 0 else math.inf
-        # The hair more lets a ratio that is whole but for rounding, such as 0.3 / 0.1, be whole.
-        return max(self.h_base, math.floor(min(ratio * ratio * (1 + 1e-9), LONGEST)))
+        # 1e-9 makes a ratio whole that only rounding keeps from being so, such as 0.3 / 0.1.
+        return max(self.h_base, math.floor(min(ratio * ratio * (1 + 1e-9), LONGEST_ROUND)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The phases of a run, its learning rate and its rounds."""
+    """Compute a run's learning rate and rounds from its phases."""
 
     phases: tuple[Phase, ...]
     peak_lr: float
@@ -87,33 +85,32 @@ class Schedule:
         return self.phases[-1].stop
 
     def lr(self, step: int) -> float:
-        """η of ``step``: linear warm-up, then constant or a cosine, times the phase's factor."""
+        """Return η: linear warm-up, then constant or a cosine, times the phase's factor."""
         if step < self.warmup_steps:
             rise = (self.peak_lr - self.initial_lr) * step / self.warmup_steps
             return (self.initial_lr + rise) * self._factor(step)
         return self._decayed_lr(step)
 
     def phase(self, step: int) -> int:
-        """Index of the phase that ``step`` belongs to."""
+        """Return the index of the phase that ``step`` belongs to."""
         return next(i for i, phase in enumerate(self.phases) if step < phase.stop)
 
-    def before_the_first(self) -> Round:
-        """A round of no steps, for what is done with the initial model."""
+    def initial_round(self) -> Round:
+        """Return a round of no steps, to evaluate the initial model."""
         h = self.local_steps(self.phases[0], 0)
         return Round(index=0, phase=0, start=0, stop=0, local_steps=h, evaluate=True)
 
     def rounds(self, start: int = 0) -> Iterator[Round]:
         """Yield the rounds in order, from the one that step ``start`` belongs to.
 
-        H changes only right after averaging: the end of a phase ends a round. Every
-        ``eval_freq``-th round of a phase is evaluated, and the last of the run; every
-        ``save_freq``-th is saved.
+        H changes only right after averaging: a phase's end ends a round. Every ``eval_freq``-th
+        round of a phase and the run's last are evaluated; every ``save_freq``-th is saved.
         """
         index = 0
         for i, phase in enumerate(self.phases):
             step, in_phase = phase.start, 0
             if self._constant_h and start > step:
-                # In one leap over the rounds that ``start`` has behind it: they may be millions.
+                # Skip the rounds before ``start`` in one leap: they may be millions.
                 h, done = self.local_steps(phase, step), min(start, phase.stop) - step
                 in_phase = -(-done // h) if start >= phase.stop else done // h
                 index, step = index + in_phase, min(step + in_phase * h, phase.stop)
@@ -135,21 +132,21 @@ class Schedule:
                 step = stop
 
     @property
-    def always_averages(self) -> bool:
-        """Whether every round is a single step: large-batch SGD."""
+    def averages_every_step(self) -> bool:
+        """Return whether every round is a single step: large-batch SGD."""
         if self._constant_h:
             return all(self.local_steps(phase, phase.start) == 1 for phase in self.phases)
         return all(round.local_steps == 1 for round in self.rounds())
 
     @property
     def _constant_h(self) -> bool:
-        """Whether H, a function of the learning rate, stays the same within each phase."""
+        """Return whether H stays the same within each phase."""
         return self.h_rule is constant_h or not self.cosine
 
     def local_steps(self, phase: Phase, step: int) -> int:
-        """H of a round that begins at ``step``; in the warm-up, as right after it.
+        """Return H of a round that begins at ``step``; in the warm-up, as right after it.
 
-        A warm-up's small η would otherwise ask QSR for long rounds at the very beginning.
+        QSR would otherwise answer a warm-up's small η with long rounds at the very beginning.
         """
         return self.h_rule(phase, self._decayed_lr(max(step, self.warmup_steps)))
 

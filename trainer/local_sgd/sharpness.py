@@ -1,10 +1,8 @@
-"""How sharp the minimum is: trace and largest eigenvalue of the training loss's Hessian.
+"""Measure a minimum's sharpness: trace and largest eigenvalue of the training loss's Hessian.
 
 The paper's mechanism is a drift towards flat minima (section 4); under label noise it is a gradient
-flow on the trace of the Hessian (section 5).
+flow on the Hessian's trace (section 5).
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -22,7 +20,7 @@ from trainer.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpness:
-    """Of the Hessian of the mean cross-entropy: clean labels, no weight decay."""
+    """Describe the Hessian of the mean cross-entropy: clean labels, no weight decay."""
 
     trace: float
     largest_eigenvalue: float
@@ -31,11 +29,11 @@ class Sharpness:
 def sharpness(
     model: nn.Module, training: ImageSet, *, samples: int, probes: int, seed: int
 ) -> Sharpness:
-    """Sharpness of ``model`` in evaluation mode on the first ``samples`` training images.
+    """Measure ``model`` in evaluation mode on the first ``samples`` training images.
 
     The trace is Hutchinson's estimate with ``probes`` Rademacher vectors (Hutchinson 1989), the
-    eigenvalue ARPACK's; both are functions of (model, samples, probes, seed) alone, and NaN where
-    the Hessian is not finite. Raises UserError for an eigenvalue that ARPACK does not find.
+    eigenvalue ARPACK's; both are functions of (model, samples, probes, seed) alone, and NaN if the
+    Hessian is not finite. Raises UserError if ARPACK does not find the eigenvalue.
     """
     from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
@@ -53,7 +51,7 @@ def sharpness(
         trace = float(np.mean([v @ finite(v) for v in vectors]))
         operator = LinearOperator((size, size), matvec=finite, dtype=np.float64)
         start = draw.standard_normal(size)
-        if not finite(start).any():  # ARPACK takes no Hessian of zeros
+        if not finite(start).any():  # ARPACK rejects a Hessian of zeros
             return Sharpness(trace=trace, largest_eigenvalue=0.0)
         [largest] = eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)
     except FloatingPointError:
@@ -68,10 +66,10 @@ def sharpness(
 def hessian_product(
     model: nn.Module, training: ImageSet, samples: int
 ) -> tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], int]:
-    """v ↦ Hv and the number of parameters.
+    """Return the map v ↦ Hv and the number of parameters.
 
     Reverse mode twice: SiLU's backward pass has no forward mode, which libraries of Hessian
-    operators ask for (curvlinops 3.0).
+    operators require (curvlinops 3.0).
     """
     model.eval()
     parameters = list(model.parameters())

@@ -20,7 +20,7 @@ class Clients:
     count = 1
 
 
-def for_several_clients(model: nn.Module) -> Clients:
+def adapt_to_clients(model: nn.Module) -> Clients:
     """Readies ``model`` for `vmap` and for batches (clients · B_loc, …); returns their count.
 
     BatchNorm stops tracking statistics, which are each client's and batch's own in training.
@@ -36,7 +36,7 @@ def for_several_clients(model: nn.Module) -> Clients:
 
 
 def takes_stacked_weights(model: nn.Module) -> bool:
-    """Whether `for_several_clients` suffices for weights (clients, …), without `vmap`.
+    """Whether `adapt_to_clients` suffices for weights (clients, …), without `vmap`.
 
     It does where all layers with weights are linear: the others treat each sample by itself.
     """

@@ -40,7 +40,7 @@ def _train(
         if recorder is not None:
             recorder.started(run.model)
         if run.settings.eval_on_start:
-            _finish(run.schedule.before_the_first(), run, policy, recorder)
+            _finish(run.schedule.initial_round(), run, policy, recorder)
     elif (last := run.last_round()).stop == run.done:  # saved before what follows averaging
         _finish(last, run, policy, recorder)
     for step in run.steps():

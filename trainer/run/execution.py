@@ -45,7 +45,7 @@ def choose_execution(
     # the mean of their parameters depends on the mean of their momentum alone.
     own_momentum = settings.momentum > 0 and settings.momentum_averaging == "keep"
     stochastic = model_spec(settings.model).stochastic
-    always = schedule.always_averages
+    always = schedule.averages_every_step
     fusible = not stochastic and (always or not own_momentum)
     need = MemoryEstimate.of_client(one, batch)
     fit = max(1, min(_pass_bytes(world.device) // need.activations, len(batch.images)))

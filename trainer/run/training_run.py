@@ -93,7 +93,7 @@ class TrainingRun:
             return
         if not self.world.all_min(int(self.clients.parameters.memory.isfinite().all())):
             raise self._diverged("parameters are", step.done, step.round)
-        if step.ends_round and not self.average.is_the_same():
+        if step.ends_round and not self.average.processes_agree():
             raise UserError(
                 f"processes hold different parameters after averaging at step {step.done}: a fault "
                 "of memory or network; start the run again, it resumes from its last checkpoint"
