@@ -95,7 +95,7 @@ class ClientBank:
         self.num_clients = num_clients
         self.execution = execution
         self._stochastic = stochastic
-        self._in_batch = adapt_to_clients(model.train())
+        self._clients_in_batch = adapt_to_clients(model.train())
         self.stackable = takes_stacked_weights(model)
 
         def logits(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -216,10 +216,10 @@ class ClientBank:
         else:
             if self._stochastic:
                 torch.manual_seed(int(batch.seeds[part.clients.start]))
-            self._in_batch.count = len(images)
+            self._clients_in_batch.count = len(images)
             # Flatten as (…, H, W, C): flatten() alone loses the strides of a single channel.
             flat = images.movedim(-3, -1).flatten(0, 1).movedim(-1, -3)
             logits = self._logits(part.parameters, flat)
-            self._in_batch.count = 1
+            self._clients_in_batch.count = 1
         losses = F.cross_entropy(logits.to(images.dtype), labels.flatten(), reduction="none")
         return losses.view_as(labels).mean(1)

@@ -1,8 +1,8 @@
-"""CIFAR ResNets (He et al. 2016, section 4.2; https://arxiv.org/abs/1512.03385).
+"""Build CIFAR ResNets (He et al. 2016, section 4.2; https://arxiv.org/abs/1512.03385).
 
 With BatchNorm and ReLU, or (``_gn``) with GroupNorm and SiLU; parameter-free shortcuts (option A).
-Names of parameters and buffers are those of the paper's published checkpoints, which load with
-every key matched: the normalisation layers are called ``bn`` in either variant.
+Names of parameters and buffers match every key of the paper's published checkpoints: the
+normalisation layers are called ``bn`` in both variants.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions; the shortcut subsamples and pads channels with zeros."""
+    """Apply two 3×3 convolutions; the shortcut subsamples and pads channels with zeros."""
 
     def __init__(
         self, inputs: int, outputs: int, stride: int, norm: Norm, activation: Activation
@@ -49,7 +49,7 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """6n + 2 layers: n blocks each of 16, 32 and 64 channels."""
+    """Stack 6n + 2 layers: n blocks each of 16, 32 and 64 channels."""
 
     def __init__(
         self, n: int, channels: int, classes: int, norm: Norm, activation: Activation
@@ -78,20 +78,20 @@ class CifarResNet(nn.Module):
 
 
 def resnet(data: DatasetSpec, depth: int) -> nn.Module:
-    """ResNet-``depth`` with BatchNorm."""
+    """Build ResNet-``depth`` with BatchNorm."""
     n = (depth - 2) // 6
     return CifarResNet(n, data.channels, data.num_classes, nn.BatchNorm2d, F.relu)
 
 
 def resnet_gn(data: DatasetSpec, depth: int, n_groups: int) -> nn.Module:
-    """ResNet-``depth`` with GroupNorm of ``n_groups`` groups in every layer."""
+    """Build ResNet-``depth`` with GroupNorm of ``n_groups`` groups in every layer."""
     n = (depth - 2) // 6
     norm = partial(nn.GroupNorm, n_groups)
     return CifarResNet(n, data.channels, data.num_classes, norm, F.silu)
 
 
 def _initialise(module: nn.Module) -> None:
-    """The authors' initialisation: He for convolutions, a small normal for the classifier."""
+    """Initialise as the authors do: He for convolutions, a small normal for the classifier."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight)
     elif isinstance(module, nn.Linear):

@@ -1,7 +1,7 @@
-"""torchvision's classification models by their names there (the paper's ResNet-50 is one).
+"""Build torchvision's classification models under their names (the paper's ResNet-50 is one).
 
-Where a name is also one of the CIFAR models (``vgg11``, …), torchvision's is ``torchvision.vgg11``.
-What settings must know of a model is found by building it on the meta device, without memory.
+Where a CIFAR model has the same name (``vgg11``, …), torchvision's is ``torchvision.vgg11``. A
+model's properties are found by building it on the meta device, without memory.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from trainer.data.specs import DatasetSpec
 from trainer.models.specs import MODELS, ModelSpec
 
 PREFIX = "torchvision."
-# Of the two models with auxiliary classifiers, which the training loss does not know.
+# The training loss does not know the auxiliary classifiers of these two models.
 WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": True}
 OPTIONS = {"googlenet": WITHOUT_AUXILIARY, "inception_v3": WITHOUT_AUXILIARY}
 
 
 def names() -> list[str]:
-    """All classification models, by the names that they have here."""
+    """List all classification models by the names that they have here."""
     return [PREFIX + n if n in MODELS else n for n in models.list_models(module=models)]
 
 
 def torchvision_model(data: DatasetSpec, name: str) -> nn.Module:
-    """torchvision's model ``name`` with its own initialisation and a score for each class."""
+    """Build ``name`` with torchvision's own initialisation and a score for each class."""
     return _make(name, data.num_classes)
 
 
 @cache
 def spec(name: str) -> ModelSpec:
-    """Found out by building the model once."""
-    modules = list(_outline(name).modules())
+    """Find a model's spec by building it once."""
+    modules = list(_meta_model(name).modules())
     return ModelSpec(
         factory="from_torchvision:torchvision_model",
         dataset="imagenet",
         arguments={"name": name},
         batchnorm=any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules),
-        stochastic=any(_draws(m) for m in modules),
+        stochastic=any(_is_stochastic(m) for m in modules),
     )
 
 
 @cache
 def incompatibility(name: str, channels: int, image_size: int) -> str | None:
-    """The reason why ``name`` cannot take such images, or None; tried on two without content."""
-    model = _outline(name)
+    """Explain why ``name`` cannot take such images; None if two without content pass through."""
+    model = _meta_model(name)
     device = next(model.parameters()).device
     try:
         scores = model(torch.empty(2, channels, image_size, image_size, device=device))
@@ -59,7 +59,7 @@ def incompatibility(name: str, channels: int, image_size: int) -> str | None:
 
 
 @cache
-def _outline(name: str) -> nn.Module:
+def _meta_model(name: str) -> nn.Module:
     try:
         with torch.device("meta"):
             return _make(name, classes=2)
@@ -76,7 +76,7 @@ def _make(name: str, classes: int) -> nn.Module:
     return model
 
 
-def _draws(module: nn.Module) -> bool:
-    """Whether ``module`` draws random numbers in training."""
+def _is_stochastic(module: nn.Module) -> bool:
+    """Return whether ``module`` draws random numbers in training."""
     dropout = isinstance(module, nn.modules.dropout._DropoutNd | StochasticDepth) and module.p > 0
     return dropout or (isinstance(module, nn.MultiheadAttention) and module.dropout > 0)

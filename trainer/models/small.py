@@ -1,4 +1,4 @@
-"""Small networks for the laptop scale."""
+"""Build small networks for the laptop scale."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from trainer.data.specs import DatasetSpec
 
 
 def mlp(data: DatasetSpec, width: int = 128) -> nn.Module:
-    """pixels–128–128–classes with SiLU; smooth, so that the theory's Hessians exist."""
+    """Build pixels–128–128–classes with SiLU: smooth, so that the theory's Hessians exist."""
     pixels = data.channels * data.image_size**2
     return nn.Sequential(
         nn.Flatten(),
@@ -19,7 +19,7 @@ def mlp(data: DatasetSpec, width: int = 128) -> nn.Module:
 
 
 def cnn(data: DatasetSpec, width: int = 16, batchnorm: bool = False) -> nn.Module:
-    """Two 3×3 convolutions, with BatchNorm or biases, each pooled, and one linear layer."""
+    """Build two pooled 3×3 convolutions, with BatchNorm or biases, and one linear layer."""
 
     def stage(inputs: int, outputs: int) -> list[nn.Module]:
         convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not batchnorm)

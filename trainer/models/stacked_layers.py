@@ -1,6 +1,6 @@
-"""Layers of a model that computes several clients in one pass.
+"""Adapt a model's layers to compute several clients in one pass.
 
-They stand in for the model's own, whose parameters and names they keep.
+The layers keep their parameters and names; only their forward passes are replaced.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from torch.func import replace_all_batch_norm_modules_
 from torch.nn import functional as F
 
 
-class Clients:
-    """How many clients' samples lie one after the other in the batch that a model is given."""
+class ClientCount:
+    """Tell layers how many clients' samples lie one after the other in their batch."""
 
     count = 1
 
 
-def adapt_to_clients(model: nn.Module) -> Clients:
-    """Readies ``model`` for `vmap` and for batches (clients · B_loc, …); returns their count.
+def adapt_to_clients(model: nn.Module) -> ClientCount:
+    """Prepare ``model`` for `vmap` and for batches (clients · B_loc, …); return the count to set.
 
     BatchNorm stops tracking statistics, which are each client's and batch's own in training.
     """
-    clients = Clients()
+    clients = ClientCount()
     replace_all_batch_norm_modules_(model)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -36,22 +36,22 @@ def adapt_to_clients(model: nn.Module) -> Clients:
 
 
 def takes_stacked_weights(model: nn.Module) -> bool:
-    """Whether `adapt_to_clients` suffices for weights (clients, …), without `vmap`.
+    """Return whether an adapted model takes weights (clients, …) without `vmap`.
 
-    It does where all layers with weights are linear: the others treat each sample by itself.
+    It does if all layers with weights are linear: the others treat each sample by itself.
     """
     weighted = (m for m in model.modules() if any(True for _ in m.parameters(recurse=False)))
     return all(type(module) is nn.Linear for module in weighted)
 
 
-def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, clients: Clients, x: Tensor) -> Tensor:
-    """Statistics of each client's samples alone: the clients become groups of channels.
+def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, clients: ClientCount, x: Tensor) -> Tensor:
+    """Normalise each client's samples alone: the clients become groups of channels.
 
-    "Ghost batches" (https://arxiv.org/abs/1705.08741, algorithm 1).
+    These are "ghost batches" (https://arxiv.org/abs/1705.08741, algorithm 1).
     """
     k = clients.count
     if k > 1:
-        # With the channels last, as images lie in memory: (k, B, …, C) to (B, …, k, C)
+        # Move the clients with the channels last, as in memory: (k, B, …, C) to (B, …, k, C)
         x = x.movedim(1, -1).unflatten(0, (k, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)
     weight, bias = (w if w is None else w.repeat(k) for w in (layer.weight, layer.bias))
     y = F.batch_norm(x, None, None, weight, bias, training=True, eps=layer.eps)
@@ -61,10 +61,10 @@ def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, clients: Clients, x: Ten
 
 
 class _Linear(torch.autograd.Function):
-    """x Wᵀ + b of x (clients, vectors, in), W (clients, out, in), b (clients, out).
+    """Compute x Wᵀ + b of x (clients, vectors, in), W (clients, out, in), b (clients, out).
 
-    Autograd's own rule transposes W and its gradient in memory for products of few samples, which
-    takes most of a small network's step on a CPU; these products read and write them as they lie.
+    For few samples, autograd's own rule transposes W and its gradient in memory, most of a small
+    network's step on a CPU; these products read and write them in place.
     """
 
     @staticmethod
@@ -78,11 +78,11 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
-        of_x = gradient @ weight if ctx.needs_input_grad[0] else None
-        return of_x, gradient.mT @ x, gradient.sum(-2) if ctx.has_bias else None
+        x_gradient = gradient @ weight if ctx.needs_input_grad[0] else None
+        return x_gradient, gradient.mT @ x, gradient.sum(-2) if ctx.has_bias else None
 
 
-def _linear(layer: nn.Linear, clients: Clients, x: Tensor) -> Tensor:
+def _linear(layer: nn.Linear, clients: ClientCount, x: Tensor) -> Tensor:
     if layer.weight.dim() == 2:
         return F.linear(x, layer.weight, layer.bias)
     own = x.reshape(clients.count, -1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""VGG for CIFAR without normalisation, with SiLU and average pooling: smooth, for label noise.
+"""Build CIFAR's VGG without normalisation, with SiLU and average pooling: smooth for label noise.
 
 Layout of Simonyan & Zisserman 2015 (https://arxiv.org/abs/1409.1556, table 1), one linear layer;
 names of parameters are those of the authors' checkpoints.
@@ -21,7 +21,7 @@ CHANNELS = (64, 128, 256, 512, 512)
 
 
 class Vgg(nn.Module):
-    """``features`` and one linear ``classifier``; He initialisation, zero biases."""
+    """Stack ``features`` and one linear ``classifier``; He initialisation, zero biases."""
 
     def __init__(self, depth: int, channels: int, classes: int) -> None:
         super().__init__()
