@@ -1,4 +1,4 @@
-"""Where the pixels of a data set lie: in memory of their own or in the pages of a mapped file."""
+"""Locate a data set's pixels, in their own memory or in the pages of a mapped file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trainer.data.preparation.prepare import Arrays
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """N images of one ``shape`` (H, W, C) and their ``labels`` (N,) int64.
+    """Hold N images of one ``shape`` (H, W, C) and their ``labels`` (N,) int64.
 
-    Image i is what lies in ``content`` (uint8, flat) from byte ``starts[i]`` on, row by row. A
-    .beton leaves gaps between its pages and several writers mix their order; starts describe any
-    of it, so that nothing is copied and all processes of a machine share the file's pages.
+    Image i begins at byte ``starts[i]`` of ``content`` (uint8, flat), row by row. A .beton has gaps
+    between its pages, and several writers mix their order; ``starts`` describe both, so that
+    nothing is copied and all processes of a machine share the file's pages.
     """
 
     content: NDArray[np.uint8]
@@ -27,7 +27,7 @@ class Samples:
 
     @classmethod
     def of(cls, arrays: Arrays) -> Samples:
-        """Those of arrays in memory, one behind the other."""
+        """Wrap arrays in memory, whose images lie one behind the other."""
         n, height, width, channels = arrays.images.shape
         return cls(
             content=arrays.images.reshape(-1),
@@ -44,7 +44,7 @@ class Samples:
         return math.prod(self.shape)
 
     def subset(self, indices: NDArray[np.int64]) -> Samples:
-        """The samples with these indices; their pixels stay where they are."""
+        """Select samples without copying pixels."""
         return Samples(
             content=self.content,
             starts=self.starts[indices],
@@ -53,6 +53,6 @@ class Samples:
         )
 
     def arrays(self) -> Arrays:
-        """A copy in memory, (N, H, W, C)."""
+        """Copy the images to an array (N, H, W, C)."""
         anywhere = np.lib.stride_tricks.sliding_window_view(self.content, self.image_bytes)
         return Arrays(anywhere[self.starts].reshape(-1, *self.shape), self.labels)

@@ -1,6 +1,6 @@
-"""Which sample which client sees at which step, and every other random choice of a run.
+"""Draw which sample each client sees at each step, and every other random choice of a run.
 
-All of it is counter-based: Philox (Salmon et al. 2011) keyed by (seed, purpose) and counted by
+All draws are counter-based: Philox (Salmon et al. 2011) keyed by (seed, purpose) and counted by
 epoch or step. A draw covers all K clients and is cut to a process's share afterwards, so that the
 run does not depend on the number of processes and can begin at any step.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 class Purpose(IntEnum):
-    """What the numbers are for; each purpose has a stream of its own. Never renumber."""
+    """Give each use of random numbers a stream of its own. Never renumber."""
 
     ORDER = 0
     CROP_AND_FLIP = 1
@@ -28,18 +28,18 @@ class Purpose(IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, count: int = 0) -> np.random.Generator:
-    """The stream of ``purpose`` at ``count`` (an epoch or a step) of a run with ``seed``."""
-    # The low words count within the stream; `count` stands in the high word, out of their reach.
+    """Return the stream of ``purpose`` at ``count`` (an epoch or a step) of a run with ``seed``."""
+    # The stream itself counts in the low words and never reaches the high word, `count`.
     return np.random.Generator(np.random.Philox(key=[seed, int(purpose)], counter=[0, 0, 0, count]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Deals ``num_samples`` training samples to K clients in batches of B_loc.
+    """Deal ``num_samples`` training samples to K clients in batches of B_loc.
 
     Without replacement, each epoch's permutation is dealt step by step and client by client, no
     sample twice in an epoch; what is left after ``steps_per_epoch`` steps of B = K · B_loc samples
-    is dropped. With replacement, each place is drawn uniformly.
+    is dropped. With replacement, each sample is drawn uniformly.
     """
 
     seed: int
@@ -51,16 +51,16 @@ class Sampler:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(steps of an epoch, K, B_loc)"""
+        """Return (steps of an epoch, K, B_loc)."""
         return self.steps_per_epoch, self.num_clients, self.batch_size
 
     @property
     def dropped(self) -> int:
-        """Samples that an epoch without replacement leaves out."""
+        """Count the samples that an epoch without replacement leaves out."""
         return self.num_samples - int(np.prod(self.shape))
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
-        """Sample indices of one epoch, shape (steps, K, B_loc)."""
+        """Draw the sample indices of one epoch, (steps, K, B_loc)."""
         draw = generator(self.seed, Purpose.ORDER, epoch)
         if self.replacement:
             return draw.integers(self.num_samples, size=self.shape)
@@ -69,7 +69,7 @@ class Sampler:
 
 
 def train_subset(seed: int, num_samples: int, size: int) -> NDArray[np.int64]:
-    """``size`` of ``num_samples`` indices, sorted, a function of ``seed`` alone."""
+    """Choose ``size`` of ``num_samples`` indices, sorted, by ``seed`` alone."""
     chosen = generator(seed, Purpose.TRAIN_SUBSET).choice(num_samples, size, replace=False)
     return np.sort(chosen)
 
@@ -77,10 +77,10 @@ def train_subset(seed: int, num_samples: int, size: int) -> NDArray[np.int64]:
 def label_offsets(
     seed: int, epoch: int, shape: tuple[int, ...], p: float, num_classes: int
 ) -> NDArray[np.int64]:
-    """What to add to each label modulo ``num_classes``: 0 with probability 1 − p, else uniform.
+    """Draw what to add to labels modulo ``num_classes``: 0 with probability 1 − p, else uniform.
 
-    The label noise of section 5 and Figure 7 of the paper: a fresh draw at every step, uniform over
-    the other classes.
+    This is the label noise of the paper's section 5 and Figure 7: drawn afresh at every step,
+    uniformly over the other classes.
     """
     if p == 0:
         return np.zeros(shape, np.int64)
@@ -90,16 +90,16 @@ def label_offsets(
 
 
 def model_seeds(seed: int, epoch: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """A seed for each step and client, for models that draw random numbers (dropout)."""
+    """Draw a seed for each step and client, for models that use random numbers (dropout)."""
     return generator(seed, Purpose.MODEL, epoch).integers(2**63, size=shape)
 
 
 def batchnorm_batches(
     seed: int, step: int, num_samples: int, num_batches: int, batch_size: int
 ) -> NDArray[np.int64]:
-    """Indices (num_batches, B_loc) of the batches that re-estimate BatchNorm at ``step``.
+    """Draw the indices (num_batches, B_loc) of the batches that re-estimate BatchNorm at ``step``.
 
-    Dealt from as many permutations as it takes.
+    They are dealt from as many permutations as needed.
     """
     draw = generator(seed, Purpose.BATCHNORM, step)
     passes = -(-num_batches * batch_size // num_samples)

@@ -1,22 +1,22 @@
-"""What the trainer must know of a data set before it reads it. No heavy imports."""
+"""Describe each data set as far as the trainer must know it beforehand. No heavy imports."""
 
 from dataclasses import dataclass, replace
 
 SPLITS = ("train", "test")
-# Evaluation of resized images: the side of the central square, of the shorter side.
+# Evaluation of resized images: side of the central square ÷ shorter side.
 CENTRE = 224 / 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """Size, shape, classes, normalisation and augmentation of one data set.
+    """Describe one data set's size, shape, classes, normalisation and augmentation.
 
-    ``samples`` is how many there are in each of ``SPLITS``; None: the source decides.
-    ``image_size`` is the side of what a model sees. ``mean`` and ``std`` are per channel, of pixels
-    scaled to [0, 1]. ``padding`` is that of the random crop in pixels; None: the set is made of
-    image files of any size, of which training sees random resized crops and evaluation the resized
-    centre. ``flip`` says whether a mirrored image keeps its class. ``classes`` are names in label
-    order; empty: the folders', recorded with the data.
+    ``samples``: how many there are in each of ``SPLITS``; None: the source decides.
+    ``image_size``: side in pixels of what a model sees. ``mean``, ``std``: per channel, of pixels
+    scaled to [0, 1]. ``padding``: of the random crop, in pixels; None: image files of any size, of
+    which training sees random resized crops and evaluation the resized centre. ``flip``: a mirrored
+    image keeps its class. ``classes``: names in label order; empty: the folders', recorded with the
+    data.
     """
 
     num_classes: int
@@ -76,8 +76,8 @@ DATASETS = {
         flip=True,
     ),
     "imagenet": IMAGENET,
-    # Any folder of class folders; how many classes there are is a setting.
+    # Any folder of class folders; their number is a setting.
     "imagefolder": replace(IMAGENET, num_classes=0, samples=None),
-    # Patches of ten photographs that come with scikit-image and scikit-learn; which one is it from?
+    # Patches of ten photographs of scikit-image and scikit-learn; the class is the photograph.
     "photos": replace(IMAGENET, num_classes=10, samples=(480, 480), image_size=32),
 }  # fmt: skip

@@ -47,11 +47,6 @@ class Batch:
     labels: Tensor
     seeds: NDArray[np.int64]
 
-    def of_clients(self, clients: slice) -> Batch:
-        return Batch(
-            images=self.images[clients], labels=self.labels[clients], seeds=self.seeds[clients]
-        )
-
     def of_samples(self, samples: slice) -> Batch:
         """Select the same samples of each client."""
         return Batch(
