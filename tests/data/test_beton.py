@@ -1,4 +1,4 @@
-"""Our reader against FFCV's own reader and loader; damaged files."""
+"""Test our .beton reader against FFCV's reader and loader, and on damaged files."""
 
 import json
 import mmap
@@ -30,7 +30,7 @@ from trainer.settings.commands import BetonSettings
 
 @pytest.fixture(scope="module")
 def colour(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random RGB images that fill several pages of a .beton, written by two workers."""
+    """Write random RGB images that fill several pages of a .beton, by two workers."""
     folder = tmp_path_factory.mktemp("colour")
     draw = np.random.default_rng(0)
     for split, n in (("train", 1500), ("test", 30)):
@@ -160,7 +160,7 @@ def test_a_missing_sidecar_or_file_is_refused(copy: Path) -> None:
 
 
 def test_a_writer_that_cannot_write_says_why(copy: Path) -> None:
-    """A file size limit of 60 blocks stands in for a full disk."""
+    """Limit the file size to 60 blocks, in place of a full disk."""
     before = {path.name: path.read_bytes() for path in copy.glob("*.beton*")}
     write = f'"{sys.executable}" -m trainer beton --data-pth "{copy}"'
     done = command("bash", "-c", f"ulimit -f 60; timeout 60 {write}")
@@ -174,7 +174,7 @@ def test_a_writer_that_cannot_write_says_why(copy: Path) -> None:
 def test_a_writer_that_is_killed_is_reported_not_waited_for(
     copy: Path, monkeypatch: pytest.MonkeyPatch, handler: Any
 ) -> None:
-    """Also in what nohup or a script's ``&`` started, which ignores SIGINT."""
+    """Check this also for processes that nohup or a script's ``&`` started, which ignore SIGINT."""
 
     def killed(source: Source, index: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""CIFAR-10's official archive, from a local copy or over https: whole, itself, and unpacked safely.
+"""Test that CIFAR-10's official archive, local or over https, is verified and unpacked safely.
 
-The real one is not here: archives of its layout are, with the digests that are expected replaced.
+Archives of its layout stand in for the real one, and their digests for the expected ones.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def pixels(seed: int) -> np.ndarray:
 
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An archive of the official one's layout, which is taken for it."""
+    """Make an archive of the official one's layout, accepted in its place."""
     archive = tmp_path / CIFAR10.filename
     sums: dict[str, str] = {}
     with tarfile.open(archive, "w:gz") as tar:
@@ -87,7 +87,7 @@ def test_a_file_that_is_not_the_official_archive_is_refused(tmp_path: Path) -> N
 
 
 class Breaking(http.server.SimpleHTTPRequestHandler):
-    """Ends the first answer in mid-file."""
+    """End the first answer in mid-file."""
 
     content: bytes
     asked = 0
@@ -144,7 +144,7 @@ HOSTILE = {
 def test_a_hostile_archive_is_refused_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Even one that had the right digest."""
+    """Check this even for an archive with the right digest."""
     outside, temporary = tmp_path / "outside", tmp_path / "temporary"
     outside.mkdir()
     temporary.mkdir()

@@ -1,4 +1,4 @@
-"""Random resized crops against torchvision's."""
+"""Test random resized crops against torchvision's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.data.crops import Crops, central_crops, random_resized_crops
 
 @pytest.mark.parametrize("shape", [(60, 100), (100, 60), (10, 200), (200, 10)])
 def test_crops_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
-    """Kolmogorov-Smirnov on each number of a crop; long images often need the fallback."""
+    """Compare each number of a crop by Kolmogorov-Smirnov; long images often need the fallback."""
     from scipy import stats
     from torchvision.transforms import RandomResizedCrop
 

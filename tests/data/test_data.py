@@ -1,4 +1,4 @@
-"""Batches against torchvision's transforms and plain indexing."""
+"""Test batches against torchvision's transforms and plain indexing."""
 
 import threading
 import time
@@ -40,7 +40,7 @@ def training_set(augmented: bool = True, noise_p: float = 0.0, workers: int = 0)
 
 
 def seen(data: ImageSet, indices: list[int]) -> Tensor:
-    """By an evaluation, three at a time."""
+    """Return what an evaluation sees, three images at a time."""
     batches = list(data.in_batches(np.array(indices), 3))
     assert torch.equal(torch.cat([labels for _, labels in batches]), data.labels[indices])
     return torch.cat([images for images, _ in batches])
@@ -55,7 +55,7 @@ def first(count: int, clients: range, start: int = 0, **options: object) -> list
 
 
 def plain(images: NDArray[np.uint8], spec: DatasetSpec, dtype: torch.dtype) -> Tensor:
-    """(…, H, W, C) as (…, C, H, W), each channel normalised by itself."""
+    """Turn (…, H, W, C) into (…, C, H, W), each channel normalised by itself."""
     channels = [
         (torch.from_numpy(images[..., c]).to(dtype) - 255 * torch.tensor(mean, dtype=dtype))
         / (255 * torch.tensor(std, dtype=dtype))

@@ -1,4 +1,4 @@
-"""Downloads from a real https server on this machine."""
+"""Test downloads from a real https server on this machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_another_file_under_the_url_is_refused(served: tuple[Path, str], tmp_pat
 
 
 class Elsewhere(http.server.BaseHTTPRequestHandler):
-    """Sends everybody on to a file of another protocol; what it has itself is the right file."""
+    """Redirect everyone to a file of another protocol, but serve the right file itself."""
 
     to: str
 

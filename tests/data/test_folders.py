@@ -1,4 +1,4 @@
-"""Folders of image files to .beton files, whatever is in them."""
+"""Test the way from folders of image files to .beton files, whatever the folders hold."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLASSES = ("cat", "dog", "Zebra")  # not in sorted order
 
 
 def image(seed: int, height: int = 40, width: int = 60) -> Image.Image:
-    """Smooth, so that JPEG keeps it."""
+    """Make a smooth image, which JPEG preserves."""
     draw = np.random.default_rng(seed)
     small = draw.integers(0, 256, (4, 6, 3), np.uint8)
     return Image.fromarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
@@ -37,7 +37,7 @@ def image(seed: int, height: int = 40, width: int = 60) -> Image.Image:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes' worth of everything that is found in such folders."""
+    """Make two classes with everything that is found in such folders."""
     root = tmp_path / "images"
     for split in ("train", "val"):
         for label, name in enumerate(CLASSES):
@@ -82,7 +82,7 @@ def test_the_list_is_sorted_by_class_and_name_and_says_the_classes(
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
 def test_a_beton_holds_every_image_in_colour(folder: Path, tmp_path: Path, p: float) -> None:
-    """Against Pillow and OpenCV; no longer than 50 pixels, whatever the number of writers."""
+    """Compare with Pillow and OpenCV, at most 50 pixels long, for any number of writers."""
     out = tmp_path / "out"
     files = prepared(folder, out)
     contents = []
@@ -112,7 +112,7 @@ def test_a_beton_holds_every_image_in_colour(folder: Path, tmp_path: Path, p: fl
 
 
 def test_an_image_too_large_to_be_true_is_named(folder: Path, tmp_path: Path) -> None:
-    """A PNG header of 100,000 × 100,000 pixels."""
+    """Write a PNG header of 100,000 × 100,000 pixels."""
     bomb = folder / "train" / "cat" / "2.JPEG"
     Image.new("1", (1, 1)).save(bomb, format="PNG")
     content = bytearray(bomb.read_bytes())
@@ -139,7 +139,7 @@ def test_a_broken_image_is_named_and_leaves_no_beton(
 def test_a_broken_image_that_a_writer_finds_is_named_too(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The estimate looks at some images only."""
+    """Let the estimate look at one image only, so that a writer meets the broken one."""
     monkeypatch.setattr(write_beton, "ESTIMATED", 1)
     out, broken = tmp_path / "out", folder / "train" / "dog" / "grey.jpg"
     prepared(folder, out)
@@ -201,7 +201,7 @@ def test_a_class_of_one_split_is_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_flat_validation_folder_is_refused(folder: Path, tmp_path: Path) -> None:
-    """As ImageNet's archive has it."""
+    """Flatten the validation folder, as ImageNet's archive has it."""
     for path in (folder / "val").glob("*/*"):
         path.rename(folder / "val" / f"{path.parent.name}{path.name}")
     for path in (folder / "val").iterdir():

@@ -1,4 +1,4 @@
-"""Every source of raw data, and what is wrong with bad ones."""
+"""Test every source of raw data, and the errors about bad ones."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def sizes(dataset: str) -> dict[str, int | None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two training images and one test image per class, lossless."""
+    """Write two training images and one test image per class, lossless."""
     for split, count in (("train", 2), ("test", 1)):
         for label, name in enumerate(CLASSES):
             target = tmp_path / "raw" / split / name
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(source: Path, out: Path) -> str:
-    """The error line of `prepare` on a bad ``source``, which must leave nothing behind."""
+    """Return `prepare`'s error line about a bad ``source``, which must leave nothing behind."""
     done = trainer("prepare", "--dataset", "cifar10", "--source", source, "--out", out)
     message = one_line(done)
     assert not list(out.glob("*"))

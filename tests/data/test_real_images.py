@@ -1,4 +1,4 @@
-"""The authors' checkpoints on the real images, which JPEG has changed a little: minutes."""
+"""Test the authors' checkpoints on the real images, slightly changed by JPEG: minutes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CIFAR10 = DATASETS["cifar10"]
 
 @pytest.fixture(scope="module")
 def real_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The images as a folder ``raw`` and as .beton files, made by the real commands."""
+    """Make a folder ``raw`` of the images, and .beton files by the real commands."""
     archive = shared_file("cifar10-jpeg.tar.xz")
     folder = tmp_path_factory.mktemp("real_images")
     unpacked(archive, folder / "raw")
@@ -47,20 +47,20 @@ def real_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def label_noise_start() -> Path:
-    """ResNet-56 with GroupNorm at epoch 500, where Figure 7(a) starts."""
+    """Load ResNet-56 with GroupNorm at epoch 500, where Figure 7(a) starts."""
     return shared_file("resnet_common_start.pt")
 
 
 @pytest.fixture(scope="module")
 def start_scores(real_images: Path, label_noise_start: Path) -> Scores:
-    """Of the start point, by torchvision alone."""
+    """Score the start point by torchvision alone."""
     model = build("resnet56_gn", CIFAR10, 0, n_groups=8)
     load_model(label_noise_start, model)
     return plain_scores(model, real_images / "raw" / "test")
 
 
 def test_phase_1_ends_at_081_with_batchnorm_reestimated(real_images: Path) -> None:
-    """On 16 batches of 128, augmented; the checkpoint's own statistics give 0.775."""
+    """Re-estimate on 16 augmented batches of 128; the checkpoint's own statistics give 0.775."""
     model = build("resnet56", CIFAR10, 0)
     load_model(shared_file("phase1_common.pt"), model)
     arrays = read_beton(real_images / "train.beton")
@@ -81,7 +81,7 @@ def test_the_label_noise_start_scores_0686(start_scores: Scores) -> None:
 def test_label_noise_rounds_go_on_from_the_authors_start_point(
     real_images: Path, label_noise_start: Path, start_scores: Scores, tmp_path: Path
 ) -> None:
-    """The options of the authors' script run-resnet-label-noise, but for the sizes."""
+    """Use the options of the authors' script run-resnet-label-noise, except for the sizes."""
     digest = hashlib.sha256(label_noise_start.read_bytes()).hexdigest()
     done = trainer(
         "train", "--dataset", "cifar10", "--data-pth", real_images, "--log-pth", tmp_path,
@@ -107,7 +107,7 @@ def test_label_noise_rounds_go_on_from_the_authors_start_point(
 
 @torch.no_grad()
 def plain_scores(model: nn.Module, folder: Path) -> Scores:
-    """Accuracy and mean cross-entropy on all images of ``folder``'s class folders."""
+    """Return accuracy and mean cross-entropy on all images of ``folder``'s class folders."""
     steps = [transforms.ToTensor(), transforms.Normalize(CIFAR10.mean, CIFAR10.std)]
     images = ImageFolder(str(folder), transforms.Compose(steps))
     assert tuple(images.classes) == CIFAR10.classes

@@ -1,4 +1,4 @@
-"""Who sees what: exact properties, and distributions by statistical test."""
+"""Test who sees what: exact properties, and distributions by statistical test."""
 
 import numpy as np
 import pytest

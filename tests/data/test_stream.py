@@ -1,4 +1,4 @@
-"""Images that FFCV decodes, against OpenCV, Pillow, FFCV itself and the loader in memory."""
+"""Test images that FFCV decodes against OpenCV, Pillow, FFCV itself and the memory loader."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def first(images: Any, count: int, clients: range, start: int = 0, **options: An
 
 
 def stored(path: Path, i: int) -> tuple[int, NDArray[np.uint8]]:
-    """Whether image ``i`` of a .beton is a JPEG, and its pixels as Pillow decodes them."""
+    """Return image ``i``'s mode in a .beton, and its pixels as Pillow decodes them."""
     index, raw = read_index(path), mapped(path)
     content = raw[index.pointers[i] : index.pointers[i] + index.sizes[i]]
     if index.modes[i] == JPEG:
@@ -128,7 +128,7 @@ def test_each_client_gets_the_samples_that_the_sampler_deals_it(
 
 
 def test_neither_runs_nor_workers_change_a_batch(photos: Path, images: StreamedImages) -> None:
-    """Nor a loader that is used for something else meanwhile."""
+    """Check this also for a loader that is used for something else meanwhile."""
     expected = first(images, 8, range(4))
     two = streamed(photos / "train.beton", workers=2)
     interleaved = training_set(two).batches(SAMPLER, range(4), 0, 2)
@@ -144,7 +144,7 @@ def test_neither_runs_nor_workers_change_a_batch(photos: Path, images: StreamedI
 def test_images_are_copied_before_ffcv_uses_their_memory_again(
     images: StreamedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has memory for five reads; here each request takes 15, and several are kept."""
+    """Request images that take 15 reads each and keep several; FFCV has memory for five reads."""
     expected = first(images, 40, range(4))
     monkeypatch.setattr("trainer.data.stream.READ_AT_ONCE", 4)
     for a, b in zip(expected, first(images, 40, range(4)), strict=True):
@@ -214,7 +214,7 @@ def test_a_failure_in_ffcvs_thread_is_not_waited_for_and_says_why(
 def test_a_damaged_jpeg_is_named_and_not_taken_for_the_image_before_it(
     photos: Path, tmp_path: Path, workers: int
 ) -> None:
-    """As in a file too large for its content to be hashed at each start."""
+    """Damage a JPEG as in a file too large to be hashed at each start."""
     path = tmp_path / "train.beton"
     index = read_index(photos / "train.beton")
     damaged = int(np.flatnonzero(index.modes == JPEG)[20])

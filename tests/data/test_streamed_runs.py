@@ -1,4 +1,4 @@
-"""Whole runs on images that FFCV decodes."""
+"""Test whole runs on images that FFCV decodes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_cifar10_is_the_same_run_from_memory_and_streamed(
 def test_a_folder_of_images_is_one_run_on_any_number_of_processes(
     photos: Path, tmp_path: Path, processes: int
 ) -> None:
-    """ResNet-18 from JPEG files; the learning rate is small, since BatchNorm amplifies rounding."""
+    """Train ResNet-18 from JPEG files; the learning rate is small: BatchNorm amplifies rounding."""
     words = [
         "train", "--dataset", "imagefolder", "--num-classes", 10, "--image-size", 40,
         "--model", "resnet18", "--data-pth", photos, "--train-subset", 64, "--batch-size", 8,

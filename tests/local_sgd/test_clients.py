@@ -1,4 +1,4 @@
-"""The client bank against K plain copies of the model."""
+"""Test the client bank against K plain copies of the model."""
 
 import weakref
 
@@ -26,7 +26,7 @@ WORLD = World(0, 1, torch.device("cpu"))
 
 
 def batches(seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """Steps of noise images (K, B_loc, 1, 8, 8) and labels (K, B_loc) in float64."""
+    """Draw steps of noise images (K, B_loc, 1, 8, 8) and labels (K, B_loc) in float64."""
     draw = torch.Generator().manual_seed(seed)
     return [
         (
@@ -102,7 +102,7 @@ def test_rounds_equal_a_loop_over_plain_copies(
 
 @pytest.mark.parametrize("plan", REPLICAS + FUSED, ids=str)
 def test_one_local_step_equals_sgd_with_the_whole_batch(plan: ExecutionPlan) -> None:
-    """H = 1 without BatchNorm and momentum is SGD with batch size B = K · B_loc."""
+    """Check that H = 1 without BatchNorm and momentum is SGD with batch size B = K · B_loc."""
     model = build("cnn", DIGITS, seed=1).double()
     bank = ClientBank(
         build("cnn", DIGITS, seed=1).double(), K, SGD(weight_decay=0.01), always(plan)
@@ -128,7 +128,7 @@ def test_one_local_step_equals_sgd_with_the_whole_batch(plan: ExecutionPlan) -> 
 def test_one_replica_equals_a_loop_over_plain_copies(
     name: str, optimizer: SGD, plan: ExecutionPlan
 ) -> None:
-    """Where every round has one step, even if each client keeps its momentum."""
+    """Check rounds of one step, even if each client keeps its momentum."""
     rounds = [1] * sum(ROUNDS)
     expected = local_sgd(
         build(name, DIGITS, seed=5).double(),
@@ -147,7 +147,7 @@ def test_one_replica_equals_a_loop_over_plain_copies(
 
 @pytest.mark.parametrize(("momentum", "policy"), [(0.0, "keep"), (0.9, "average"), (0.9, "reset")])
 def test_a_bank_goes_on_by_another_plan(momentum: float, policy: MomentumPolicy) -> None:
-    """From H = 1 to H = 3 and back, as post-local SGD does at the switch."""
+    """Go from H = 1 to H = 3, as post-local SGD does at the switch, and back."""
     expected = local_sgd(
         build("cnn_bn", DIGITS, seed=5).double(),
         batches(),
@@ -234,7 +234,7 @@ def test_group_weight_spares_norm_layers_and_biases_only() -> None:
 
 
 def test_a_clients_dropout_is_drawn_from_its_own_seed() -> None:
-    """Whatever else draws numbers, and however many clients the process has."""
+    """Check this while others draw numbers, for any number of clients per process."""
 
     def model() -> nn.Module:
         torch.manual_seed(3)

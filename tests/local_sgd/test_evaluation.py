@@ -1,4 +1,4 @@
-"""Evaluation and BatchNorm re-estimation against direct computation."""
+"""Test evaluation and BatchNorm re-estimation against direct computation."""
 
 import copy
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def samples(n: int) -> Samples:
 
 
 class SmallMemory(nn.Module):
-    """Runs out of memory with more than ``most`` images at a time."""
+    """Run out of memory with more than ``most`` images at a time."""
 
     def __init__(self, model: nn.Module, most: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class SmallMemory(nn.Module):
 
 @pytest.mark.parametrize("most", [1, 7, 1000])
 def test_scores_are_over_every_sample_once(most: int) -> None:
-    """In batches that fit; the last is of another size."""
+    """Score in batches that fit; the last has another size."""
     data = ImageSet(MemoryImages(samples(253), CPU), DIGITS, CPU, torch.float64)
     model = build("cnn_bn", DIGITS, seed=0).double().eval()
     [(images, _)] = data.in_batches(np.arange(253), 253)
@@ -134,7 +134,7 @@ def test_a_saved_model_loads_bit_for_bit(tmp_path) -> None:
 
 
 def test_equal_models_have_equal_files(tmp_path) -> None:
-    """Whatever the temporary name: a run's process is part of it."""
+    """Save under two temporary names: a run's process is part of them."""
     model = build("cnn", DIGITS, seed=0)
     for name in ("a.pt", "another.pt"):
         save_model(tmp_path / name, model)

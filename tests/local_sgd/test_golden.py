@@ -1,4 +1,4 @@
-"""Trajectories that cannot drift unnoticed: two tiny runs in float64 against stored metrics.
+"""Compare two tiny runs in float64 with stored metrics, so that no trajectory drifts unnoticed.
 
 A change that is meant to change the numbers regenerates them:
 ``pytest tests/local_sgd/test_golden.py --regenerate``, and says so in its commit message.

@@ -1,4 +1,4 @@
-"""Schedules against closed formulas and torch's own schedulers."""
+"""Test schedules against closed formulas and torch's own schedulers."""
 
 import math
 from itertools import pairwise
@@ -143,7 +143,7 @@ def test_qsr_is_its_formula_at_each_rounds_first_step(
 
 @pytest.mark.parametrize(("alpha", "lr", "h"), [(0.3, 0.1, 9), (0.6, 0.2, 9), (0.04, 0.2 * 0.1, 4)])
 def test_qsr_takes_a_ratio_that_is_whole_as_whole(alpha: float, lr: float, h: int) -> None:
-    """Though (0.3 / 0.1)² is 8.999… in floating point."""
+    """Check that rounding is forgiven: (0.3 / 0.1)² is 8.999… in floating point."""
     assert math.floor((alpha / lr) ** 2) == h - 1
     phase = Phase(start=0, stop=9, lr_factor=1.0, local_steps=1, eval_freq=1)
     assert QuadraticSynchronizationRule(h_base=1, alpha=alpha)(phase, lr) == h

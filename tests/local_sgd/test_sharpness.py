@@ -1,4 +1,4 @@
-"""Sharpness against the full Hessian."""
+"""Test sharpness against the full Hessian."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_sharpness_repeats_itself_and_leaves_no_trace() -> None:
 
 
 def test_a_hessian_of_zeros_or_none_at_all_ends_no_run() -> None:
-    """As of a model that is saturated, or about to diverge."""
+    """Take the Hessian of a model that is saturated, or about to diverge."""
     for last, wanted in ((0.0, 0.0), (1e300, float("nan"))):
         model = small(torch.float64)
         with torch.no_grad():

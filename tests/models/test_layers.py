@@ -1,4 +1,4 @@
-"""The linear layer of several clients against torch's own, one client after the other."""
+"""Test the linear layer of several clients against torch's, one client after the other."""
 
 from __future__ import annotations
 

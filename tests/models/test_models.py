@@ -1,4 +1,4 @@
-"""Architectures against the authors' published checkpoints and closed counts."""
+"""Test architectures against the authors' published checkpoints and closed counts."""
 
 import pytest
 import torch
@@ -148,7 +148,7 @@ def test_a_model_says_why_it_cannot_take_a_data_set() -> None:
 
 
 def test_the_papers_imagenet_model_has_its_parameters() -> None:
-    """25.6 million (https://arxiv.org/abs/1512.03385 and torchvision's documentation)."""
+    """Expect 25.6 million (https://arxiv.org/abs/1512.03385 and torchvision's documentation)."""
     import torchvision
 
     weights = torchvision.models.get_model_weights("resnet50").DEFAULT
