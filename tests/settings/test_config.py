@@ -140,7 +140,7 @@ def test_help_shows_every_setting_with_type_default_and_bounds() -> None:
         (["--schedule", "[]"], ["--schedule"]),
         (["--momentum-averaging", "reset"], ["momentum_averaging reset", "momentum > 0"]),
         (["--model", "resnet20", "--dataset", "digits"], ["resnet20", "32 pixels"]),
-        (["--model", "resnet18"], ["images without colours", "check dataset"]),
+        (["--model", "resnet18"], ["grey images", "check dataset"]),
         (["--dataset", "imagefolder", "--model", "resnet18"], ["imagefolder needs num_classes"]),
         (["--dataset", "photos", "--model", "resnet18", "--num-classes", 4], ["photos has 10"]),
         (["--dataset", "photos", "--model", "mlp", "--loader", "memory"],

@@ -47,8 +47,7 @@ class StreamedImages:
         """
         if index.kind != RGB_IMAGE:
             raise UserError(
-                f"{path}: images without colours, which loader ffcv does not read; check dataset "
-                "and the path"
+                f"{path}: grey images, which loader ffcv cannot read; check dataset and the path"
             )
         self._path = path
         self._pinned = pinned
