@@ -38,7 +38,7 @@ class DatasetSpec:
         return None if self.samples is None else self.samples[SPLITS.index(split)]
 
 
-# Normalisation as torchvision's models have it (https://docs.pytorch.org/vision/stable/models.html).
+# Normalisation of torchvision's models (https://docs.pytorch.org/vision/stable/models.html).
 IMAGENET = DatasetSpec(
     num_classes=1000,
     samples=(1_281_167, 50_000),
