@@ -8,7 +8,6 @@ the sampler's, a function of (seed, epoch, step, client), for any number of proc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
