@@ -17,7 +17,7 @@ import pytest
 from tests.commands import BIN, FORKED, ROOT, command, forked, torchrun, trainer
 from tests.conftest import more, one_line
 from tests.faults.one_fails import REASON
-from tests.run.test_stopping import ENDLESS, LONG, WORDS, torchrun_words
+from tests.run.test_preemption import ENDLESS, LONG, WORDS, torchrun_words
 from trainer.distributed.process_group import in_touch
 from trainer.errors import STOPPED_STATUS, UserError
 

@@ -19,7 +19,7 @@ import pytest
 
 from tests.commands import BIN, FORKED
 from tests.conftest import metrics, more
-from tests.run.test_run_lock import wait_until
+from tests.run.test_lock import wait_until
 from tests.workflows import TINY, copy_project, edit
 
 LAUNCH = (sys.executable, "-m", "trainer.launch", "--nproc-per-node", 2)

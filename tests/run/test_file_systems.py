@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT
-from tests.run.test_run_lock import HOLD, started
+from tests.run.test_lock import HOLD, started
 from trainer.run.lock import LOCK, OWNER
 
 WRITE = """

@@ -246,9 +246,9 @@ def test_every_option_is_covered() -> None:
     for others in (
         "settings.test_options_of_training",
         "data.test_streamed_runs",
-        "run.test_stopping",
+        "run.test_preemption",
         "run.test_divergence",
-        "run.test_pauses",
+        "run.test_checkpoint_policy",
         "distributed.test_nodes",
     ):
         importlib.import_module(f"tests.{others}")
