@@ -1,4 +1,4 @@
-"""The command line: ``python -m trainer {prepare,beton,sidecar,download,train,wandb_sync}``."""
+"""Run ``python -m trainer {prepare,beton,sidecar,download,train,wandb_sync}``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.errors import (
     StoppedError,
     UserError,
     escape_unprintable,
-    of_memory,
+    is_out_of_memory,
     os_errors_as_user_errors,
 )
 from trainer.files.download import DownloadSettings
@@ -69,7 +69,7 @@ def download(settings: DownloadSettings) -> None:
 
 
 def train(settings: RunSettings) -> None:
-    # A process that torchrun forked has torchrun's handlers. What is ignored stays so.
+    # A process that torchrun forked has torchrun's handlers. Ignored signals stay ignored.
     for number, own in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGTERM, signal.SIG_DFL),
@@ -82,7 +82,7 @@ def train(settings: RunSettings) -> None:
     check_start(settings)
     check_processes(settings, read_launcher_variables().size)
 
-    # Of a store that is gone, PyTorch would tell where in its own code it noticed.
+    # PyTorch would warn of a store that is gone with a stack trace of its own.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from trainer.distributed.world import join_world
     from trainer.run import session
@@ -93,7 +93,7 @@ def train(settings: RunSettings) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """What a sub-command takes, does and says in ``--help``."""
+    """Hold what a sub-command takes, does and says in ``--help``."""
 
     settings: type[Settings]
     run: Callable[[Any], None]
@@ -118,12 +118,10 @@ COMMANDS = {
 }
 
 
-def refused(error: UserError) -> int:
-    """Print why, and return the exit status."""
-    # In one piece: torchrun's unbuffered processes would mix their lines and line ends.
-    sys.stderr.write(f"error: {error}\n")
+def report(line: str) -> None:
+    """Write ``line`` to stderr in one piece: processes of one torchrun would mix parts of lines."""
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
-    return ERROR_STATUS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,20 +141,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with os_errors_as_user_errors():
             command.run(parse_settings(parsed, command.settings))
     except UserError as error:
-        return refused(error)
+        report(f"error: {error}")
+        return ERROR_STATUS
     except (MemoryError, RuntimeError) as error:
-        if not of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        return refused(
-            UserError(f"memory ran out ({error}); lower batch_size, or end what else uses it")
-        )
+        lacking = UserError(f"memory ran out ({error}); lower batch_size, or end what else uses it")
+        report(f"error: {lacking}")
+        return ERROR_STATUS
     except PeerFailedError as ended:
-        sys.stderr.write(f"ended: {ended}\n")
-        sys.stderr.flush()
+        report(f"ended: {ended}")
         return ERROR_STATUS
     except StoppedError as stopped:
-        sys.stderr.write(f"stopped: {stopped}\n")
-        sys.stderr.flush()
+        report(f"stopped: {stopped}")
         return STOPPED_STATUS
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)

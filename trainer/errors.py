@@ -1,4 +1,4 @@
-"""Raise what users see as one line, and name the exit statuses."""
+"""Define the errors that users see as one line, and the exit statuses."""
 
 import errno
 import io
@@ -7,16 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Of a URL: all between :// and @, but for the @ in a path, with a port before it or none.
+# Matches what stands between :// and @ in a URL, but not up to an @ in its path, port or not.
 CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@:]*(:(?!\d{1,5}/)\S*)?@")
 
 OUT_OF_MEMORY = re.compile("(can't|cannot) allocate memory|out of memory", re.IGNORECASE)
 
 ERROR_STATUS = 2
 STOPPED_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
-LONGEST = 2000  # characters of a message
-# What a machine says no with. A file that is missing unexpectedly is a bug of ours instead.
-OF_THE_MACHINE = {
+MAX_LENGTH = 2000  # characters of a message
+# Errors that the machine causes. A file that is missing unexpectedly is a bug of ours instead.
+MACHINE_ERRNOS = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
     errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EMFILE, errno.ENFILE,
 }  # fmt: skip
@@ -31,9 +31,9 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         line = CREDENTIALS.sub("…@", " ".join(message.split()))
-        if len(line) > LONGEST:
-            line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
-        # What a file name or a value can hold would else move the cursor, or hide the message.
+        if len(line) > MAX_LENGTH:
+            line = f"{line[: MAX_LENGTH // 2]} … {line[-MAX_LENGTH // 2 :]}"
+        # Control characters in a file name or value could move the cursor or hide the message.
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
 
 
@@ -53,19 +53,19 @@ class StoppedError(Exception):
     """Report in one line that the run was asked to stop and can resume from a checkpoint."""
 
 
-def of_memory(error: Exception) -> bool:
-    """Check for lack of memory, of a GPU or of the CPU, in PyTorch or in what it sends by."""
+def is_out_of_memory(error: Exception) -> bool:
+    """Check for a lack of memory, on a GPU or the host, in PyTorch, gloo or NCCL."""
     own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return own or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 @contextmanager
 def os_errors_as_user_errors() -> Iterator[None]:
-    """Turn an OSError of the machine that names its file into a UserError: for whole commands."""
+    """Turn an OSError of the machine that names its file into a UserError, in whole commands."""
     try:
         yield
     except OSError as error:
-        if error.filename is None or error.errno not in OF_THE_MACHINE:
+        if error.filename is None or error.errno not in MACHINE_ERRNOS:
             raise
         reason = (error.strerror or str(error)).lower()
         raise UserError(

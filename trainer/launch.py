@@ -1,11 +1,11 @@
-"""torchrun that stays on this machine's loopback interface, or is on all nodes of a Slurm job.
+"""Run torchrun on this machine's loopback interface alone, or on all nodes of a Slurm job.
 
-``python -m trainer.launch`` takes torchrun's options, and ends with the status of the process that
-ended first where that has said why: 2 for an error, 75 for a stop. The stores of ``torchrun
+``python -m trainer.launch`` takes torchrun's options. Its exit status is that of the first process
+that ended, if that has said why: 2 for an error, 75 for a stop. The stores of ``torchrun
 --standalone`` listen on all of the machine's interfaces, but a TCPStore also takes a socket that
 listens already (https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.TCPStore):
-here it listens on 127.0.0.1 and nowhere else. With ``--nnodes N`` (and no ``--rdzv-endpoint``) it
-starts itself on N nodes (``trainer/distributed/multinode.py``).
+this one listens on 127.0.0.1 alone. With ``--nnodes N`` (and no ``--rdzv-endpoint``) it starts
+itself on N nodes (``trainer/distributed/multinode.py``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch.distributed.elastic.rendezvous import (
 )
 from torch.distributed.run import parse_args, parse_min_max_nnodes, run
 
-from trainer.distributed import multinode as nodes
+from trainer.distributed import multinode
 from trainer.errors import ERROR_STATUS, STOPPED_STATUS, UserError, escape_unprintable
 
 BACKEND = "loopback"
@@ -34,7 +34,7 @@ ADDRESS = "127.0.0.1"
 
 
 class LoopbackRendezvous(RendezvousHandler):
-    """One torchrun meets nobody: it makes the store that its processes find each other by."""
+    """Create the store of a single torchrun, by which its processes find each other."""
 
     use_agent_store = True
 
@@ -45,7 +45,7 @@ class LoopbackRendezvous(RendezvousHandler):
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
-        # A new one at each start: the last one knows the addresses of processes that are gone.
+        # A new store at each start: the last one holds the addresses of processes that are gone.
         listening = socket.create_server((ADDRESS, 0))
         port = listening.getsockname()[1]
         store = TCPStore(ADDRESS, port, is_master=True, master_listen_fd=listening.detach())
@@ -71,12 +71,12 @@ def main() -> int:
     escape_unprintable()
     rendezvous_handler_registry.register(BACKEND, LoopbackRendezvous)
     arguments = parse_args(sys.argv[1:])
-    arguments.standalone = False  # it would say how to meet
+    arguments.standalone = False  # it would choose torchrun's own rendezvous
     try:
         if arguments.rdzv_endpoint:
-            nodes.meet(arguments)
+            multinode.configure_rendezvous(arguments)
         elif (count := parse_min_max_nnodes(arguments.nnodes)[1]) > 1:
-            return nodes.start_on_each(count, sys.argv[1:])
+            return multinode.start_on_nodes(count, sys.argv[1:])
         else:
             arguments.rdzv_backend, arguments.rdzv_endpoint = BACKEND, ADDRESS
         run(arguments)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import BIN, ROOT, torchrun
-from trainer.distributed.gpu_lease import leased, visible_gpus, warn_of_unused_gpu
+from trainer.distributed.gpu_lease import leased, visible_gpus, warn_about_unused_gpu
 from trainer.errors import UserError
 
 # What `python -m trainer train` does with its GPU, but for the training.
@@ -154,16 +154,16 @@ def test_a_driver_that_is_not_used_is_said_unless_gpus_are_hidden(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    warn_of_unused_gpu(tmp_path)
+    warn_about_unused_gpu(tmp_path)
     assert capsys.readouterr().err == ""
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).touch()
-    warn_of_unused_gpu(tmp_path)
+    warn_about_unused_gpu(tmp_path)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: device auto: an NVIDIA driver") and file in line
     for hidden in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-        warn_of_unused_gpu(tmp_path)
+        warn_about_unused_gpu(tmp_path)
         assert capsys.readouterr().err == ""
 
 

@@ -18,7 +18,7 @@ from tests.commands import BIN, FORKED, ROOT, command, forked, torchrun, trainer
 from tests.conftest import more, one_line
 from tests.faults.one_fails import REASON
 from tests.run.test_preemption import ENDLESS, LONG, WORDS, torchrun_words
-from trainer.distributed.process_group import in_touch
+from trainer.distributed.process_group import peer_failures_as_user_errors
 from trainer.errors import STOPPED_STATUS, UserError
 
 pytestmark = pytest.mark.slow  # it begins early
@@ -218,6 +218,6 @@ def test_a_wrong_interface_is_named_and_no_death(
 def test_what_fails_between_processes_is_told_apart(
     said: str, error: type[Exception], line: str
 ) -> None:
-    with pytest.raises(error, match=line) as raised, in_touch():
+    with pytest.raises(error, match=line) as raised, peer_failures_as_user_errors():
         raise RuntimeError(said)
     assert type(raised.value) is error

@@ -14,7 +14,7 @@ from tests.commands import command, trainer
 from tests.conftest import one_line
 from tests.option_runs import covers
 from tests.workflows import copy_project, snakemake
-from trainer.distributed.multinode import meet
+from trainer.distributed.multinode import configure_rendezvous
 from trainer.errors import UserError
 
 
@@ -61,7 +61,7 @@ def test_the_interface_is_the_one_towards_the_first_node(monkeypatch: pytest.Mon
             monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
             monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
             arguments = launch(rdzv_endpoint=f"{address}:20000")
-            meet(arguments)
+            configure_rendezvous(arguments)
             assert arguments.local_addr == address
             assert os.environ["GLOO_SOCKET_IFNAME"] == name
             assert os.environ["NCCL_SOCKET_IFNAME"] == f"={name}"
@@ -70,7 +70,7 @@ def test_the_interface_is_the_one_towards_the_first_node(monkeypatch: pytest.Mon
 def test_an_interface_that_is_named_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib")
-    meet(launch())
+    configure_rendezvous(launch())
     assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == ("ib0", "ib")
 
 
@@ -80,10 +80,10 @@ def test_the_first_node_keeps_the_store(
 ) -> None:
     monkeypatch.setenv("SLURM_NODEID", node)
     arguments = launch(rdzv_conf="timeout=100")
-    meet(arguments)
+    configure_rendezvous(arguments)
     assert arguments.rdzv_conf == f"timeout=100,{first}"
 
 
 def test_a_node_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match=r"--rdzv-endpoint nowhere.invalid:1: cannot be reached"):
-        meet(launch(rdzv_endpoint="nowhere.invalid:1"))
+        configure_rendezvous(launch(rdzv_endpoint="nowhere.invalid:1"))

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and what it keeps, whatever its files' times say."""
+"""Check which checkpoint a run resumes from and which it keeps, whatever its files' times say."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.analysis.test_reference import WORLD
-from trainer.run.checkpoint import Checkpoints, Record, Share
-from trainer.tracking.metrics import STATE
+from trainer.run.checkpoint import Checkpoints
+from trainer.run.client_state import ClientState
+from trainer.tracking.run_folder import STATE, RunProgress
 
-NOTHING = Share(
+NOTHING = ClientState(
     clients=range(2),
     parameters={"w": torch.zeros(1, 3)},
     momentum={},
@@ -24,7 +25,7 @@ NOTHING = Share(
 
 
 def of(run: str, folder: Path) -> Checkpoints:
-    return Checkpoints(folder, WORLD, belongs_to=run)
+    return Checkpoints(folder, WORLD, fingerprint=run)
 
 
 def kept(folder: Path) -> dict[int, Path]:
@@ -56,7 +57,7 @@ def test_the_step_decides_whatever_the_clock_says(
         assert (found.step if found else 0) == whole[-1]
         for more in saves:
             whole.append(whole[-1] + more)
-            run.save(whole[-1], NOTHING, Record())
+            run.save(whole[-1], NOTHING, RunProgress())
             assert {step for step in whole[-2:] if step} <= set(kept(folder))
         if damaged and whole[-1] > 0:
             (kept(folder)[whole.pop()] / "0-of-1.pt").write_bytes(b"")
@@ -68,11 +69,11 @@ def test_the_step_decides_whatever_the_clock_says(
 def test_later_checkpoints_of_another_run_do_not_crowd_out_an_earlier_one(tmp_path: Path) -> None:
     other, this = of("other", tmp_path), of("this", tmp_path)
     for step in (343, 429):
-        other.save(step, NOTHING, Record())
+        other.save(step, NOTHING, RunProgress())
     assert this.newest() is None
     assert this.last() == "no checkpoint yet"
     for step in (2, 3):
-        this.save(step, NOTHING, Record())
+        this.save(step, NOTHING, RunProgress())
         assert this.last().endswith(f"step={step}")
         again = of("this", tmp_path).newest()
         assert again is not None and again.step == step

@@ -32,11 +32,11 @@ except UserError as error:
 LOOK = """
 import sys
 from pathlib import Path
-from trainer.run.lock import HeldError, owner, running
+from trainer.run.lock import RunLockedError, owner, hold_lock
 found = owner(Path(sys.argv[1]))
 print(found.pid if found else None)
 try:
-    with running(Path(sys.argv[1])):
+    with hold_lock(Path(sys.argv[1])):
         print("begun")
 except Exception as error:
     print(type(error).__name__, error)
@@ -113,7 +113,7 @@ def test_without_locks_a_file_holds_the_folder_as_long_as_its_process(
         assert process.stdout.readline() == "held\n"
         owner, said = look(tmp_path, lacking)
         assert owner == str(process.pid)
-        assert f"HeldError log_pth {tmp_path}: this run is in progress already" in said
+        assert f"RunLockedError log_pth {tmp_path}: this run is in progress already" in said
         assert f"(process {process.pid} on {platform.node()}" in said
         process.kill()
         process.wait()

@@ -18,13 +18,13 @@ import pytest
 from tests.commands import BIN, FORKED, ROOT, trainer
 from tests.conftest import one_line
 from trainer.errors import UserError
-from trainer.run.lock import LOCK, OWNER, owner, running
+from trainer.run.lock import LOCK, OWNER, hold_lock, owner
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from trainer.run.lock import running
-with running(Path(sys.argv[1])):
+from trainer.run.lock import hold_lock
+with hold_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -33,11 +33,11 @@ COUNT = """
 import sys
 from pathlib import Path
 from trainer.errors import UserError
-from trainer.run.lock import running
+from trainer.run.lock import hold_lock
 folder, times = Path(sys.argv[1]), int(sys.argv[2])
 while times:
     try:
-        with running(folder):
+        with hold_lock(folder):
             number = int((folder.parent / "count").read_text())
             (folder.parent / "count").write_text(str(number + 1))
             times -= 1
@@ -82,19 +82,19 @@ def test_the_owner_can_be_read_while_it_runs_and_a_killed_one_holds_nothing(tmp_
         assert found is not None
         assert (found.pid, found.host) == (process.pid, platform.node())
         with pytest.raises(UserError, match=rf"{tmp_path}.*process {process.pid} on "):
-            running(tmp_path).__enter__()
+            hold_lock(tmp_path).__enter__()
         process.kill()
         process.wait()
         assert owner(tmp_path) is None
         assert (tmp_path / OWNER).exists()  # it had no time to tidy up
-        with running(tmp_path):
+        with hold_lock(tmp_path):
             again = owner(tmp_path)
             assert again is not None
             assert again.pid != process.pid
 
 
 def test_a_run_that_ends_leaves_nothing_of_its_lock(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), running(tmp_path / "new" / "run"):
+    with pytest.raises(ZeroDivisionError), hold_lock(tmp_path / "new" / "run"):
         raise ZeroDivisionError
     assert list((tmp_path / "new" / "run").iterdir()) == []
 
@@ -120,7 +120,7 @@ def test_looking_for_an_owner_never_refuses_a_start(tmp_path: Path) -> None:
         reader.start()
     try:
         while starts < 100 or min(looks) < 100:
-            with running(tmp_path):  # would raise
+            with hold_lock(tmp_path):  # would raise
                 found = owner(tmp_path)
                 assert found is not None and found.pid == os.getpid()
                 starts += 1
@@ -166,7 +166,7 @@ def test_a_second_start_is_refused_and_the_first_goes_on(digits: Path, tmp_path:
         wait_until(lambda: partial.stat().st_size > size, first)
         first.kill()
         first.wait()
-    with running(run):
+    with hold_lock(run):
         pass
     assert not {LOCK, OWNER} & {path.name for path in run.iterdir()}
 
@@ -174,7 +174,7 @@ def test_a_second_start_is_refused_and_the_first_goes_on(digits: Path, tmp_path:
 def test_a_folder_that_cannot_hold_a_lock_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/run/running\.lock: cannot be written"):
-        running(tmp_path / "file" / "run").__enter__()
+        hold_lock(tmp_path / "file" / "run").__enter__()
 
 
 def test_a_killed_launcher_leaves_no_trainer_behind(digits: Path, tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_a_silent_process_ends_the_run_after_the_timeout(digits: Path, tmp_path:
     assert launcher.returncode != 0
     [line] = {line for line in said.splitlines() if line.startswith("error: ")}
     assert "another process does not answer within timeout" in line
-    assert "start the run again: it goes on from its last checkpoint" in line
+    assert "start the run again: it resumes from its last checkpoint" in line
 
 
 @covers("wait")

@@ -127,7 +127,8 @@ def test_a_run_keeps_the_code_that_it_began_with(digits: Path, tmp_path: Path) -
     """A commit during a run is none that made it."""
     folder, commit = own(tmp_path / "clone")
     script = (
-        "import subprocess, sys; from trainer import __main__, recorder\n"
+        "import subprocess, sys; from trainer import __main__\n"
+        "from trainer.tracking import recorder\n"
         "publish = recorder.Recorder.publish\n"
         "def late(*given):\n"
         "    open('trainer/run/engine.py', 'a').write('# changed')\n"

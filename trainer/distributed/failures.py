@@ -1,9 +1,9 @@
-"""A process that fails ends the others of its run within seconds, and says why once.
+"""End all processes of a run within seconds of the first failure, which is reported once.
 
-The first to fail leaves a note in the store that the processes met at. Each looks for one in a
-thread: it may itself be in a collective that the failed process will never join, and NCCL's wait
-for that until the timeout. On this path nobody leaves the process group, which may wait, too
-(https://github.com/pytorch/torchtitan/issues/1342); it ends with its process.
+The first process to fail leaves a note in the store that all have joined. Each looks for it in a
+thread of its own: the main thread may be in a collective that the failed process will never join,
+where NCCL waits until the timeout. After a failure no process destroys the process group, which may
+wait, too (https://github.com/pytorch/torchtitan/issues/1342); the group ends with its process.
 """
 
 from __future__ import annotations
@@ -23,83 +23,84 @@ from torch.distributed.distributed_c10d import Store
 from trainer.errors import ERROR_STATUS, PeerFailedError, StoppedError
 
 NOTE = "first failure"
-LOOK_SECONDS = 0.5
-# A process that has learned of a failure may still close its files, unless it is in a collective.
+POLL_SECONDS = 0.5
+# A process that knows of a peer's failure may take so long to raise and to close its files.
 ENDING_SECONDS = 5.0
-# The kernel ends a failed process then, whatever its end waits for: NCCL's own threads, say.
+# The kernel ends a failed process after this, even if NCCL's threads, say, keep it waiting.
 EXIT_SECONDS = 30
-# The process that keeps the store waits so long until all have learned of the failure.
-KEPT_SECONDS = 3.0
+# The process that keeps the store waits at most so long for the others to read the note.
+READ_SECONDS = 3.0
 
 
 @contextmanager
-def ending_together(store: Store, rank: int, size: int, *, kept_by_main: bool) -> Iterator[None]:
-    """Ends all ``size`` processes of a run where one of them fails within.
+def fail_together(store: Store, rank: int, size: int, *, store_in_main: bool) -> Iterator[None]:
+    """End all ``size`` processes of a run if one of them fails within the context.
 
-    The first process raises what it raised. Others raise PeerFailedError, or exit from wherever
+    The first to fail raises its own error. The others raise PeerFailedError, or exit from wherever
     they wait. StoppedError is no failure: all processes have agreed on it.
     """
-    failures = _Failures(store, rank, size, kept_by_main)
-    watch = threading.Thread(target=failures.watch, name="failures of others", daemon=True)
-    watch.start()
+    watch = _FailureWatch(store, rank, size, store_in_main)
+    thread = threading.Thread(target=watch.run, name="failures of others", daemon=True)
+    thread.start()
     try:
         yield
     except StoppedError:
         raise
     except BaseException:
         signal.alarm(EXIT_SECONDS)
-        failures.report()
-        if failures.of_another:
-            raise PeerFailedError(failures.of_another) from None
+        watch.report()
+        if watch.peer_failure:
+            raise PeerFailedError(watch.peer_failure) from None
         raise
     finally:
-        failures.over.set()
-        watch.join(LOOK_SECONDS)
+        watch.over.set()
+        thread.join(POLL_SECONDS)
 
 
-class _Failures:
-    """What a process knows of the first failure.
+class _FailureWatch:
+    """Exchange notes of the first failure through the store.
 
-    ``kept_by_main``: the store is gone with the main process, else with the launcher.
+    ``store_in_main``: the main process keeps the store, else the launcher does.
     """
 
-    def __init__(self, store: Store, rank: int, size: int, kept_by_main: bool) -> None:
-        self._store = store.clone()  # a connection of its own: the other may be waiting
+    def __init__(self, store: Store, rank: int, size: int, store_in_main: bool) -> None:
+        self._store = store.clone()  # a second connection: the first may be blocked
         self._rank = rank
         self._size = size
-        self._kept_by_main = kept_by_main
-        self.of_another: str | None = None
+        self._store_in_main = store_in_main
+        self.peer_failure: str | None = None
         self.over = threading.Event()
 
     def report(self) -> None:
-        """Leaves a note of a failure of this process, or learns that another has failed before."""
-        if self.of_another:
+        """Leave a note that this process has failed, unless another has failed before."""
+        if self.peer_failure:
             return
         note = json.dumps([self._rank, platform.node()])
-        with suppress(RuntimeError):  # the store is gone: what is known is known
-            self._learn(self._store.compare_set(NOTE, "", note))
-            if self._kept_by_main and self._rank == 0:
+        with suppress(RuntimeError):  # the store is gone
+            self._read_note(self._store.compare_set(NOTE, "", note))
+            if self._store_in_main and self._rank == 0:
                 others = [f"{NOTE}: {other} knows" for other in range(1, self._size)]
-                self._store.wait(others, timedelta(seconds=KEPT_SECONDS))
+                self._store.wait(others, timedelta(seconds=READ_SECONDS))
 
-    def watch(self) -> None:
-        """Exits from the process soon after another failed, if it has not ended by itself."""
-        while not self.over.wait(LOOK_SECONDS):
+    def run(self) -> None:
+        """Exit from this process soon after another failed, unless it ends by itself."""
+        while not self.over.wait(POLL_SECONDS):
             try:
                 if not self._store.check([NOTE]):
                     continue
-                self._learn(self._store.get(NOTE))
+                self._read_note(self._store.get(NOTE))
             except RuntimeError:
-                if not self._kept_by_main:  # the launcher is gone, and tells its processes to stop
+                if not self._store_in_main:  # the launcher is gone; it stops its processes itself
                     return
-                self.of_another = "process 0, which keeps the store of all, has died"
+                self.peer_failure = "process 0, which keeps the store of all, has died"
             if not self.over.wait(ENDING_SECONDS):
-                sys.stderr.write(f"ended: {self.of_another}\n")
+                sys.stderr.write(f"ended: {self.peer_failure}\n")
                 sys.stderr.flush()
                 os._exit(ERROR_STATUS)
 
-    def _learn(self, note: bytes) -> None:
+    def _read_note(self, note: bytes) -> None:
+        """Read who failed first, and tell the process that keeps the store so."""
         rank, host = json.loads(note)
         if rank != self._rank:
-            self.of_another = f"process {rank} on {host} has failed and said why"
+            self.peer_failure = f"process {rank} on {host} has failed and said why"
         self._store.set(f"{NOTE}: {self._rank} knows", "")

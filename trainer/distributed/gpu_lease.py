@@ -1,7 +1,7 @@
-"""A GPU is leased to one run at a time, so that runs started side by side share a machine well.
+"""Lease each GPU to one run at a time, so that runs started side by side share a machine well.
 
-A lease is a locked file per GPU in a folder of the user's. The kernel releases a lock with the
-process that holds it: a killed run never leaves its GPUs leased.
+A lease is a locked file per GPU in a folder of the user's. The kernel releases the lock when its
+process ends: a killed run never leaves its GPUs leased.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from torch.distributed.distributed_c10d import Store
 
 from trainer.errors import UserError
 
-# Long enough for runs that are just ending, short enough that nobody wonders what it does.
+# Long enough for another run to end, short enough not to look like a hang
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, in PyTorch's order, by names all processes agree on."""
+    """List the GPUs this process may use, in PyTorch's order, by names equal in all processes."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if visible.startswith("MIG-"):  # slices of a GPU share its UUID; CUDA shows the first of them
+    if visible.startswith("MIG-"):  # slices share their GPU's UUID; CUDA shows the first only
         return [visible.split(",")[0].replace("/", "-")]
     count = torch.cuda.device_count()
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(count)]
 
 
-def warn_of_unused_gpu(root: Path = Path("/")) -> None:
-    """Say that a run goes to the CPU on a machine whose NVIDIA driver is there, but not usable.
+def warn_about_unused_gpu(root: Path = Path("/")) -> None:
+    """Warn that a run uses the CPU although an NVIDIA driver is installed.
 
-    Hiding the GPUs by CUDA_VISIBLE_DEVICES is a choice, of which nothing is said.
+    GPUs hidden by CUDA_VISIBLE_DEVICES are the user's choice and cause no warning.
     """
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles")
     if not hidden and (found := _nvidia_driver(root)):
@@ -51,7 +51,7 @@ def warn_of_unused_gpu(root: Path = Path("/")) -> None:
 
 
 def _nvidia_driver(root: Path) -> str | None:
-    """A file that tells of the driver: of a GPU, of the kernel module, or a program of its own."""
+    """Find a file that shows the driver: a GPU's device, the kernel module's, or its program."""
     files = [*sorted(root.glob("dev/nvidia[0-9]*")), root / "proc/driver/nvidia/version"]
     return next((str(file) for file in files if file.exists()), shutil.which("nvidia-smi"))
 
@@ -60,10 +60,11 @@ def _nvidia_driver(root: Path) -> str | None:
 def leased(
     gpus: Sequence[str], count: int = 1, wait_seconds: float = WAIT_SECONDS
 ) -> Iterator[list[int]]:
-    """Indices of ``count`` of ``gpus``, which no other run of this user gets until the end.
+    """Lease ``count`` of ``gpus`` within the context; yield their indices.
 
-    All or none, so that two runs never wait for each other's. Raises UserError when there are too
-    few, or when other runs still hold them after ``wait_seconds``.
+    No other run of this user gets them. Takes all or none, so that two runs never wait for each
+    other. Raises UserError if there are too few, or if other runs still hold too many after
+    ``wait_seconds``.
     """
     if count > len(gpus):
         raise UserError(
@@ -72,7 +73,7 @@ def leased(
         )
     deadline = time.monotonic() + wait_seconds
     with ExitStack() as held:
-        while not (indices := _lease_if_free(gpus, count, held)):
+        while not (indices := _try_lease(gpus, count, held)):
             if time.monotonic() > deadline:
                 raise UserError(
                     f"{count} of this machine's {len(gpus)} GPUs needed, other runs hold too many; "
@@ -85,10 +86,10 @@ def leased(
 
 @contextmanager
 def own_gpu(gpus: Sequence[str], local: int, processes: int, store: Store | None) -> Iterator[int]:
-    """The index of the GPU of process ``local`` among a run's ``processes`` on this machine.
+    """Yield the index of the GPU of process ``local`` of a run's ``processes`` on this machine.
 
-    The first process leases for all, tells the others through ``store`` and outstays them; torchrun
-    ends them when it dies.
+    The first process leases for all, tells the others through ``store`` and leaves last; torchrun
+    ends them if it dies.
     """
     key = f"gpus of node {os.environ.get('GROUP_RANK', 0)}"
     if local > 0:
@@ -104,12 +105,12 @@ def own_gpu(gpus: Sequence[str], local: int, processes: int, store: Store | None
             store.wait([f"{key}: {other} is done" for other in range(1, processes)])
 
 
-def _lease_if_free(gpus: Sequence[str], count: int, held: ExitStack) -> list[int]:
-    """``count`` indices, whose locks ``held`` then keeps; or none."""
+def _try_lease(gpus: Sequence[str], count: int, held: ExitStack) -> list[int]:
+    """Lock ``count`` GPUs until ``held`` closes, and return their indices; else lock none."""
     folder = Path(tempfile.gettempdir()) / f"local-sgd-gpus-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        # One run chooses at a time: otherwise two could each keep a part, again and again.
+        # One run chooses at a time: two could each take a part, give it back, and so on for ever.
         with FileLock(folder / "choosing.lock"), ExitStack() as chosen:
             indices: list[int] = []
             for index, gpu in enumerate(gpus):

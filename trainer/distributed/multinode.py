@@ -1,4 +1,4 @@
-"""One launcher per node of a Slurm job, and how those find each other.
+"""Start one launcher per node of a Slurm job, and configure how they find each other.
 
 Their rendezvous is torchrun's ``c10d`` (https://docs.pytorch.org/docs/stable/elastic/run.html): the
 first node's launcher keeps the store. Slurm's ``srun`` starts them, so that its signals, its
@@ -20,18 +20,18 @@ import psutil
 from trainer.distributed import slurm
 from trainer.errors import UserError
 
-# Below the ports that Linux hands out by itself (32768 on)
+# Below the ports that Linux assigns itself (from 32768 on)
 FIRST_PORT, PORTS = 16384, 16384
-# So long a launcher may outlive the first that ends: it gives its processes 30 s to save.
-OUTLIVED_SECONDS = 60
+# After the first launcher ends, srun leaves the others this long: they give processes 30 s to save.
+GRACE_SECONDS = 60
 
 
-def start_on_each(nodes: int, words: Sequence[str]) -> int:
-    """This launcher with ``words``, once on each of so many nodes of the job; its exit status.
+def start_on_nodes(nodes: int, words: Sequence[str]) -> int:
+    """Start this launcher with ``words`` on each of ``nodes`` nodes; return its exit status.
 
-    Raises UserError where this process is in no job, or in a smaller one.
+    Raises UserError if this process is in no Slurm job, or in one with fewer nodes.
     """
-    if slurm.job() is None:
+    if slurm.job_id() is None:
         raise UserError(
             f"--nnodes {nodes}: this is no Slurm job; start it by sbatch, or start torchrun on "
             "each node yourself, with --rdzv-backend c10d --rdzv-endpoint HOST:PORT"
@@ -41,27 +41,28 @@ def start_on_each(nodes: int, words: Sequence[str]) -> int:
         raise UserError(
             f"--nnodes {nodes}: the Slurm job has {len(addresses)} node(s); ask for more (--nodes)"
         )
-    # A job may train several runs at once: each meets at a port of its own.
-    meeting = f"{slurm.job()}-{zlib.crc32(' '.join(words).encode()):08x}"
-    port = FIRST_PORT + zlib.crc32(meeting.encode()) % PORTS
+    # A job may train several runs at once: each gets a rendezvous and port of its own.
+    rendezvous = f"{slurm.job_id()}-{zlib.crc32(' '.join(words).encode()):08x}"
+    port = FIRST_PORT + zlib.crc32(rendezvous.encode()) % PORTS
     srun = [
         "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
-        # The step that this launcher may itself be in has the same CPUs and GPUs.
-        "--overlap", "--cpu-bind=none", f"--wait={OUTLIVED_SECONDS}",
+        # This launcher may itself be in a step that holds the same CPUs and GPUs.
+        "--overlap", "--cpu-bind=none", f"--wait={GRACE_SECONDS}",
     ]  # fmt: skip
     launch = [
         sys.executable, "-m", "trainer.launch",
-        "--rdzv-backend", "c10d", "--rdzv-id", meeting, "--rdzv-endpoint", f"{addresses[0]}:{port}",
+        "--rdzv-backend", "c10d", "--rdzv-id", rendezvous,
+        "--rdzv-endpoint", f"{addresses[0]}:{port}",
     ]  # fmt: skip
     return subprocess.run([*srun, *launch, *words]).returncode
 
 
-def meet(arguments: argparse.Namespace) -> None:
-    """Completes what torchrun needs to know on this node of several.
+def configure_rendezvous(arguments: argparse.Namespace) -> None:
+    """Complete torchrun's arguments and the network interface on this node of several.
 
-    An interface that the user named stays (``GLOO_SOCKET_IFNAME``, ``NCCL_SOCKET_IFNAME``).
+    An interface that the user has named is kept (``GLOO_SOCKET_IFNAME``, ``NCCL_SOCKET_IFNAME``).
     """
-    address = _own_address(arguments.rdzv_endpoint)
+    address = _local_address(arguments.rdzv_endpoint)
     node = os.environ.get("SLURM_NODEID")
     if node is not None and "is_host" not in arguments.rdzv_conf:
         first = f"is_host={int(node == '0')}"
@@ -71,16 +72,18 @@ def meet(arguments: argparse.Namespace) -> None:
     interface = _interface(address)
     if interface is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # no others that begin so
+        os.environ.setdefault(
+            "NCCL_SOCKET_IFNAME", f"={interface}"
+        )  # =: no others with this prefix
 
 
-def _own_address(endpoint: str) -> str:
-    """The address that this node has where it reaches ``endpoint``, HOST:PORT."""
+def _local_address(endpoint: str) -> str:
+    """Return this node's address on the network that reaches ``endpoint``, HOST:PORT."""
     host, _, port = endpoint.rpartition(":")
     try:
         family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.connect(place)  # of UDP: sends nothing
+            probe.connect(place)  # UDP: sends nothing
             return str(probe.getsockname()[0])
     except OSError as error:
         raise UserError(

@@ -1,4 +1,4 @@
-"""How the processes of a run meet, and what they say where they cannot reach each other."""
+"""Join the store of a run's processes, and explain errors of their communication."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from trainer.distributed.launcher_variables import FIX, LauncherVariables
-from trainer.errors import UserError, of_memory
+from trainer.errors import UserError, is_out_of_memory
 
 QUIET_SECONDS = 10.0
-LOOK_SECONDS = 0.2
-# After its own timeout, PyTorch may still wait for whatever listens at the port instead of a store.
+POLL_SECONDS = 0.2
+# After its timeout PyTorch may wait on, if something else than a store listens at the port.
 MARGIN_SECONDS = 5.0
-AGAIN = "start the run again: it goes on from its last checkpoint"
+AGAIN = "start the run again: it resumes from its last checkpoint"
 TAKEN = re.compile("EADDRINUSE|address already in use", re.IGNORECASE)
-# By what gloo, NCCL and PyTorch's stores say; the first that fits
+# Explanations and fixes by what gloo, NCCL and PyTorch's stores report; the first match counts.
 REASONS = {
     r"unable to find (address|interface)|no socket interface": (
         "a network interface is not there, or has no address",
@@ -56,12 +56,12 @@ REASONS = {
 
 
 @contextmanager
-def in_touch() -> Iterator[None]:
-    """Turns what fails between processes into a UserError; a lack of memory is none, nor a bug."""
+def peer_failures_as_user_errors() -> Iterator[None]:
+    """Turn errors of communication into UserErrors, but not a lack of memory, nor bugs."""
     try:
         yield
     except RuntimeError as error:
-        if of_memory(error):
+        if is_out_of_memory(error):
             raise
         for sign, (what, fix) in REASONS.items():
             if re.search(sign, str(error), re.IGNORECASE):
@@ -69,59 +69,62 @@ def in_touch() -> Iterator[None]:
         raise
 
 
-def meet(own: LauncherVariables, timeout: timedelta) -> Store:
-    """The store that all processes of the run have joined.
+def join_store(own: LauncherVariables, timeout: timedelta) -> Store:
+    """Return the store of the run, once all processes have joined it.
 
-    Raises UserError where they have not after ``timeout``, or cannot.
+    Raises UserError if they have not after ``timeout``, or cannot.
     """
     found: list[Store | Exception] = []
     seconds = timeout.total_seconds()
 
     def join() -> None:
         try:
-            _until_there(own, time.monotonic() + seconds)
+            _wait_for_address(own, time.monotonic() + seconds)
             found.append(next(rendezvous("env://", timeout=timeout))[0])
         except Exception as error:
             found.append(error)
 
-    waiting = threading.Thread(target=join, name="meeting", daemon=True)
+    waiting = threading.Thread(target=join, name="rendezvous", daemon=True)
     waiting.start()
     waiting.join(min(seconds, QUIET_SECONDS))
     if not found and seconds > QUIET_SECONDS:
-        print(f"waiting: {_expected(own)}", file=sys.stderr, flush=True)
+        print(f"waiting: {_describe_wait(own)}", file=sys.stderr, flush=True)
         waiting.join(seconds - QUIET_SECONDS)
     waiting.join(MARGIN_SECONDS)
     store = found[0] if found else TimeoutError("what answers there is no store")
     if isinstance(store, Exception):
-        raise _not_met(own, seconds / 60, store) from None
-    # torchrun's store outlives a restart, and so does what the dead left there.
+        raise _rendezvous_error(own, seconds / 60, store) from None
+    # torchrun's store outlives a restart, with what the earlier processes left in it.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"attempt {attempt}", store)
 
 
-def _until_there(own: LauncherVariables, deadline: float) -> None:
-    """Raises OSError after ``deadline``. PyTorch waits, too, but ends with a page of addresses."""
+def _wait_for_address(own: LauncherVariables, deadline: float) -> None:
+    """Wait until the address answers; OSError after ``deadline``.
+
+    PyTorch would wait, too, but end with a page of addresses.
+    """
     while True:
         try:
             socket.getaddrinfo(own.address, own.port)
             if own.rank > 0:  # the main process may keep the store
-                socket.create_connection((own.address, own.port), timeout=LOOK_SECONDS).close()
+                socket.create_connection((own.address, own.port), timeout=POLL_SECONDS).close()
         except OSError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         else:
             return
 
 
-def _expected(own: LauncherVariables) -> str:
+def _describe_wait(own: LauncherVariables) -> str:
     return (
         f"process {own.rank} of {own.size} waits for the others at {own.address}:{own.port} "
         "(RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)"
     )
 
 
-def _not_met(own: LauncherVariables, minutes: float, error: Exception) -> UserError:
+def _rendezvous_error(own: LauncherVariables, minutes: float, error: Exception) -> UserError:
     said = str(error).partition("\n")[0]
     if TAKEN.search(said):
         return UserError(f"environment: MASTER_PORT {own.port} is taken; choose another")
@@ -132,6 +135,7 @@ def _not_met(own: LauncherVariables, minutes: float, error: Exception) -> UserEr
             f"environment: MASTER_ADDR {own.address} is no machine ({unknown.strerror}); {FIX}"
         )
     return UserError(
-        f"{_expected(own)}, and they have not met within timeout {minutes:g} minutes ({said}); "
-        "start all of them, or unset WORLD_SIZE, RANK and LOCAL_RANK to train with one process"
+        f"{_describe_wait(own)}, and they have not met within timeout {minutes:g} minutes "
+        f"({said}); start all of them, or unset WORLD_SIZE, RANK and LOCAL_RANK to train with one "
+        "process"
     )

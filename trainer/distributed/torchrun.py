@@ -1,4 +1,4 @@
-"""Tell whether torchrun started this process, and end with it."""
+"""Check whether torchrun started this process, and make it end with torchrun."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def started_by_torchrun() -> bool:
 
 
 def end_with_torchrun() -> None:
-    """Get SIGTERM when the torchrun that started this process dies, killed or not."""
+    """Make the kernel send this process SIGTERM when its torchrun dies, killed or not."""
     if started_by_torchrun() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun started them."""
+"""Join the processes of a run, and communicate among them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.distributed.failures import ending_together
-from trainer.distributed.gpu_lease import own_gpu, visible_gpus, warn_of_unused_gpu
+from trainer.distributed.failures import fail_together
+from trainer.distributed.gpu_lease import own_gpu, visible_gpus, warn_about_unused_gpu
 from trainer.distributed.launcher_variables import read_launcher_variables
-from trainer.distributed.process_group import in_touch, meet
+from trainer.distributed.process_group import join_store, peer_failures_as_user_errors
 from trainer.errors import StoppedError, UserError
 from trainer.settings.run import RunSettings
 
 T = TypeVar("T")
 
-# Of gloo and NCCL, which otherwise listen where other machines could reach them.
+# gloo and NCCL would otherwise listen where other machines could reach them.
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among ``size`` processes, and its device."""
+    """Hold this process's rank among ``size`` processes, and its device."""
 
     rank: int
     size: int
@@ -39,63 +39,63 @@ class World:
         return self.rank == 0
 
     def own_clients(self, num_clients: int) -> range:
-        """The clients that this process executes."""
+        """Return the clients that this process executes."""
         share = num_clients // self.size
         return range(self.rank * share, (self.rank + 1) * share)
 
     def all_sum(self, tensor: Tensor) -> Tensor:
-        """``tensor`` summed over all processes, in place."""
+        """Sum ``tensor`` over all processes, in place."""
         if self.size > 1:
-            with in_touch():
+            with peer_failures_as_user_errors():
                 dist.all_reduce(tensor)
         return tensor
 
     def all_min(self, value: int) -> int:
-        """The least of all processes' ``value``."""
+        """Return the least of all processes' values."""
         found = torch.tensor(value, device=self.device)
         if self.size > 1:
-            with in_touch():
+            with peer_failures_as_user_errors():
                 dist.all_reduce(found, dist.ReduceOp.MIN)
         return int(found)
 
     def all_equal(self, value: int) -> bool:
-        """Whether all processes have the same ``value``."""
+        """Check whether all processes have the same ``value``."""
         return self.all_min(value) == -self.all_min(-value)
 
     def broadcast(self, value: T) -> T:
-        """The main process's ``value``, on every process."""
+        """Return the main process's ``value`` on every process."""
         values = [value]
         if self.size > 1:
-            with in_touch():
+            with peer_failures_as_user_errors():
                 dist.broadcast_object_list(values)
         return values[0]
 
     def all_gather(self, value: T) -> list[T]:
-        """Every process's ``value``, in order, on every process."""
+        """Return every process's ``value``, in the order of ranks, on every process."""
         values = [value] * self.size
         if self.size > 1:
-            with in_touch():
+            with peer_failures_as_user_errors():
                 dist.all_gather_object(values, value)
         return values
 
     def synchronise(self) -> None:
-        """Until this process's device has done what it was given."""
+        """Block until this process's device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def barrier(self) -> None:
-        """Until every process is here."""
+        """Block until all processes arrive."""
         if self.size > 1:
-            with in_touch():
+            with peer_failures_as_user_errors():
                 dist.barrier()
 
 
 @contextmanager
 def join_world(settings: RunSettings) -> Iterator[World]:
-    """Joins the processes that a launcher started (NCCL on GPU, gloo on CPU), then leaves them.
+    """Join the processes that a launcher started (NCCL on GPUs, gloo on CPUs), then leave them.
 
-    On a GPU each process has one of its own, leased for as long. A failure of one process within
-    ends all.
+    On GPUs each process leases one of its own within the context. If one process fails there, all
+    end.
     """
     cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
@@ -104,20 +104,19 @@ def join_world(settings: RunSettings) -> Iterator[World]:
         raise UserError("backend nccl is for GPUs, this run is on the CPU; set backend gloo")
     own = read_launcher_variables()
     if settings.device == "auto" and not cuda and own.rank == 0:
-        warn_of_unused_gpu()
+        warn_about_unused_gpu()
     timeout = timedelta(minutes=settings.timeout)
     with ExitStack() as stack:
         store = None
         if own.size > 1:
             if own.local_size == own.size:  # all on this machine
                 os.environ |= LOOPBACK | os.environ
-            store = meet(own, timeout)
-            by_main = not own.store_of_launcher
-            together = ending_together(store, own.rank, own.size, kept_by_main=by_main)
-            stack.enter_context(together)
+            store = join_store(own, timeout)
+            in_main = not own.store_in_launcher
+            stack.enter_context(fail_together(store, own.rank, own.size, store_in_main=in_main))
         device = torch.device("cpu")
         if cuda:
-            with in_touch():
+            with peer_failures_as_user_errors():
                 lease = own_gpu(visible_gpus(), own.local_rank, own.local_size, store)
                 device = torch.device("cuda", stack.enter_context(lease))
             torch.cuda.set_device(device)
@@ -125,19 +124,19 @@ def join_world(settings: RunSettings) -> Iterator[World]:
             backend = settings.backend
             if backend == "auto":
                 backend = "nccl" if cuda else "gloo"
-            with in_touch():
+            with peer_failures_as_user_errors():
                 dist.init_process_group(
                     backend, store=store, rank=own.rank, world_size=own.size, timeout=timeout
                 )
         try:
             yield World(own.rank, own.size, device)
-        except StoppedError:  # all processes have
+        except StoppedError:  # all processes raise it together
             _leave()
             raise
         _leave()
 
 
 def _leave() -> None:
-    """On the clean path alone: with NCCL it waits for the others."""
+    """Destroy the process group; not after a failure, as NCCL then waits for the others."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Write files that are whole or absent, and read JSON that may be damaged."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from trainer.errors import UserError
 T = TypeVar("T")
 
 SUFFIX = ".tmp"
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# A folder that cannot be opened or synced: CIFS, some FUSE, one that may not be listed. What is
-# renamed in it is whole all the same. PostgreSQL's fsync_fname goes on after these, too.
-FOLDER_IS_NEVER_SYNCED = {
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Some folders cannot be opened or synced (CIFS, some FUSE, one that may not be listed). A file
+# renamed there is whole all the same. PostgreSQL's fsync_fname ignores these errors, too.
+FOLDER_SYNC_ERRORS = {
     errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR,
 }  # fmt: skip
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside ``path``; on success it becomes ``path``, else it is removed.
+    """Yield a temporary name beside ``path``; rename it to ``path`` on success, else remove it.
 
     The content is on the disk before the name changes (fsync of file and directory), so that a
     crash leaves the old file or the new one. An OSError becomes a UserError that names the file.
@@ -47,32 +47,32 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError into a UserError that names the file to be written."""
+    """Turn an OSError into a UserError that names the file to be written."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written {why(error)}") from error
+        raise UserError(f"{path}: cannot be written {explain_write_error(error)}") from error
 
 
-def why(error: OSError) -> str:
-    """Say in brackets why something could not be written, and then what to do about it."""
-    fix = "make room" if error.errno in FULL else "check its permissions and its disk,"
+def explain_write_error(error: OSError) -> str:
+    """Say in brackets why a file could not be written, and then how to fix it."""
+    fix = "make room" if error.errno in DISK_FULL else "check its permissions and its disk,"
     return f"({error.strerror or error}); {fix} or choose another path"
 
 
 @contextmanager
 def reading(place: object, fix: str) -> Iterator[None]:
-    """Turns an OSError into a UserError that names the file to be read and ends in ``fix``."""
+    """Turn an OSError into a UserError that names the file to be read and ends in ``fix``."""
     try:
         yield
     except OSError as error:
         raise UserError(f"{place}: {(error.strerror or str(error)).lower()}; {fix}") from error
 
 
-def make_ready(folder: Path) -> None:
-    """``folder`` is there, takes files, and holds no half-written ones of a killed writer.
+def prepare_output_folder(folder: Path) -> None:
+    """Create ``folder``, test that it takes files, and remove half-written ones of a killed writer.
 
-    It must have no other writer. Raises UserError when no file can be made in it.
+    It must have no other writer. Raises UserError if no file can be made in it.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,14 +82,15 @@ def make_ready(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` to ``path``, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_json(path: Path, shape: type[T], fix: str) -> T:
-    """The JSON file of a dataclass or model, as ``parse_json`` reads it.
+    """Read the JSON file of a dataclass or model, as ``parse_json`` does.
 
-    Raises UserError that ends in ``fix`` when it is missing or holds anything else.
+    Raises UserError that ends in ``fix`` if it is missing or holds anything else.
     """
     with reading(path, fix):
         content = path.read_bytes()
@@ -100,7 +101,7 @@ def read_json(path: Path, shape: type[T], fix: str) -> T:
 
 
 def parse_json(content: bytes, shape: type[T]) -> T:
-    """``content`` with each key of ``shape``, of its type; other keys only if it ignores them.
+    """Parse ``content``: each key of ``shape``, of its type; other keys only if it ignores them.
 
     Raises ValueError, of one line, for anything else.
     """
@@ -114,12 +115,13 @@ def parse_json(content: bytes, shape: type[T]) -> T:
 
 
 def first_problem(failure: ValidationError) -> str:
-    """What a file's content lacks, without the content: "seconds: Input should be …"."""
+    """Describe what is wrong with a file without quoting it: "seconds: Input should be …"."""
     problem = failure.errors(include_input=False)[0]
     return ": ".join([*map(str, problem["loc"]), problem["msg"]])
 
 
 def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -133,5 +135,5 @@ def sync(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in FOLDER_IS_NEVER_SYNCED or not path.is_dir():
+        if error.errno not in FOLDER_SYNC_ERRORS or not path.is_dir():
             raise

@@ -1,33 +1,47 @@
-"""Models on disk: written whole or not at all, loaded without pickled code."""
+"""Save tensors and models, whole or not at all; load models without running pickled code."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, reading, sha256
-from trainer.files.tensors import save
 
-# Under which others keep the state_dict of a model beside that of its optimizer
+# Keys under which others keep the state_dict of a model beside that of its optimizer
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-COMPILED = "_orig_mod."  # of torch.compile
-PREFIXES = ("module.", COMPILED)  # also of DistributedDataParallel
+COMPILED = "_orig_mod."  # the prefix that torch.compile gives
+PREFIXES = ("module.", COMPILED)  # module.: DistributedDataParallel's
 COUNT = ".num_batches_tracked"
 LISTED = 3  # keys of a kind in a message
 
 
+def save_tensors(content: Any, path: Path) -> None:
+    """Save ``content`` by ``torch.save``. Raises OSError where the disk does not take it.
+
+    Equal contents give equal files: given a path, PyTorch would write its name into the file, too.
+    """
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # from closing the zip, which hides the first error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
 def save_model(path: Path, model: nn.Module) -> None:
-    """The ``state_dict`` of ``model``, under the authors' keys."""
+    """Save the ``state_dict`` of ``model``, under the authors' keys, atomically."""
     with atomic(path) as temporary:
-        save(model.state_dict(), temporary)
+        save_tensors(model.state_dict(), temporary)
 
 
 class SavedModels:
-    """The models that a run leaves in ``folder`` on its way, each a plain ``state_dict``.
+    """Save the models that a run leaves in ``folder`` on its way, each a plain ``state_dict``.
 
     ``init.pt`` (random initialisation), ``phase_epoch=<e>.pt`` at each decay, ``latest.pt`` after
     each evaluation and, where asked for, ``epoch=<e>_round=<r>.pt``.
@@ -57,10 +71,10 @@ def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
     """Load a ``state_dict`` into ``model``, every key matched.
 
     It may lie in a training state (``WRAPPERS``), have the keys of a parallel or compiled module
-    (``PREFIXES``) and lack BatchNorm's counts of batches, which nothing here depends on. Raises
-    UserError for a file that is missing, damaged, holds no ``state_dict`` or is not of SHA-256
-    ``digest``, and for a checkpoint of another architecture or with numbers that are too coarse or
-    not finite.
+    (``PREFIXES``) and lack BatchNorm's counts of batches, on which nothing here depends. Raises
+    UserError for a file that is missing, damaged, has another SHA-256 than ``digest`` or holds no
+    ``state_dict``, and for one of another architecture, of less precision than float32, or with
+    numbers that are not finite.
     """
     place = f"resume_pth {path}"
     with reading(place, "check the path"):
@@ -71,23 +85,23 @@ def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
             "get the file again or correct the digest"
         )
     wanted = model.state_dict()
-    state = _renamed(_read_state(path, place), wanted, place)
+    state = _strip_prefixes(_read_state(path, place), wanted, place)
     if differences := _differences(state, wanted):
         raise UserError(
             f"{place}: made by another architecture ({differences}); choose the model that it was "
             "saved from"
         )
     for name, value in wanted.items():
-        if reason := _unfit(state[name], value):
+        if reason := _explain_mismatch(state[name], value):
             raise UserError(f"{place}: {name} {reason}")
     model.load_state_dict(state)
 
 
 def _read_state(path: Path, place: str) -> dict[str, Tensor]:
     try:
-        # PyTorch does not look at the checksums that it writes.
+        # PyTorch does not verify the checksums that it writes.
         if zipfile.is_zipfile(path):
-            _check_sums(path)
+            _verify_checksums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a stray file provokes in zipfile, pickle and PyTorch
         raise UserError(
@@ -114,8 +128,10 @@ def _is_plain(content: object) -> bool:
     )
 
 
-def _renamed(state: dict[str, Tensor], wanted: dict[str, Tensor], place: str) -> dict[str, Tensor]:
-    """``state`` by the names that it has in a model which is neither parallel nor compiled."""
+def _strip_prefixes(
+    state: dict[str, Tensor], wanted: dict[str, Tensor], place: str
+) -> dict[str, Tensor]:
+    """Rename ``state`` to the keys of a model that is neither parallel nor compiled."""
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         name = str(key)
@@ -134,7 +150,7 @@ def _renamed(state: dict[str, Tensor], wanted: dict[str, Tensor], place: str) ->
 
 
 def _differences(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """Which keys the file lacks, has beyond the model's, or has of another shape; or nothing."""
+    """List the keys that the file lacks, has in excess, or has of another shape; "" for none."""
     shapes = {
         name: (tuple(state[name].shape), tuple(wanted[name].shape))
         for name in wanted
@@ -148,22 +164,22 @@ def _differences(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
             for name, (given, own) in shapes.items()
         ],
     }
-    return "; ".join(f"{kind}: {_some(names)}" for kind, names in kinds.items() if names)
+    return "; ".join(f"{kind}: {_list_first(names)}" for kind, names in kinds.items() if names)
 
 
-def _some(names: list[str]) -> str:
+def _list_first(names: list[str]) -> str:
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _check_sums(path: Path) -> None:
+def _verify_checksums(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if (torn := archive.testzip()) is not None:
             raise zipfile.BadZipFile(torn)
 
 
-def _unfit(given: Tensor, wanted: Tensor) -> str | None:
-    """Why ``given`` cannot take the place of ``wanted``, of the same shape."""
+def _explain_mismatch(given: Tensor, wanted: Tensor) -> str | None:
+    """Explain why ``given`` cannot replace ``wanted``, of the same shape; None if it can."""
     fits = (torch.float32, torch.float64) if wanted.is_floating_point() else (wanted.dtype,)
     if given.dtype not in fits:
         names = " or ".join(str(dtype).removeprefix("torch.") for dtype in fits)

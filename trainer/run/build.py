@@ -84,7 +84,7 @@ def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:
 
 
 def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
-    """Deal ``num_samples`` training samples, all that make whole steps unless told otherwise."""
+    """Build the sampler of ``num_samples`` samples; by default an epoch takes all whole steps."""
     steps = settings.steps_per_epoch or num_samples // settings.total_batch_size
     return Sampler(
         seed=settings.seed,
@@ -97,10 +97,7 @@ def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
 
 
 def start_file(settings: RunSettings) -> Path | None:
-    """Return the start point's file on this machine; download a URL, once.
-
-    Raises UserError if that fails.
-    """
+    """Return the start point's file on this machine; download it first if it is a URL."""
     if settings.resume_pth is None or not is_url(settings.resume_pth):
         return Path(settings.resume_pth) if settings.resume_pth else None
     assert settings.resume_sha256 is not None, "check_start asks for it"
@@ -108,9 +105,9 @@ def start_file(settings: RunSettings) -> Path | None:
 
 
 def initial_model(settings: RunSettings) -> nn.Module:
-    """Load the start point, or initialise a model by the seed alone; on the CPU."""
+    """Build the model on the CPU: from the start point or, without one, from the seed alone."""
     model = _build(settings)
-    model = model.to(_dtype(settings))  # before loading, which converts to the model's
+    model = model.to(_dtype(settings))  # before loading, which converts to the model's type
     if start := start_file(settings):
         load_model(start, model, settings.resume_sha256)
     return model
@@ -147,7 +144,7 @@ def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
 def make_clients(
     settings: RunSettings, schedule: Schedule, batch: Batch, world: World
 ) -> ClientBank:
-    """Build this process's clients, to take steps like ``batch``; parameters are random.
+    """Build this process's clients for steps like ``batch``, with the seed's initial parameters.
 
     Raises UserError if they do not fit into memory.
     """
@@ -159,7 +156,7 @@ def make_clients(
 def make_bank(
     settings: RunSettings, num_clients: int, execution: Execution, device: torch.device
 ) -> ClientBank:
-    """Build a bank of ``num_clients``. Raises UserError if ``compile`` lacks a compiler."""
+    """Build a bank of ``num_clients`` clients. Raises UserError if ``compile`` lacks a compiler."""
     if settings.compile and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         raise UserError("compile 1 needs a C++ compiler: install g++, or set compile 0")
     mixed = settings.mixed_precision

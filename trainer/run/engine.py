@@ -1,4 +1,4 @@
-"""Train a run to its end: Algorithm 1 with what happens between its steps."""
+"""Run Algorithm 1 to its end; evaluate, save and stop between its steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,20 @@ def train(
     StoppedError once the run was asked to stop, and its state is saved.
     """
     try:
-        _train(run, policy, checkpoints, recorder)
+        _begin(run, policy, recorder)
+        for step in run.steps():
+            run.loss.add(step.losses)
+            if decision := policy.decide(step.done, step.round):
+                run.check(step, thorough=decision.before_use)
+                if decision.save or decision.stop:
+                    _save(step, run, checkpoints, recorder, required=decision.stop)
+                    policy.saved()
+                if decision.stop:
+                    raise StoppedError(
+                        f"{policy.reason}; saved at step {step.done}, start it again to resume"
+                    )
+            if step.ends_round:
+                _finish_round(step.round, run, policy, recorder)
     except DivergedError as error:
         if not run.settings.allow_divergence:
             raise UserError(f"{error}; {checkpoints.last()}") from None
@@ -33,35 +46,21 @@ def train(
             recorder.diverged(evaluation)
 
 
-def _train(
-    run: TrainingRun, policy: CheckpointPolicy, checkpoints: Checkpoints, recorder: Recorder | None
-) -> None:
+def _begin(run: TrainingRun, policy: CheckpointPolicy, recorder: Recorder | None) -> None:
+    """Do what is due before the first step of this start."""
     if run.done == 0:
         if recorder is not None:
             recorder.started(run.model)
         if run.settings.eval_on_start:
-            _finish(run.schedule.initial_round(), run, policy, recorder)
-    elif (last := run.last_round()).stop == run.done:  # saved before what follows averaging
-        _finish(last, run, policy, recorder)
-    for step in run.steps():
-        run.loss.add(step.losses)
-        if decision := policy.decide(step.done, step.round):
-            run.check(step, thorough=decision.before_use)
-            if decision.save or decision.stop:
-                _save(step, run, checkpoints, recorder, required=decision.stop)
-                policy.saved()
-            if decision.stop:
-                raise StoppedError(
-                    f"{policy.reason}; saved at step {step.done}, start it again to resume"
-                )
-        if step.ends_round:
-            _finish(step.round, run, policy, recorder)
+            _finish_round(run.schedule.initial_round(), run, policy, recorder)
+    elif (last := run.last_round()).stop == run.done:  # saved before its evaluation
+        _finish_round(last, run, policy, recorder)
 
 
-def _finish(
+def _finish_round(
     round: Round, run: TrainingRun, policy: CheckpointPolicy, recorder: Recorder | None
 ) -> None:
-    """Evaluate or save the averaged model after ``round``, as far as the schedule says."""
+    """Export, evaluate and record the averaged model after ``round``, as the schedule says."""
     started = time.monotonic()
     if round.exported:
         run.export(round)
@@ -80,7 +79,7 @@ def _save(
     *,
     required: bool,
 ) -> None:
-    """Save a checkpoint. Raises UserError if that fails and it is ``required``; else warns."""
+    """Save a checkpoint; if that fails, raise UserError where it is ``required``, else warn."""
     progress = recorder.progress if recorder is not None else None
     try:
         checkpoints.save(step.done, run.state(step), progress)

@@ -1,8 +1,8 @@
 """Decide how a process executes its clients, from model, batch, H and device alone.
 
-The ways add numbers up in different orders, so that their results differ in the last bits. A rule,
-unlike a race, decides alike on every machine. ``python -m bench clients`` compares it with the
-others; the thresholds below are from two cores of a server CPU.
+The modes add numbers up in different orders, so that their results differ in the last bits. A rule
+decides alike on every machine, which a race would not. ``python -m bench clients`` compares its
+choice with the other modes; the thresholds below were measured on two cores of a server CPU.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from trainer.models.registry import model_spec
 from trainer.run.memory import MemoryEstimate, fits, out_of_memory_message
 from trainer.settings.run import RunSettings
 
-# Activations of one pass on a CPU. Beyond its caches larger passes gain nothing: one client of a
+# Limits the activations of a pass on a CPU. Passes beyond its caches gain nothing: one client of a
 # ResNet exceeds this, all clients of a small network do not.
 CPU_PASS_BYTES = 256 * 2**20
-# Activations of one client on a CPU above which `vmap` of convolutions costs more than it saves:
-# all in one pass were 1.24 times as fast as one after the other at 0.42 MB, and 0.67 at 1.7 MB.
+# On a CPU `vmap` of convolutions costs more than it saves if one client's activations exceed this:
+# at 0.42 MB one pass was 1.24 times as fast as one client after the other, at 1.7 MB 0.67 times.
 CPU_CONVOLUTION_BYTES = 2**20
 GPU_PASS_SHARE = 0.25  # of the device's memory
 
@@ -37,11 +37,11 @@ def choose_execution(
     batch: Batch,
     world: World,
 ) -> Execution:
-    """Choose the plans for steps like ``batch``, of which ``one`` is a bank of a single client.
+    """Choose the plans for steps like ``batch``; ``one`` is a bank of a single client.
 
-    Raises UserError, on all processes, where memory is too small for the clients' replicas.
+    Raises UserError, on all processes, if memory is too small for the clients' replicas.
     """
-    # With momentum of their own the clients are not equal after averaging. But where every H is 1,
+    # Clients that keep their own momentum are not equal after averaging. But where every H is 1,
     # the mean of their parameters depends on the mean of their momentum alone.
     own_momentum = settings.momentum > 0 and settings.momentum_averaging == "keep"
     stochastic = model_spec(settings.model).stochastic
@@ -55,7 +55,7 @@ def choose_execution(
     several = ExecutionPlan("vectorized", fit) if together else ONE_BY_ONE
     single = ExecutionPlan("fused", fit) if fusible else several
     if settings.clients != "auto":
-        several = single = _asked(settings.clients, fit)
+        several = single = _fixed_plan(settings.clients, fit)
     execution = Execution(one_step=single, several_steps=single if always else several)
     for plan in {execution.one_step, execution.several_steps}:
         replicas = 1 if plan.mode == "fused" else len(batch.images)
@@ -66,7 +66,7 @@ def choose_execution(
     return execution
 
 
-def _asked(mode: ExecutionMode, fit: int) -> ExecutionPlan:
+def _fixed_plan(mode: ExecutionMode, fit: int) -> ExecutionPlan:
     return ONE_BY_ONE if mode == "serial" else ExecutionPlan(mode, fit)
 
 

@@ -1,9 +1,9 @@
-"""One process at a time trains into a folder: its run holds a lock there, and says whose it is.
+"""Lock a run's folder, so that one process at a time trains into it, and name the owner.
 
-The kernel releases the lock with the process that holds it: a killed run keeps none from starting.
+The kernel releases the lock when its process ends: a killed run does not block the next start.
 Where the file system has no such locks (Lustre without ``flock``, some FUSE), the file alone marks
-the run, and a killed one leaves it there. The next start on the same host removes it, where the
-file system can exchange two names; else it says what is left to do.
+the run, and a killed run leaves it behind. The next start on the same host removes it if the file
+system can exchange two names; else it says which file to remove.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from trainer.files.atomic import write_json, writing
 
 LOCK = "running.lock"
 OWNER = "running.json"
-# ``owner`` shares the lock for an instant; who starts meanwhile tries again after so many seconds.
-LOOK_SECONDS = 0.005
+# ``owner`` shares the lock for an instant; a run that starts meanwhile tries again after this.
+POLL_SECONDS = 0.005
 HELD = {errno.EAGAIN, errno.EWOULDBLOCK}
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """The main process of a run; ``started`` is in UTC, ISO 8601.
+    """Identify the main process of a run; ``started`` is in UTC, ISO 8601.
 
-    ``namespace``: where its pid counts, a container perhaps. ``born``: see ``_born``.
+    ``namespace``: in which the pid counts, a container's perhaps. ``born``: see ``_start_time``.
     """
 
     pid: int
@@ -54,39 +54,39 @@ class Owner:
 
     @property
     def has_ended(self) -> bool:
-        """Whether that is certain: its pid is nobody's here, where it counts, or another's."""
+        """Check that it has certainly ended: in this namespace its pid is free, or another's."""
         here = (self.host, self.namespace) == (platform.node(), _namespace())
-        return here and _born(self.pid) != self.born
+        return here and _start_time(self.pid) != self.born
 
 
 UNKNOWN = Owner(pid=0, host="?", started="?", namespace="?", born="?")
 
 
-class HeldError(UserError):
-    """Another process trains there."""
+class RunLockedError(UserError):
+    """Report that another process trains into this folder."""
 
 
 @contextmanager
-def running(log_pth: Path) -> Iterator[None]:
-    """Holds the lock of the run in ``log_pth``; leaves nothing of it behind.
+def hold_lock(log_pth: Path) -> Iterator[None]:
+    """Hold the lock of the run in ``log_pth``; leave no file behind.
 
-    Raises HeldError naming the folder and its owner when another process trains there.
+    Raises RunLockedError, which names the folder and its owner, if another process trains there.
     """
     path = log_pth / LOCK
     with writing(path):
         log_pth.mkdir(parents=True, exist_ok=True)
         soft = not _has_locks(log_pth)
         lock = SoftFileLock(path) if soft else FileLock(path)
-        while not _acquired(lock):
+        while not _try_acquire(lock):
             if soft:
-                raise HeldError(_left_or_held(log_pth))
-            # Held by another run; or shared by those who look, and nobody's.
+                raise RunLockedError(_explain_marker(log_pth))
+            # Another run holds it, or ``owner`` shares it for an instant and nobody holds it.
             if (holder := owner(log_pth)) is not None:
-                raise HeldError(
+                raise RunLockedError(
                     f"log_pth {log_pth}: this run is in progress already ({holder}); "
                     "wait for it, end it, or choose another log_pth"
                 )
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     try:
         now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
         own = Owner(
@@ -94,20 +94,20 @@ def running(log_pth: Path) -> Iterator[None]:
             host=platform.node(),
             started=now,
             namespace=_namespace(),
-            born=_born(os.getpid()),
+            born=_start_time(os.getpid()),
         )
         write_json(log_pth / OWNER, asdict(own))
         yield
     finally:
-        # While it is held: whoever waits for a file that has lost its name is given the next one.
+        # Removed while held: FileLock opens the file anew if the one it has locked lost its name.
         (log_pth / OWNER).unlink(missing_ok=True)
-        if not soft:  # whose release removes it
+        if not soft:  # SoftFileLock removes it by its release
             path.unlink(missing_ok=True)
         lock.release()
 
 
 def owner(log_pth: Path) -> Owner | None:
-    """Who trains into ``log_pth`` now, if anybody does. Writes nothing."""
+    """Return the process that trains into ``log_pth`` now, or None. Writes nothing."""
     try:
         with (log_pth / LOCK).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -116,15 +116,15 @@ def owner(log_pth: Path) -> Owner | None:
     except OSError as error:
         if error.errno in HELD:
             return _read(log_pth)
-        marked = _marked_by(log_pth)  # without locks, as much by a run that was killed
+        marked = _read_marker(log_pth)  # without locks a killed run leaves one, too
         return None if marked.has_ended else marked
     return None
 
 
 def _has_locks(folder: Path) -> bool:
-    """Whether its file system has locks that end with their process.
+    """Check whether the file system of ``folder`` has locks that end with their process.
 
-    Raises UserError when it should have but, now, has not: another machine may hold one there.
+    Raises UserError if it should have them but gives none now: another machine may hold one.
     """
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
@@ -142,15 +142,15 @@ def _has_locks(folder: Path) -> bool:
     return True
 
 
-def _marked_by(log_pth: Path) -> Owner:
-    """Whose the file is: running.json may be an earlier run's, until its owner has written it."""
+def _read_marker(log_pth: Path) -> Owner:
+    """Return the owner of the lock file; running.json may still be an earlier run's."""
     found = _read(log_pth)
     return found if SoftFileLock(log_pth / LOCK).pid == found.pid else UNKNOWN
 
 
-def _left_or_held(log_pth: Path) -> str:
-    """Why no run starts where a file alone says that another is in progress."""
-    holder = _marked_by(log_pth)
+def _explain_marker(log_pth: Path) -> str:
+    """Explain why no run starts where a file alone says that another is in progress."""
+    holder = _read_marker(log_pth)
     remove = f"remove {log_pth / LOCK}"
     if holder.has_ended:
         return (
@@ -163,7 +163,7 @@ def _left_or_held(log_pth: Path) -> str:
     )
 
 
-def _acquired(lock: BaseFileLock) -> bool:
+def _try_acquire(lock: BaseFileLock) -> bool:
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -174,22 +174,22 @@ def _acquired(lock: BaseFileLock) -> bool:
 def _read(log_pth: Path) -> Owner:
     try:
         return Owner(**json.loads((log_pth / OWNER).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):  # its owner is about to write it
+    except (OSError, ValueError, TypeError):  # the owner is about to write it
         return UNKNOWN
 
 
 def _namespace() -> str:
-    """Where this process's pid counts; empty where only one place is known."""
+    """Return the namespace in which this process's pid counts; "" where there is no /proc."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 
 
-def _born(pid: int) -> str:
-    """When process ``pid`` began: the machine's boot, and ticks since then, which no clock moves.
+def _start_time(pid: int) -> str:
+    """Return the machine's boot and the clock ticks from it to the start of process ``pid``.
 
-    Empty where there is no such process, or no /proc.
+    Setting the clock changes neither. "" where there is no such process, or no /proc.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()

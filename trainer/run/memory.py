@@ -16,7 +16,7 @@ from trainer.models.registry import model_spec
 from trainer.settings.run import RunSettings
 
 CPU = torch.device("cpu")
-# Of a sample's place in an epoch: its index, view, label noise, and what they are drawn from
+# For each sample of an epoch: its index, view, label noise, and what they are drawn from
 PLACE_BYTES = 64
 MOST_PROCESSES = 4096
 
@@ -31,7 +31,7 @@ class MemoryEstimate:
 
     @classmethod
     def of_client(cls, one: ClientBank, batch: Batch) -> MemoryEstimate:
-        """Measure the client of a bank of ``one``."""
+        """Measure the client of the bank ``one``, which has a single client."""
         parameters = one.parameters.memory.nbytes
         return cls(
             replica=parameters + one.momentum.memory.nbytes,
@@ -40,12 +40,12 @@ class MemoryEstimate:
         )
 
     def total(self, replicas: int) -> int:
-        """Count the bytes of so many replicas, one of them at work."""
+        """Count the bytes of ``replicas`` replicas, one of which is being trained."""
         return replicas * self.replica + self.gradients + self.activations
 
 
 def check_batches(settings: RunSettings, steps_per_epoch: int, processes: int) -> None:
-    """Raise UserError if an epoch's order, or the images of a step, do not fit into memory."""
+    """Raise UserError if an epoch's sample order or a step's images do not fit into memory."""
     s, free = settings, free_bytes(CPU)
     image_bytes = s.data.image_size**2 * s.data.channels
     value_bytes = 8 if s.precision == "fp64" else 4
@@ -65,7 +65,7 @@ def check_batches(settings: RunSettings, steps_per_epoch: int, processes: int) -
 
 
 def fits(need: MemoryEstimate, replicas: int, device: torch.device) -> bool:
-    """Check that ``device`` holds so many replicas of a process."""
+    """Check that ``replicas`` replicas of a process fit on ``device``."""
     return need.total(replicas) <= free_bytes(device)
 
 
@@ -80,7 +80,7 @@ def free_bytes(device: torch.device) -> int:
 def out_of_memory_message(
     settings: RunSettings, need: MemoryEstimate, replicas: int, device: torch.device, processes: int
 ) -> str:
-    """Say how much memory is missing on ``device``, and what would do."""
+    """Say how much memory is missing on ``device``, and how many processes would be enough."""
     k = settings.num_clients
     missing = (
         f"K = {k} clients: {replicas} of model {settings.model} on each process need about "

@@ -1,4 +1,4 @@
-"""Decide when a run is saved and when it stops early: a signal, a time limit, its job's end."""
+"""Decide when a run is saved, and when it stops early: on a signal, a time limit, its job's end."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LONG_EVALUATION_SECONDS = 15.0
 
 
 class PreemptionGuard:
-    """Note that the run is to stop: ``reason`` is None until then.
+    """Know why the run must stop: ``reason`` is None as long as it need not.
 
-    ``by_torchrun``: its processes get each Ctrl-C twice, from the terminal and from torchrun, which
-    kills them 30 s later anyway. Without it, a second signal ends the process at once.
+    A second signal ends the process at once, but not ``by_torchrun``: its processes get each Ctrl-C
+    twice, from the terminal and from torchrun, which kills them 30 s later anyway.
     """
 
     def __init__(
@@ -36,9 +36,10 @@ class PreemptionGuard:
         by_torchrun: bool = False,
         job_stops: float | None = None,
     ) -> None:
-        """Start the clock of ``time_limit``: minutes from the start of the process or its torchrun.
+        """Set the deadlines.
 
-        ``job_stops``: when the run is to stop for its job's sake, in seconds since 1970.
+        ``time_limit``: minutes from the start of the process or its torchrun. ``job_stops``: when
+        the run must stop because its job ends, in seconds since 1970.
         """
         self._signal: str | None = None
         self._by_torchrun = by_torchrun
@@ -46,7 +47,7 @@ class PreemptionGuard:
         self._end = float("inf")
         self._job_stops = job_stops if job_stops is not None else float("inf")
         if time_limit is not None:
-            # A process that torchrun starts anew has no more time than the first.
+            # A process that torchrun restarts has no more time than the first.
             started_by = psutil.Process(os.getppid() if by_torchrun else None)
             self._end = started_by.create_time() + 60 * time_limit
 
@@ -55,7 +56,7 @@ class PreemptionGuard:
         return self.reason_within(0)
 
     def reason_within(self, seconds: float) -> str | None:
-        """Return why the run must have stopped so many seconds from now, or None."""
+        """Return why the run must stop before ``seconds`` from now have passed, or None."""
         if self._signal is not None:
             return self._signal
         if time.time() + seconds >= self._end:
@@ -71,13 +72,13 @@ class PreemptionGuard:
         heeded = [number for number, handler in before.items() if handler != signal.SIG_IGN]
         try:
             for number in heeded:
-                signal.signal(number, self._note)
+                signal.signal(number, self._handle)
             yield
         finally:
             for number in heeded:
                 signal.signal(number, before[number])
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None and not self._by_torchrun:
             raise KeyboardInterrupt
         self._signal = signal.Signals(number).name
@@ -85,7 +86,10 @@ class PreemptionGuard:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Say what all processes do after a step. ``before_use``: the state is saved or evaluated."""
+    """Say what all processes do after a step.
+
+    ``before_use``: the state is about to be saved or evaluated.
+    """
 
     before_use: bool
     save: bool
@@ -95,17 +99,16 @@ class Decision:
 class CheckpointPolicy:
     """Decide after each step, alike on all processes, whether to check, save and stop.
 
-    They agree at steps that each of them knows beforehand: the ends of rounds whose model is looked
-    at or kept, and the step that the main process named when they agreed last, about a second
-    later. Between them no process waits for another. A signal to any stops all after the same step.
+    They agree at steps that each of them knows beforehand: the ends of rounds whose model is
+    exported, and a step that the main process chose at the last agreement, about a second after it.
+    In between, no process waits for another. A signal to any process stops all after the same step.
 
-    A checkpoint is due after ``every`` seconds, and waits for the end of its round for as long
-    again. It is saved before an evaluation, and so that one that outlasts torchrun's patience can
-    be repeated.
+    A checkpoint is due after ``every`` seconds, but may wait as long again for its round to end.
+    One is also saved before an evaluation so long that torchrun may kill the run during it.
     """
 
     def __init__(self, world: World, guard: PreemptionGuard, every: float, start: int) -> None:
-        """Count from ``start``, the steps done before."""
+        """Start the clocks; ``start`` steps were done before."""
         self._world = world
         self._guard = guard
         self._every = every
@@ -116,23 +119,20 @@ class CheckpointPolicy:
 
     @property
     def reason(self) -> str:
-        """Why the run stops."""
+        """Say why the run stops."""
         return self._guard.reason or "another process was asked to stop"
 
     def evaluated(self, seconds: float) -> None:
         """Record the evaluation's duration."""
         self._evaluation_seconds = seconds
-        self._agreed += seconds  # not the pace of steps
+        self._agreed += seconds  # does not count towards the pace of steps
 
     def saved(self) -> None:
         """Record that the state was saved, or could not be."""
         self._saved = time.monotonic()
 
     def decide(self, step: int, round: Round) -> Decision | None:
-        """Decide what to do after ``step`` steps of the run, the last of them in ``round``.
-
-        None at most steps: go on.
-        """
+        """Decide what to do after ``step`` steps, the last of them in ``round``; None: go on."""
         before_export = step == round.stop and round.exported
         alone = self._world.size == 1 and self._guard.reason is not None
         if step < self._next and not before_export and not alone:
@@ -141,23 +141,23 @@ class CheckpointPolicy:
         return Decision(before_use=before_export or stop or save, save=save, stop=stop)
 
     def _agree(self, step: int, round: Round) -> tuple[bool, bool, int]:
-        """Agree on whether to stop, to save, and the step to agree at next."""
+        """Agree with all processes whether to stop and to save, and when to agree next."""
         lasts = self._evaluation_seconds if step == round.stop and round.evaluate else 0.0
         stop = self._guard.reason_within(lasts) is not None
         save, next_step = False, 0
         if self._world.is_main:
-            save = self._due(step, round, lasts > LONG_EVALUATION_SECONDS)
-            next_step = self._paced(step, round)
+            save = self._save_is_due(step, round, lasts > LONG_EVALUATION_SECONDS)
+            next_step = self._next_agreement(step, round)
         votes = torch.tensor([stop, save, next_step], device=self._world.device)
         stops, saves, next_step = self._world.all_sum(votes).tolist()
         return stops > 0, saves > 0, next_step
 
-    def _due(self, step: int, round: Round, before_long_evaluation: bool) -> bool:
+    def _save_is_due(self, step: int, round: Round, before_long_evaluation: bool) -> bool:
         waits = self._every if step == round.stop else 2 * self._every
         return before_long_evaluation or time.monotonic() - self._saved >= waits
 
-    def _paced(self, step: int, round: Round) -> int:
-        """Find the step about ``PACE_SECONDS`` from now; at most a round's end that is awaited."""
+    def _next_agreement(self, step: int, round: Round) -> int:
+        """Estimate the step in ``PACE_SECONDS``; not past a round's end that a save awaits."""
         now = time.monotonic()
         steps_per_second = (step - self._agreed_step) / max(now - self._agreed, 1e-6)
         self._agreed, self._agreed_step = now, step

@@ -1,4 +1,4 @@
-"""Start or resume a run: from the lock to the files that it leaves."""
+"""Start or resume a run: take its lock, train it, publish its files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from trainer.files.atomic import sha256
 from trainer.run import engine
 from trainer.run.build import start_file
 from trainer.run.checkpoint import Checkpoints
-from trainer.run.lock import HeldError, running
+from trainer.run.lock import RunLockedError, hold_lock
 from trainer.run.preemption import CheckpointPolicy, PreemptionGuard
 from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RESULTS_VERSION, RunSettings
 from trainer.tracking.recorder import Recorder
 from trainer.tracking.revision import revision
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 def train(settings: RunSettings, world: World) -> None:
-    """Train one run, or what is left of it, and write its files into ``out``.
+    """Train one run, or what is left of it, and publish its files in ``out``.
 
-    Until then they are in ``log_pth``, the metrics as ``metrics.partial.jsonl``. Raises UserError
-    when another process trains into ``log_pth``, StoppedError once the run was asked to stop.
+    Before that they are in ``log_pth``, the metrics as ``metrics.partial.jsonl``. Raises UserError
+    if another process trains into ``log_pth``, StoppedError once the run was asked to stop.
     """
     guard = PreemptionGuard(
         settings.time_limit,
@@ -74,41 +74,40 @@ def train(settings: RunSettings, world: World) -> None:
 
 
 def _begin(settings: RunSettings, world: World, guard: PreemptionGuard, stack: ExitStack) -> bool:
-    """Take the lock for as long as ``stack``, and get the start point, on the main process.
+    """Take the lock until ``stack`` closes, and download the start point, on the main process.
 
-    It alone writes, and downloads what the others find there. Returns whether the run was
-    completed by another process that was waited for. Raises UserError, on all processes, when the
-    run cannot begin.
+    Returns whether another process, waited for, has completed the run meanwhile. Raises UserError,
+    on all processes, if the run cannot begin.
     """
-    before, waited = _published(settings), False
+    before, waited = _identify_published(settings), False
     while True:
         outcome: Exception | bool | None = None
         if world.is_main:
             try:
-                stack.enter_context(running(settings.log_pth))
-                outcome = waited and _completed(settings, before)
+                stack.enter_context(hold_lock(settings.log_pth))
+                outcome = waited and _has_completed(settings, before)
                 start_file(settings)
-            except HeldError as error:
+            except RunLockedError as error:
                 outcome = error
                 if settings.wait:
                     if not waited:
                         waited = True
                         print(f"waiting: {error}", file=sys.stderr, flush=True)
-                    time.sleep(LOOK_SECONDS)
+                    time.sleep(POLL_SECONDS)
                     outcome = StoppedError(guard.reason) if guard.reason else None
             except UserError as error:
                 outcome = error
-        outcome = world.broadcast(outcome)  # all end, none waits for the others
+        outcome = world.broadcast(outcome)  # so that all processes end if one must
         if isinstance(outcome, Exception):
             raise outcome
         if outcome is not None:
             return outcome
 
 
-def _published(settings: RunSettings) -> tuple[int, int, int] | None:
-    """Identify the metrics.jsonl that is now in ``out``: another file there is another tuple.
+def _identify_published(settings: RunSettings) -> tuple[int, int, int] | None:
+    """Return a tuple that changes with the metrics.jsonl in ``out``; None if there is none.
 
-    Its time is compared with other times of that file alone, never with a clock's.
+    Its time is compared only with earlier times of that file, never with a clock.
     """
     try:
         found = (_out(settings) / "metrics.jsonl").stat()
@@ -117,9 +116,9 @@ def _published(settings: RunSettings) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _completed(settings: RunSettings, before: tuple[int, int, int] | None) -> bool:
-    """Check whether this very run's files have appeared in ``out`` since ``before`` was taken."""
-    if _published(settings) in (None, before):
+def _has_completed(settings: RunSettings, before: tuple[int, int, int] | None) -> bool:
+    """Check whether this run's files have appeared in ``out`` since ``before`` was taken."""
+    if _identify_published(settings) in (None, before):
         return False
     try:
         made = json.loads((_out(settings) / "settings.json").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Hold a run on this process: its data, clients and model, and what is done with them."""
+"""Hold a run's data, clients and model on this process; restore, check and score them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from trainer.run.build import (
     make_sampler,
     make_schedule,
 )
-from trainer.run.checkpoint import Checkpoint, ClientState
+from trainer.run.checkpoint import Checkpoint
+from trainer.run.client_state import ClientState
 from trainer.run.memory import check_batches
 from trainer.settings.run import RunSettings
 from trainer.tracking.metrics import Evaluation
 
 
 class TrainingRun:
-    """Prepare everything that a run's settings ask for on this process."""
+    """Hold everything that a run's settings ask for on this process."""
 
     def __init__(self, settings: RunSettings, world: World) -> None:
         self.settings = settings
@@ -43,7 +44,7 @@ class TrainingRun:
         self.schedule = make_schedule(settings, self.sampler.steps_per_epoch)
         self.model = initial_model(settings).to(world.device)
         self.own = world.own_clients(settings.num_clients)
-        self.done = 0  # steps before this start
+        self.done = 0  # steps taken by earlier starts
         self.clients = make_clients(settings, self.schedule, next(self.batches()), world)
         self.clients.parameters.assign(nn.utils.parameters_to_vector(self.model.parameters()))
         self.average = Averaging(self.clients, world, settings.momentum_averaging)
@@ -54,7 +55,7 @@ class TrainingRun:
         return self.training.batches(self.sampler, self.own, self.done, self.settings.resume)
 
     def steps(self) -> Iterator[Step]:
-        """Run the steps that are not done yet."""
+        """Run Algorithm 1 from the next step on."""
         return local_sgd(self.clients, self.average, self.schedule, self.batches(), self.done)
 
     def state(self, step: Step) -> ClientState:
@@ -69,7 +70,7 @@ class TrainingRun:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Resume from ``checkpoint``; the evaluation at a round's end is then still to be done."""
+        """Restore ``checkpoint``. One saved at a round's end precedes the round's evaluation."""
         state = checkpoint.state(self.own)
         self.done = checkpoint.step
         self.clients.begin(self.last_round())
@@ -77,14 +78,14 @@ class TrainingRun:
         self.loss = TrainLoss(self.world, state.loss_sum, state.loss_steps)
 
     def last_round(self) -> Round:
-        """Return the round of the last step that was done."""
+        """Return the round of the last step taken."""
         return next(self.schedule.rounds(self.done - 1))
 
     def check(self, step: Step, *, thorough: bool) -> None:
         """Raise if training must not continue from the state after ``step``.
 
-        DivergedError for a loss that is not finite and, if ``thorough``, parameters. UserError
-        for processes that have different ones after averaging.
+        Raises DivergedError for losses and, if ``thorough``, parameters that are not finite;
+        UserError if processes hold different parameters after averaging.
         """
         before, finite = step.done - self.loss.steps, self.loss.finite_steps()
         if finite < self.loss.steps:
@@ -112,11 +113,11 @@ class TrainingRun:
         )
 
     def epoch(self, step: int) -> float:
-        """Convert ``step`` to epochs, counted on from the start point's."""
+        """Convert ``step`` to epochs, counted from the start point's epoch."""
         return self.settings.resume + step / self.sampler.steps_per_epoch
 
     def export(self, round: Round) -> None:
-        """Make ``self.model`` the averaged model after ``round``, ready to be evaluated."""
+        """Copy the averaged model after ``round`` into ``self.model``, ready to be evaluated."""
         self.clients.export(self.model)
         if model_spec(self.settings.model).batchnorm:
             reestimate_batchnorm(
@@ -149,7 +150,7 @@ class TrainingRun:
         )
 
     def score_diverged(self, error: DivergedError) -> Evaluation:
-        """Average once more and score the parameters as they are: the last line of the run."""
+        """Average once more and score the result: the run's last record."""
         round = next(self.schedule.rounds(error.step - 1))
         self.average()
         self.export(round)
@@ -173,7 +174,7 @@ class TrainingRun:
         )
 
     def _lr(self, step: int) -> float:
-        """Return the learning rate of the last of ``step`` steps."""
+        """Return the learning rate of the last of the first ``step`` steps."""
         return self.schedule.lr(max(step - 1, 0))
 
     def _diverged(self, what: str, step: int, round: Round) -> DivergedError:
@@ -185,7 +186,7 @@ class TrainingRun:
         )
 
     def _sharpness(self) -> Sharpness | None:
-        """Measure the averaged model's on the main process: the others hold the same model."""
+        """Measure the averaged model's sharpness on the main process; all hold the same model."""
         if not self.settings.sharpness:
             return None
         found = None

@@ -1,4 +1,4 @@
-"""Write metrics.jsonl, the truth about a run: one line per evaluation."""
+"""Write metrics.jsonl, the authoritative record of a run: one line per evaluation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trainer.files.atomic import writing
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One line of metrics.jsonl. Holds no time and no path: equal runs have equal files.
+    """Hold one line of metrics.jsonl: no time and no path, so that equal runs have equal files.
 
     ``epoch`` counts from the start point's epoch on, ``step`` and ``round`` from this run's start.
     ``lr`` and ``local_steps`` are those of the last step; ``train_loss`` is the clients' mean over
-    the steps since the last evaluation, None before the first. ``bytes_sent`` is what one client
-    has sent so far: one model per round, two where momentum is averaged. The Hessian's numbers are
-    None unless ``sharpness``. ``diverged``: losses or parameters were not finite after ``step``
-    steps, for the first time, which ended the run; the accuracies are that model's, losses None.
+    the steps since the last evaluation, None before the first step. ``bytes_sent`` is what one
+    client has sent so far: one model per round, two where momentum is averaged. The Hessian's
+    numbers are None unless ``sharpness``. ``diverged``: the run ended because losses or parameters
+    were not finite after ``step`` steps; the accuracies are that model's, the losses None.
     """
 
     step: int
@@ -40,15 +40,15 @@ class Evaluation:
 
 
 class MetricsFile:
-    """Appends evaluations to a file as JSON lines, each on the disk once written."""
+    """Append evaluations to a file as JSON lines, each flushed to the disk."""
 
     def __init__(self, path: Path, text: str = "") -> None:
-        """The file begins with the lines ``text``, whatever it held."""
+        """Replace the file by one that holds the lines ``text``."""
         self.path = path
         self.text = ""
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: what a full disk did not take is not tried again at the end.
+            # Unbuffered, so that closing does not retry what a full disk did not take.
             self._file: IO[bytes] = path.open("wb", buffering=0)
             self._append(text)
 

@@ -1,4 +1,4 @@
-"""Show on the terminal how far a run is."""
+"""Show on stderr how far a run is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROGRESS_SECONDS = 10.0
 
 
 class Progress:
-    """Show on stderr how far the run is and how long it will take: a bar, or a line at times."""
+    """Show on stderr how far the run is and how long it will take, as a bar or in lines."""
 
     def __init__(self, total: int, done: int = 0) -> None:
         self._total = total

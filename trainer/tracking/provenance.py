@@ -1,4 +1,4 @@
-"""Describe where and with what a run was made."""
+"""Describe the code, packages and machine that made a run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from trainer.tracking.revision import revision
 def provenance(
     seconds: float, starts: int, world_size: int, device: str, execution: str
 ) -> dict[str, object]:
-    """Where and with what a run was made; kept apart from the metrics and from rule parameters.
+    """Describe a run's code, packages and machine, for provenance.json.
 
-    ``starts``: in so many, of which this was the last.
+    Metrics and rule parameters hold none of it. ``starts``: how often the run was started.
     """
     code = revision()
     packages = ("torch", "torchvision", "numpy", "scipy", "ffcv", "snakemake", "wandb")

@@ -9,7 +9,7 @@ import time
 from torch import nn
 
 from trainer.distributed.world import World
-from trainer.files.atomic import atomic, make_ready, write_json
+from trainer.files.atomic import atomic, prepare_output_folder, write_json
 from trainer.files.state_dict import SavedModels, save_model
 from trainer.local_sgd.schedule import Round
 from trainer.settings.run import RunSettings
@@ -21,9 +21,9 @@ from trainer.tracking.wandb_log import WandbLog
 
 
 class Recorder:
-    """Record metrics, models on the way and progress of one run, here and on W&B.
+    """Record one run's metrics, intermediate models and progress, in files and on W&B.
 
-    ``begun``: what was recorded of its first ``done`` steps, of ``steps``.
+    ``begun``: what earlier starts recorded of the first ``done`` of ``steps`` steps.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Recorder:
         self._started = time.monotonic() - begun.seconds
         self._starts = begun.starts + 1
         self._out = settings.out or settings.log_pth
-        for folder in (self._out, settings.log_pth):  # now rather than after days
-            make_ready(folder)
+        for folder in (self._out, settings.log_pth):  # fail now rather than after days
+            prepare_output_folder(folder)
         self._execution = execution
         self._metrics = MetricsFile(settings.log_pth / PARTIAL, begun.metrics)
         self._models = SavedModels(settings.log_pth)
@@ -65,7 +65,7 @@ class Recorder:
     def finished(
         self, round: Round, epoch: float, model: nn.Module, evaluation: Evaluation | None
     ) -> None:
-        """Record the end of ``round``; ``model`` is the averaged one if the round is exported."""
+        """Record the end of ``round``; where it exports, ``model`` is the averaged one."""
         if evaluation is not None:
             self._metrics.write(evaluation)
             self._wandb.log(evaluation)
@@ -80,7 +80,7 @@ class Recorder:
         self._bar.stepped(round.stop)
 
     def diverged(self, evaluation: Evaluation) -> None:
-        """Record the last line of a run that diverged."""
+        """Record the last evaluation of a run that diverged."""
         self._metrics.write(evaluation)
         self._wandb.log(evaluation)
 
@@ -90,10 +90,10 @@ class Recorder:
         self._wandb.finish(complete)
 
     def publish(self, model: nn.Module) -> None:
-        """Write the run's final files; metrics.jsonl, which stands for all, comes last."""
+        """Write the run's final files; metrics.jsonl comes last, as the sign that all are there."""
         out = self._out
         progress = self.progress
-        (out / "metrics.jsonl").unlink(missing_ok=True)  # of an earlier run
+        (out / "metrics.jsonl").unlink(missing_ok=True)  # an earlier run's
         save_model(out / "model.pt", model)
         write_json(out / "settings.json", self._settings.resolved())
         write_json(

@@ -1,4 +1,4 @@
-"""Name the code that makes a run: this project's commit or, outside of its repository, version."""
+"""Identify the code that makes a run: by the project's git commit, else by its version."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 
 PROJECT = "local-sgd-generalization"
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Revision:
-    """The project's version; its commit, where its folder is a repository that tracks it."""
+    """Hold the project's version and, where its folder is a repository that tracks it, commit."""
 
     version: str | None
     commit: str | None = None
@@ -30,11 +30,11 @@ class Revision:
 
 @cache
 def revision() -> Revision:
-    """Identify the code that this process runs: asked at its start, it stays so while it runs."""
+    """Identify the code that this process runs; cached, as files may change while it runs."""
     version = _version()
     own = Path(__file__).resolve().relative_to(ROOT)
-    status = _git("status", "--porcelain=v2", "--branch", "--untracked-files=no")
-    if status is None or _git("ls-files", "--error-unmatch", str(own)) is None:
+    status = git(ROOT, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    if status is None or git(ROOT, "ls-files", "--error-unmatch", str(own)) is None:
         return Revision(version)
     lines = status.splitlines()
     commit = next(line for line in lines if line.startswith("# branch.oid ")).split()[-1]
@@ -43,24 +43,25 @@ def revision() -> Revision:
     return Revision(version, commit, not all(line.startswith("#") for line in lines))
 
 
-def _git(*arguments: str) -> str | None:
-    """The output of git on the repository whose top is the project's folder; None: it fails.
+def git(project: Path, *arguments: str) -> str | None:
+    """Return the output of git in the repository whose top is ``project``; None if it fails.
 
-    Nothing leads to another one: neither a folder above, nor a hook's GIT_DIR.
+    No other repository is used: neither one around ``project``, nor a hook's GIT_DIR.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    command = ["git", "--no-optional-locks", f"--git-dir={ROOT / '.git'}", f"--work-tree={ROOT}"]
+    places = (f"--git-dir={project / '.git'}", f"--work-tree={project}")
+    command = ["git", "--no-optional-locks", *places, *arguments]
     try:
         done = subprocess.run(
-            [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, check=True
+            command, cwd=project, env=environment, capture_output=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.decode("utf-8", "replace")
+    return done.stdout.decode("utf-8", "replace").strip()
 
 
 def _version() -> str | None:
-    """That of pyproject.toml beside the code, else of the package that was installed."""
+    """Read the version in pyproject.toml beside the code, else the installed package's."""
     try:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
         if project["name"] == PROJECT:

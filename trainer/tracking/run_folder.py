@@ -1,4 +1,4 @@
-"""Name the files of a run in progress, and hold what they say so far."""
+"""Name the files of a run in progress, and hold its progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STATE = "state"  # checkpoints, ``trainer.run.checkpoint``
 
 @dataclass(frozen=True, kw_only=True)
 class RunProgress:
-    """Hold the lines of the metrics so far, and in how many seconds and starts they were made."""
+    """Hold the metrics so far, as text, and the seconds and starts that they took."""
 
     metrics: str = ""
     seconds: float = 0.0

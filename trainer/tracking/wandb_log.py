@@ -1,4 +1,4 @@
-"""The mirror of a run on Weights & Biases. metrics.jsonl is the truth; W&B holds a copy of it."""
+"""Copy a run's metrics to Weights & Biases; metrics.jsonl stays authoritative."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 PROJECT = "local-sgd-generalization"
 ID_FILE = "wandb_id"
-# What a server that does not answer may cost a run, at its start and at its end.
+# Limits what a server that does not answer costs a run, at its start and at its end.
 INIT_SECONDS = 30
 FINISH_SECONDS = 30
 # wandb would report its errors, with stack traces, to the server.
@@ -31,13 +31,12 @@ NO_REPORTS = ("WANDB_ERROR_REPORTING", "false")
 
 
 class WandbLog:
-    """What the main process tells W&B about its run; training never fails because of W&B.
+    """Log the main process's run to W&B; training never fails because of W&B.
 
-    Whatever goes wrong is one warning on stderr, after which the mirror is silent. The run's id is
-    kept in ``log_pth`` until the run is complete, so that a run that was killed and is started
-    again goes on as the same W&B run. It must log its rows from the first one on again: W&B takes
-    no step twice, and of an offline run only the last start is uploaded
-    (``trainer.tracking.wandb_sync``).
+    The first failure is one warning on stderr; nothing is logged after it. ``log_pth`` keeps the
+    run's id until the run is complete, so that a killed run continues the same W&B run when it is
+    started again. It must then log its rows again from the first one on: W&B ignores steps that it
+    has, and only the last start of an offline run is uploaded (``trainer.tracking.wandb_sync``).
     """
 
     def __init__(self, settings: RunSettings, run: wandb.Run | None) -> None:
@@ -46,30 +45,30 @@ class WandbLog:
 
     @classmethod
     def start(cls, settings: RunSettings) -> WandbLog:
-        """Starts or continues the W&B run of ``settings``; silent if disabled or not possible."""
+        """Start or continue the W&B run of ``settings``; log nothing if disabled or failed."""
         log = cls(settings, None)
         if settings.wandb != "disabled":
             log._run = log._attempt(lambda: _init(settings))
         return log
 
     def log(self, evaluation: Evaluation) -> None:
-        """The line that metrics.jsonl gets, less what is null, at the line's own step."""
+        """Log the line that metrics.jsonl gets, without nulls, at its own step."""
         values = {key: value for key, value in asdict(evaluation).items() if value is not None}
         if run := self._run:
-            # commit: else a row would wait for the next one, and be lost with a killed process.
+            # Without commit, a row would wait for the next one and be lost with a killed process.
             self._attempt(lambda: run.log(values, step=evaluation.step, commit=True))
 
     def save(self, path: Path) -> None:
-        """The checkpoint ``path`` as a file of the W&B run, if ``wandb_save``."""
+        """Save the checkpoint ``path`` as a file of the W&B run, if ``wandb_save``."""
         if (run := self._run) and self._settings.wandb_save:
             path = path.absolute()
             self._attempt(lambda: run.save(path, path.parent, policy="now", glob=False))
 
     def finish(self, complete: bool) -> None:
-        """Ends the W&B run as finished, or as failed so that a restart continues it."""
+        """End the W&B run as finished, or as failed so that a restart continues it."""
         if run := self._run:
             self._attempt(lambda: run.finish(exit_code=0 if complete else 1))
-        if complete and self._run is not None:  # else the copy is not whole: not to be uploaded
+        if complete and self._run is not None:  # an incomplete copy must not be uploaded
             self._attempt(lambda: (self._settings.log_pth / ID_FILE).unlink(missing_ok=True))
         self._run = None
 
@@ -86,9 +85,9 @@ class WandbLog:
 
 def _init(settings: RunSettings) -> wandb.Run:
     os.environ.setdefault(*NO_REPORTS)
-    import wandb  # heavy: only runs that want it pay for it
+    import wandb  # slow to import, so only where it is used
 
-    # Nothing on the console; and no more leaves the machine than the settings and the metrics.
+    # Print nothing, and send nothing but settings and metrics.
     quiet = wandb.Settings(
         silent=True,
         init_timeout=INIT_SECONDS,
@@ -101,12 +100,12 @@ def _init(settings: RunSettings) -> wandb.Run:
         host="",
         program="trainer",
         save_code=False,
-        symlink=False,  # a checkpoint that is replaced or deleted later stays as it was saved
+        symlink=False,  # keep a checkpoint that is replaced or deleted later
         x_disable_machine_info=True,
         x_disable_meta=True,
         x_disable_stats=True,
         x_save_requirements=False,
-        x_transaction_log_flush_interval=0.1,  # seconds; a killed process loses no older row
+        x_transaction_log_flush_interval=0.1,  # seconds; a killed process loses no older rows
     )
     online = settings.wandb == "online"
     wandb.setup(settings=quiet)
@@ -128,7 +127,7 @@ def _init(settings: RunSettings) -> wandb.Run:
 
 
 def _run_id(settings: RunSettings) -> str:
-    """The id in ``log_pth`` if these settings left it there, or a new one that is kept there."""
+    """Return the id that these settings left in ``log_pth``, or leave a new one there."""
     file = settings.log_pth / ID_FILE
     content = json.dumps([settings.identity(), settings.resume_pth])
     digest = hashlib.sha256(content.encode()).hexdigest()

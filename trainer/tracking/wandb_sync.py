@@ -1,4 +1,4 @@
-"""Uploads offline W&B runs, one after the other, once their training is finished."""
+"""Upload offline W&B runs, one after the other, once their training is finished."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trainer.settings.base import Settings, setting
 from trainer.tracking.run_folder import PARTIAL
 from trainer.tracking.wandb_log import ID_FILE, NO_REPORTS
 
-# Whoever is there while training goes on: the W&B id, and the metrics so far.
+# Exist only while training is in progress: the W&B id, and the metrics so far.
 IN_PROGRESS = (ID_FILE, PARTIAL)
-# `wandb sync` retries for ever by default, also where there is no network.
+# By default `wandb sync` retries for ever, even without a network.
 ATTEMPTS = {"WANDB__GRAPHQL_RETRY_MAX": "3"}
 
 
 class WandbSyncSettings(Settings):
-    """Offline runs to W&B."""
+    """Hold what the upload of offline W&B runs needs."""
 
     log_pth: Path = setting(
         Path("results/laptop/checkpoints"),
@@ -37,31 +37,31 @@ class WandbSyncSettings(Settings):
 
 @dataclass(frozen=True, order=True)
 class Start:
-    """One start of a training run, as wandb keeps it: (offline-)run-<time>-<id>/run-<id>.wandb."""
+    """Name one start of a run as wandb keeps it: (offline-)run-<time>-<id>/run-<id>.wandb."""
 
     run: str
     time: str
     file: Path
 
     @classmethod
-    def of(cls, file: Path) -> Start:
+    def from_file(cls, file: Path) -> Start:
         folder = file.parent.name.removeprefix("offline-")
         return cls(file.stem.removeprefix("run-"), folder.removeprefix("run-"), file)
 
     @property
     def uploaded(self) -> bool:
-        """wandb uploads an online run while it trains, and marks an offline one that it synced."""
+        """Check wandb's mark that it synced an offline run; online runs are uploaded already."""
         online = not self.file.parent.name.startswith("offline-")
         return online or self.file.with_suffix(".wandb.synced").exists()
 
 
 def wandb_sync(settings: WandbSyncSettings) -> None:
-    """Uploads what is finished and not uploaded yet; says how much.
+    """Upload what is finished and not uploaded yet; print how much that was.
 
-    Raises UserError naming the run's folder when an upload fails; what was uploaded stays so.
+    Raises UserError, which names the run's folder, if an upload fails; earlier uploads remain.
     """
     if not settings.log_pth.is_dir():
-        raise UserError(f"log_pth: there is no folder {settings.log_pth}; train first, or mend it")
+        raise UserError(f"log_pth: there is no folder {settings.log_pth}; train first, or fix it")
     uploaded = skipped = unfinished = 0
     for start in _last_starts(settings.log_pth):
         if any((start.file.parents[2] / name).exists() for name in IN_PROGRESS):
@@ -77,9 +77,9 @@ def wandb_sync(settings: WandbSyncSettings) -> None:
 
 
 def _last_starts(log_pth: Path) -> Iterator[Start]:
-    """The last start of every W&B run. It holds all rows: a run started again logs them again."""
+    """Yield the last start of every W&B run; it holds all rows, as each start logs them again."""
     for folder in sorted([*log_pth.glob("wandb"), *log_pth.glob("*/wandb")]):
-        starts = sorted(Start.of(file) for file in folder.glob("*run-*/run-*.wandb"))
+        starts = sorted(Start.from_file(file) for file in folder.glob("*run-*/run-*.wandb"))
         for _, of_run in groupby(starts, key=lambda start: start.run):
             yield list(of_run)[-1]
 
@@ -91,7 +91,7 @@ def _upload(start: Start) -> None:
         done = subprocess.run(
             ["wandb", "sync", str(folder)],
             env=ATTEMPTS | dict([NO_REPORTS]) | os.environ,
-            stdin=subprocess.DEVNULL,  # never a prompt
+            stdin=subprocess.DEVNULL,  # do not prompt
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -101,10 +101,10 @@ def _upload(start: Start) -> None:
         raise UserError(
             f"wandb cannot be started ({error}); install it: pip install wandb"
         ) from None
-    # It exits with 0 when the server does not answer; only the mark is proof.
+    # It exits with 0 even if the server does not answer; only the mark is proof.
     if done.returncode or not start.uploaded:
         print(done.stdout, file=sys.stderr)
         raise UserError(
-            f"{folder}: was not uploaded; see wandb's words above, check the network and "
+            f"{folder}: was not uploaded; see wandb's output above, check the network and "
             "`wandb login`, then try again"
         )

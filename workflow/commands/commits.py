@@ -1,25 +1,24 @@
-"""Say when runs are of different trainer code, which is part of no run's name."""
+"""Warn when different trainer code made the runs; their names do not tell."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from trainer.tracking.revision import git
 from workflow.experiments import ROOT
 
 
 def mixture(folders: Iterable[Path], project: Path = ROOT) -> str:
     """Compare the commits that made the finished runs in ``folders`` with the present one.
 
-    Empty where trainer/ is the same in all. Runs that note no commit are left out.
+    Returns "" where trainer/ is the same in all. Runs without a recorded commit are left out.
     """
-    made = Counter(filter(None, map(_noted, folders)))
-    own = _git(project, "rev-parse", "--show-prefix") == ""  # not of a repository around it
-    present = _git(project, "rev-parse", "HEAD") if own else None
+    made = Counter(filter(None, map(_read_commit, folders)))
+    present = git(project, "rev-parse", "HEAD")
     first: dict[str, str] = {}  # commit by trainer/: many commits change other files alone
     for commit in filter(None, [*made, present]):
         first.setdefault(_trainer(project, commit), commit)
@@ -36,7 +35,7 @@ def mixture(folders: Iterable[Path], project: Path = ROOT) -> str:
     )
 
 
-def _noted(folder: Path) -> str | None:
+def _read_commit(folder: Path) -> str | None:
     """Read a run's commit; None where its provenance is missing, damaged or has none."""
     try:
         commit = json.loads((folder / "provenance.json").read_text("utf-8"))["git_commit"]
@@ -47,13 +46,5 @@ def _noted(folder: Path) -> str | None:
 
 
 def _trainer(project: Path, commit: str) -> str:
-    """Identify trainer/ of a commit by its content; by the commit where git lacks it."""
-    return _git(project, "rev-parse", "--verify", "--quiet", f"{commit}:trainer") or commit
-
-
-def _git(project: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    """Identify a commit's trainer/ by its content, or by the commit if git does not have it."""
+    return git(project, "rev-parse", "--verify", "--quiet", f"{commit}:trainer") or commit
