@@ -17,19 +17,21 @@ from trainer.data.specs import DATASETS
 from trainer.data.training import Batch
 from trainer.distributed.world import World
 from trainer.local_sgd.averaging import Averaging, MomentumPolicy
-from trainer.local_sgd.clients import ClientBank, Plan
+from trainer.local_sgd.clients import ClientBank, Execution, ExecutionPlan
 from trainer.local_sgd.optimizer import SGD
-from trainer.models import build
-from trainer.run.checkpoint import Checkpoints, Record, Share
+from trainer.models.registry import build
+from trainer.run.checkpoint import Checkpoints
+from trainer.run.client_state import ClientState
+from trainer.tracking.run_folder import RunProgress
 
 K, B_LOC, STEPS, SAVED = 4, 3, 8, 5
 PROCESSES = (1, 2, 4)
-SERIAL, FUSED = Plan("serial"), Plan("fused", 3)
-WAYS = [SERIAL, Plan("vectorized", 3), Plan("offloaded")]
+SERIAL, FUSED = ExecutionPlan("serial"), ExecutionPlan("fused", 3)
+WAYS = [SERIAL, ExecutionPlan("vectorized", 3)]
 OPTIMIZER = SGD(weight_decay=0.01, momentum=0.9, nesterov=True)
 CPU = torch.device("cpu")
 
-Node = tuple[Plan, int]
+Node = tuple[ExecutionPlan, int]
 
 
 def nodes(rounds: Sequence[int]) -> list[Node]:
@@ -57,11 +59,12 @@ def lr(step: int) -> float:
 class Trained:
     """The clients of one process of a run with these rounds."""
 
-    def __init__(self, world: World, way: Plan, policy: MomentumPolicy) -> None:
+    def __init__(self, world: World, way: ExecutionPlan, policy: MomentumPolicy) -> None:
         self.world = world
         self.clients = world.own_clients(K)
         model = build("mlp", DATASETS["digits"], seed=5).double()
-        self.bank = ClientBank(model, len(self.clients), OPTIMIZER, way)
+        execution = Execution(one_step=way, several_steps=way)
+        self.bank = ClientBank(model, len(self.clients), OPTIMIZER, execution)
         self.average = Averaging(self.bank, world, policy)
 
     def train(self, rounds: Sequence[int], start: int, stop: int) -> None:
@@ -73,9 +76,9 @@ class Trained:
             if step + 1 in ends:
                 self.average()
 
-    def share(self, *, averaged: bool) -> Share:
+    def state(self, *, averaged: bool) -> ClientState:
         parameters, momentum = self.bank.state(averaged=averaged)
-        return Share(
+        return ClientState(
             clients=self.clients,
             parameters=parameters,
             momentum=momentum,
@@ -96,8 +99,8 @@ def go_on(rank: int, folder: Path, rounds: Sequence[int], policy: MomentumPolicy
         for way in own:
             trained = Trained(world, way, policy)
             trained.train(rounds, 0, SAVED)
-            share = trained.share(averaged=SAVED in np.cumsum(rounds))
-            _checkpoints(folder, world, (way, world.size)).save(SAVED, share, _record(world))
+            state = trained.state(averaged=SAVED in np.cumsum(rounds))
+            _checkpoints(folder, world, (way, world.size)).save(SAVED, state, _progress(world))
     ends = {}
     for world, own in _groups(rank, folder / "going on", here):
         for source in here:
@@ -105,8 +108,8 @@ def go_on(rank: int, folder: Path, rounds: Sequence[int], policy: MomentumPolicy
             assert checkpoint is not None and checkpoint.step == SAVED
             for way in own:
                 trained = Trained(world, way, policy)
-                share = checkpoint.share(trained.clients)
-                trained.bank.restore(share.parameters, share.momentum)
+                state = checkpoint.state(trained.clients)
+                trained.bank.restore(state.parameters, state.momentum)
                 trained.train(rounds, SAVED, STEPS)
                 ends[_name(source), _name((way, world.size))] = trained.flat()
     if rank == 0:
@@ -118,14 +121,14 @@ def save_numbered(rank: int, folder: Path, processes: int, clients: int) -> None
     with _group(rank, processes, folder / "group") as world:
         own = world.own_clients(clients)
         numbers = torch.arange(own.start, own.stop, dtype=torch.float64)[:, None]
-        share = Share(
+        state = ClientState(
             clients=own,
             parameters={"w": numbers},
             momentum={"w": -numbers},
             loss_sum=float(own.start),
             loss_steps=1,
         )
-        Checkpoints(folder, world, "numbered").save(1, share, _record(world))
+        Checkpoints(folder, world, "numbered").save(1, state, _progress(world))
 
 
 def in_processes(count: int, work: Callable[..., None], *arguments: object) -> None:
@@ -153,11 +156,13 @@ def _name(node: Node) -> str:
     return f"{way}, {size} processes"
 
 
-def _record(world: World) -> Record | None:
-    return Record() if world.is_main else None
+def _progress(world: World) -> RunProgress | None:
+    return RunProgress() if world.is_main else None
 
 
-def _groups(rank: int, place: Path, here: list[Node]) -> Iterator[tuple[World, list[Plan]]]:
+def _groups(
+    rank: int, place: Path, here: list[Node]
+) -> Iterator[tuple[World, list[ExecutionPlan]]]:
     """Worlds of each number of processes that this one belongs to, the one of all last."""
     for size in PROCESSES:
         if rank < size:

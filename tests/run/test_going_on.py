@@ -14,7 +14,7 @@ from tests.analysis.test_reference import WORLD
 from tests.conftest import more
 from tests.going_on import OPTIMIZER, PROCESSES, K, data, in_processes, lr, nodes
 from trainer.data.specs import DATASETS
-from trainer.models import build
+from trainer.models.registry import build
 from trainer.run.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow  # it begins early
@@ -64,8 +64,8 @@ def test_clients_keep_their_numbers_after_more_than_ten_processes(tmp_path: Path
     assert checkpoint is not None
     for size in (24, 12, 8, 6, 3, 1):  # clients of each process that goes on
         for start in range(0, 24, size):
-            share = checkpoint.share(range(start, start + size))
+            state = checkpoint.state(range(start, start + size))
             numbers = torch.arange(start, start + size, dtype=torch.float64)[:, None]
-            assert torch.equal(share.parameters["w"], numbers)
-            assert torch.equal(share.momentum["w"], -numbers)
-            assert share.loss_sum == sum(n for n in range(start, start + size) if n % 2 == 0)
+            assert torch.equal(state.parameters["w"], numbers)
+            assert torch.equal(state.momentum["w"], -numbers)
+            assert state.loss_sum == sum(n for n in range(start, start + size) if n % 2 == 0)
