@@ -43,7 +43,7 @@ class TrainingRun:
         check_batches(settings, self.sampler.steps_per_epoch, world.size)
         self.schedule = make_schedule(settings, self.sampler.steps_per_epoch)
         self.model = initial_model(settings).to(world.device)
-        self.own = world.own_clients(settings.num_clients)
+        self.own_clients = world.own_clients(settings.num_clients)
         self.done = 0  # steps taken by earlier starts
         self.clients = make_clients(settings, self.schedule, next(self.batches()), world)
         self.clients.parameters.assign(nn.utils.parameters_to_vector(self.model.parameters()))
@@ -52,7 +52,9 @@ class TrainingRun:
 
     def batches(self) -> Iterator[Batch]:
         """Yield this process's share of the batches, from the next step on."""
-        return self.training.batches(self.sampler, self.own, self.done, self.settings.resume)
+        return self.training.batches(
+            self.sampler, self.own_clients, self.done, self.settings.resume
+        )
 
     def steps(self) -> Iterator[Step]:
         """Run Algorithm 1 from the next step on."""
@@ -62,7 +64,7 @@ class TrainingRun:
         """Return this process's share of the state after ``step``."""
         parameters, momentum = self.clients.state(averaged=step.ends_round)
         return ClientState(
-            clients=self.own,
+            clients=self.own_clients,
             parameters=parameters,
             momentum=momentum,
             loss_sum=self.loss.total,
@@ -71,7 +73,7 @@ class TrainingRun:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore ``checkpoint``. One saved at a round's end precedes the round's evaluation."""
-        state = checkpoint.state(self.own)
+        state = checkpoint.state(self.own_clients)
         self.done = checkpoint.step
         self.clients.begin(self.last_round())
         self.clients.restore(state.parameters, state.momentum)
