@@ -21,7 +21,7 @@ from bench.input import write_random_images
 from bench.measure import Record, Target, measure_interleaved, ratios, spreads
 from bench.plain import Transformed, plain_seconds, plain_steps
 from bench.rounds import Rounds, benchmark_settings
-from trainer.data.preparation.prepare import read_prepared
+from trainer.data.preparation.prepared import read_prepared
 from trainer.data.specs import DATASETS
 from trainer.distributed.world import World
 from trainer.models.registry import build

@@ -22,12 +22,11 @@ from torch.utils.data import DataLoader
 from bench.measure import Record, Target, measure_interleaved, ratios, spreads
 from bench.plain import Transformed
 from trainer.data.beton.writer import write_betons
-from trainer.data.preparation.prepare import read_prepared
+from trainer.data.preparation.prepared import read_prepared
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.distributed.world import World
 from trainer.run.build import load_data, make_sampler
 from trainer.run.training_run import TrainingRun
-from trainer.settings.commands import BetonSettings
 from trainer.settings.run import RunSettings
 
 CIFAR10 = DATASETS["cifar10"]
@@ -72,7 +71,7 @@ def write_random_images(folder: Path) -> Path:
             classes=list(CIFAR10.classes),
         )
     threads = torch.get_num_threads()
-    write_betons(BetonSettings(data_pth=folder))
+    write_betons(folder)
     torch.set_num_threads(threads)  # importing ffcv sets them to 1
     return folder
 

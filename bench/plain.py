@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from bench.reference import local_sgd
-from trainer.data.preparation.prepare import Arrays
+from trainer.data.preparation.prepared import Arrays
 from trainer.data.specs import DatasetSpec
 
 Step = tuple[Tensor, Tensor]  # images (K, B_loc, C, H, W) and labels (K, B_loc)

@@ -19,7 +19,7 @@ from bench.plain import Transformed, plain_seconds, plain_steps
 from bench.rounds import Rounds, benchmark_settings
 from bench.scaling_plot import ONE_STEP, REFERENCE, SERIAL, TRAINER, Curve, draw
 from bench.under_torchrun import slowest, under_torchrun
-from trainer.data.preparation.prepare import read_prepared
+from trainer.data.preparation.prepared import read_prepared
 from trainer.data.specs import DATASETS
 from trainer.distributed.world import World
 from trainer.models.registry import build

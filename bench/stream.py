@@ -24,12 +24,12 @@ from torchvision.datasets import ImageFolder
 
 from bench.input import ffcv_loader, images_per_second
 from bench.measure import Record, measure_interleaved, ratios, spreads
+from trainer.data.beton.encoding import ImageEncoding
 from trainer.data.beton.writer import write_betons
 from trainer.data.preparation.photos import PHOTOS
 from trainer.data.preparation.prepare import prepare
 from trainer.data.specs import IMAGENET
 from trainer.run.build import load_data
-from trainer.settings.commands import BetonSettings, PrepareSettings
 from trainer.settings.run import RunSettings
 
 HEIGHT, WIDTH, OF_EACH = 375, 500, 32
@@ -55,8 +55,8 @@ def run(repetitions: int) -> Iterator[Record]:
 
 def measure_share(folder: Path, share: float, repetitions: int) -> Iterator[Record]:
     source, betons = folder / "images", folder / f"betons-{share}"
-    prepare(PrepareSettings(dataset="imagefolder", source=source, out=betons))
-    write_betons(BetonSettings(data_pth=betons, compress_probability=share))
+    prepare("imagefolder", betons, source)
+    write_betons(betons, ImageEncoding(compress_probability=share))
     torch.set_num_threads(1)  # importing ffcv changes it
     settings = RunSettings(
         dataset="imagefolder", num_classes=len(PHOTOS), model="resnet50", data_pth=betons,

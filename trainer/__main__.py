@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.data.specs import DATASETS
+from trainer.data.specs import DATASETS, SPLITS
 from trainer.distributed.launcher_variables import read_launcher_variables
 from trainer.distributed.torchrun import end_with_torchrun
 from trainer.errors import (
@@ -22,12 +22,16 @@ from trainer.errors import (
     is_out_of_memory,
     os_errors_as_user_errors,
 )
-from trainer.files.download import DownloadSettings
 from trainer.files.download import download as fetch
 from trainer.settings.base import Settings
 from trainer.settings.checks import check_processes, check_start
 from trainer.settings.cli import Parser, add_settings, parse_settings, unknown_option
-from trainer.settings.commands import BetonSettings, PrepareSettings, SidecarSettings
+from trainer.settings.commands import (
+    BetonSettings,
+    DownloadSettings,
+    PrepareSettings,
+    SidecarSettings,
+)
 from trainer.settings.run import RunSettings
 from trainer.tracking.wandb_sync import WandbSyncSettings, wandb_sync
 
@@ -35,7 +39,7 @@ from trainer.tracking.wandb_sync import WandbSyncSettings, wandb_sync
 def prepare(settings: PrepareSettings) -> None:
     from trainer.data.preparation import prepare as data
 
-    for split, count in data.prepare(settings).items():
+    for split, count in data.prepare(settings.dataset, settings.out, settings.source).items():
         print(f"{settings.out}: {count} images to {split}")
         known = DATASETS[settings.dataset].count(split)
         if known not in (None, count):
@@ -47,25 +51,39 @@ def prepare(settings: PrepareSettings) -> None:
 
 
 def beton(settings: BetonSettings) -> None:
+    from trainer.data.beton.encoding import ImageEncoding
     from trainer.data.beton.writer import write_betons
-    from trainer.data.preparation.colours import report
+    from trainer.data.preparation.colours import describe_conversions
 
-    for split, sidecar in write_betons(settings).items():
+    encoding = ImageEncoding(
+        max_resolution=settings.max_resolution,
+        compress_probability=settings.compress_probability,
+        jpeg_quality=settings.jpeg_quality,
+    )
+    splits = chosen_splits(settings)
+    written = write_betons(settings.data_pth, encoding, splits, settings.num_workers)
+    for split, sidecar in written.items():
         path = settings.data_pth / f"{split}.beton"
         if sidecar.conversions:
-            print(f"{path}: {report(sidecar.conversions)}")
+            print(f"{path}: {describe_conversions(sidecar.conversions)}")
         print(f"{path}: {sidecar.samples} samples, verified")
 
 
 def sidecar(settings: SidecarSettings) -> None:
     from trainer.data.beton.foreign import write_sidecars
 
-    for split, noted in write_sidecars(settings).items():
-        print(f"{settings.data_pth / split}.beton: {noted.samples} samples, verified")
+    splits = chosen_splits(settings)
+    written = write_sidecars(settings.data_pth, settings.dataset, splits, settings.num_workers)
+    for split, sidecar in written.items():
+        print(f"{settings.data_pth / split}.beton: {sidecar.samples} samples, verified")
+
+
+def chosen_splits(settings: BetonSettings | SidecarSettings) -> Sequence[str]:
+    return (settings.split,) if settings.split else SPLITS
 
 
 def download(settings: DownloadSettings) -> None:
-    print(f"{fetch(settings)}: verified")
+    print(f"{fetch(settings.url, settings.sha256, settings.out)}: verified")
 
 
 def train(settings: RunSettings) -> None:

@@ -21,11 +21,10 @@ from trainer.data.beton.source import Source
 from trainer.data.beton.writer import write_betons
 from trainer.data.images import ImageSet
 from trainer.data.memory import MemoryImages
-from trainer.data.preparation.prepare import read_prepared
+from trainer.data.preparation.prepared import read_prepared
 from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
-from trainer.settings.commands import BetonSettings
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def colour(tmp_path_factory: pytest.TempPathFactory) -> Path:
             labels=draw.integers(0, 10, n),
             classes=list(DATASETS["cifar10"].classes),
         )
-    write_betons(BetonSettings(data_pth=folder, num_workers=2))
+    write_betons(folder, num_workers=2)
     return folder
 
 
@@ -138,7 +137,7 @@ def test_a_truncated_file_is_refused_even_if_its_sidecar_agrees(copy: Path, keep
     path.write_bytes(path.read_bytes()[:keep])
     noted = json.loads(sidecar_path(path).read_text())
     sidecar_path(path).write_text(json.dumps(noted | {"bytes": keep}))
-    with pytest.raises(UserError, match="not a whole"):
+    with pytest.raises(UserError, match="not a complete"):
         read_beton(path)
 
 
@@ -183,7 +182,7 @@ def test_a_writer_that_is_killed_is_reported_not_waited_for(
     before = signal.signal(signal.SIGINT, handler)
     try:
         with pytest.raises(UserError, match=r"train\.beton: a writer process died"):
-            write_betons(BetonSettings(data_pth=copy))
+            write_betons(copy)
     finally:
         signal.signal(signal.SIGINT, before)
     assert not list(copy.glob("*.tmp"))

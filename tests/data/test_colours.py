@@ -15,7 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from tests.commands import trainer
 from tests.conftest import one_line
-from trainer.data.beton.reader import mapped, read_index
+from trainer.data.beton.reader import map_file, read_index
 from trainer.data.preparation.class_folders import ENDINGS
 from trainer.data.preparation.colours import DEEP, FRAMES, ROTATED, TRANSPARENT, read_image
 from trainer.data.preparation.folders import list_images
@@ -177,7 +177,7 @@ def test_raw_and_compressed_agree_and_what_was_converted_is_counted(
             assert f"{count} {note}" in lines[0]
         noted = json.loads((out / "train.beton.json").read_text())["conversions"]
         assert noted == wanted
-        index, raw = read_index(out / "train.beton"), mapped(out / "train.beton")
+        index, raw = read_index(out / "train.beton"), map_file(out / "train.beton")
         for i in range(len(files)):
             stored = raw[index.pointers[i] : index.pointers[i] + index.sizes[i]]
             wanted_bytes = files.image(i)[0]

@@ -16,7 +16,7 @@ from trainer.data.crops import Crops, random_padded_crops
 from trainer.data.images import ImageSet
 from trainer.data.loading import prefetch
 from trainer.data.memory import MemoryImages
-from trainer.data.preparation.prepare import Arrays
+from trainer.data.preparation.prepared import Arrays
 from trainer.data.samples import Samples
 from trainer.data.sampling import Purpose, Sampler, generator, label_offsets
 from trainer.data.specs import DATASETS, DatasetSpec

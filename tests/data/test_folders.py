@@ -15,15 +15,15 @@ from PIL import Image
 from tests.commands import trainer
 from tests.conftest import one_line
 from trainer.data.beton import writer as write_beton
+from trainer.data.beton.encoding import ImageEncoding
 from trainer.data.beton.format import JPEG, RAW
-from trainer.data.beton.reader import mapped, read_index
+from trainer.data.beton.reader import map_file, read_index
 from trainer.data.beton.sidecar import sidecar_path
 from trainer.data.beton.writer import write_betons
 from trainer.data.preparation.folders import ImageFiles
 from trainer.data.preparation.photos import PATCHES, PHOTOS, write_photos
 from trainer.data.preparation.prepare import prepare
 from trainer.errors import UserError
-from trainer.settings.commands import BetonSettings, PrepareSettings
 
 CLASSES = ("cat", "dog", "Zebra")  # not in sorted order
 
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prepared(folder: Path, out: Path) -> ImageFiles:
-    prepare(PrepareSettings(dataset="imagefolder", source=folder, out=out))
+    prepare("imagefolder", out, folder)
     return ImageFiles.read(out / "train.json")
 
 
@@ -87,9 +87,9 @@ def test_a_beton_holds_every_image_in_colour(folder: Path, tmp_path: Path, p: fl
     files = prepared(folder, out)
     contents = []
     for workers in (1, 3):
-        settings = {"max_resolution": 50, "compress_probability": p, "num_workers": workers}
-        write_betons(BetonSettings(data_pth=out, **settings))
-        index, raw = read_index(out / "train.beton"), mapped(out / "train.beton")
+        encoding = ImageEncoding(max_resolution=50, compress_probability=p)
+        write_betons(out, encoding, num_workers=workers)
+        index, raw = read_index(out / "train.beton"), map_file(out / "train.beton")
         contents.append(
             [raw[a : a + n].tobytes() for a, n in zip(index.pointers, index.sizes, strict=True)]
         )
@@ -145,7 +145,7 @@ def test_a_broken_image_that_a_writer_finds_is_named_too(
     prepared(folder, out)
     broken.write_bytes(b"\xff\xd8 nothing behind it")
     with pytest.raises(UserError, match=r"grey\.jpg: not a readable image"):
-        write_betons(BetonSettings(data_pth=out, num_workers=2))
+        write_betons(out, num_workers=2)
     assert not (out / "train.beton").exists()
 
 
@@ -159,7 +159,7 @@ def test_a_disk_that_is_too_small_is_found_before_it_is_full(
     )
     wanted = r"train\.beton: needs about 115kB, 50\.0kB are free; make room"
     with pytest.raises(UserError, match=wanted):  # 16 images of 40 × 60 × 3 bytes
-        write_betons(BetonSettings(data_pth=tmp_path, compress_probability=0))
+        write_betons(tmp_path, ImageEncoding(compress_probability=0))
     assert not (tmp_path / "train.beton").exists()
 
 
@@ -167,13 +167,13 @@ def test_arrays_take_the_place_of_files_prepared_in_the_same_folder(
     folder: Path, tmp_path: Path
 ) -> None:
     prepared(folder, tmp_path)
-    prepare(PrepareSettings(dataset="digits", out=tmp_path))
-    assert write_betons(BetonSettings(data_pth=tmp_path))["test"].samples == 1000
+    prepare("digits", tmp_path)
+    assert write_betons(tmp_path)["test"].samples == 1000
 
 
 def test_one_split_can_be_written_by_itself(folder: Path, tmp_path: Path) -> None:
     prepared(folder, tmp_path)
-    assert list(write_betons(BetonSettings(data_pth=tmp_path, split="test"))) == ["test"]
+    assert list(write_betons(tmp_path, splits=["test"])) == ["test"]
     assert not (tmp_path / "train.beton").exists()
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.commands import trainer
 from tests.conftest import one_line
 from trainer.data.beton.format import JPEG, RAW, BetonIndex, parse
-from trainer.data.beton.reader import class_names, read_index
+from trainer.data.beton.reader import read_class_names, read_index
 from trainer.data.beton.sidecar import sidecar_path
 
 LABELS = [0, 2, 1, 2, 0, 1, 1, 2, 0, 0]
@@ -92,13 +92,13 @@ def test_training_reads_a_file_that_was_verified(folder: Path) -> None:
     assert set(index.modes.tolist()) == {JPEG, RAW}
     assert index.labels.tolist() == LABELS
     assert index.heights.tolist() == list(range(20, 30))
-    assert class_names(path) == ["0", "1", "2"]
+    assert read_class_names(path) == ["0", "1", "2"]
 
 
 def test_classes_are_the_data_sets(folder: Path) -> None:
     done = trainer("sidecar", "--data-pth", folder, "--dataset", "cifar10", "--split", "test")
     assert done.returncode == 0, done.stderr
-    assert class_names(folder / "test.beton")[:2] == ["airplane", "automobile"]
+    assert read_class_names(folder / "test.beton")[:2] == ["airplane", "automobile"]
     assert not sidecar_path(folder / "train.beton").exists()
 
 
@@ -109,7 +109,7 @@ def test_a_truncated_file_gets_none(folder: Path, keep: float) -> None:
         content[: int(keep * len(content)) if keep == 0.5 else keep]
     )
     message = refused(folder)
-    assert "test.beton: not a whole .beton" in message
+    assert "test.beton: not a complete .beton" in message
 
 
 def test_a_damaged_jpeg_is_named(folder: Path) -> None:
@@ -135,7 +135,7 @@ def test_labels_that_are_no_classes_are_refused(folder: Path) -> None:
     write(folder / "train.beton", IntField(), [0, 1, 12])
     assert "labels from 0 to 12, dataset cifar10 has 10 classes" in refused(folder, "cifar10")
     write(folder / "train.beton", FloatField(), [0.0, 1.0, 2.0])
-    assert "labels of field type 0 are no integers" in refused(folder)
+    assert "labels of field type 0 are not integers" in refused(folder)
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:

@@ -8,10 +8,10 @@ from PIL import Image
 
 from tests.commands import trainer
 from tests.conftest import one_line, shared_file, unpacked
-from trainer.data.preparation.prepare import prepare, read_prepared
+from trainer.data.preparation.prepare import prepare
+from trainer.data.preparation.prepared import read_prepared
 from trainer.data.specs import DATASETS, SPLITS
 from trainer.errors import UserError
-from trainer.settings.commands import PrepareSettings
 
 CLASSES = DATASETS["cifar10"].classes
 
@@ -58,7 +58,7 @@ def test_digits_are_sklearns_split_once(digits: Path) -> None:
 
 
 def test_class_folders_become_arrays_in_label_order(folder: Path, tmp_path: Path) -> None:
-    counts = prepare(PrepareSettings(dataset="cifar10", source=folder, out=tmp_path / "out"))
+    counts = prepare("cifar10", tmp_path / "out", folder)
     assert counts == {"train": 20, "test": 10}
     train, classes = read_prepared(tmp_path / "out" / "train.npz")
     assert classes == CLASSES
@@ -70,7 +70,7 @@ def test_class_folders_become_arrays_in_label_order(folder: Path, tmp_path: Path
 def test_what_comes_with_packages_is_as_large_as_its_specs_say(tmp_path: Path) -> None:
     """Experiments are checked against these numbers before anything is prepared."""
     for dataset in ("digits", "photos"):
-        assert prepare(PrepareSettings(dataset=dataset, out=tmp_path)) == sizes(dataset)
+        assert prepare(dataset, tmp_path) == sizes(dataset)
 
 
 def test_a_source_that_lacks_images_is_named(folder: Path, tmp_path: Path) -> None:
@@ -120,13 +120,13 @@ def test_an_image_of_another_size_is_named(folder: Path, tmp_path: Path) -> None
 
 def test_digits_take_no_source(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave source out"):
-        prepare(PrepareSettings(source=tmp_path, out=tmp_path / "out"))
+        prepare("digits", tmp_path / "out", tmp_path)
 
 
 @pytest.mark.exhaustive
 def test_the_real_images_are_read(tmp_path: Path) -> None:
     unpacked(shared_file("cifar10-jpeg.tar.xz"), tmp_path / "raw")
-    counts = prepare(PrepareSettings(dataset="cifar10", source=tmp_path / "raw", out=tmp_path))
+    counts = prepare("cifar10", tmp_path, tmp_path / "raw")
     assert counts == {"train": 50_000, "test": 10_000} == sizes("cifar10")
     train, _ = read_prepared(tmp_path / "train.npz")
     assert np.bincount(train.labels).tolist() == [5000] * 10

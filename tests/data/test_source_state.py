@@ -17,7 +17,6 @@ from trainer.data.preparation import source_state
 from trainer.data.preparation.prepare import prepare
 from trainer.data.preparation.source_state import read_state, recorded_state, state_to_compare
 from trainer.data.specs import DATASETS
-from trainer.settings.commands import PrepareSettings
 from workflow.experiments import expand, load_experiments
 
 ONE = Path("train/cat/1.png")
@@ -121,7 +120,7 @@ def test_a_folder_that_is_gone_changes_nothing_that_was_prepared(
     images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    prepare(PrepareSettings(dataset="imagefolder", source=images, out=out))
+    prepare("imagefolder", out, images)
     prepared_from = str(recorded_state(out))
     assert state_to_compare(images, out) == prepared_from
     shutil.rmtree(images)
@@ -134,14 +133,13 @@ def test_a_folder_that_is_gone_changes_nothing_that_was_prepared(
 def test_prepare_says_what_changed(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = PrepareSettings(dataset="imagefolder", source=images, out=tmp_path / "out")
-    prepare(settings)
-    prepare(settings)
+    prepare("imagefolder", tmp_path / "out", images)
+    prepare("imagefolder", tmp_path / "out", images)
     assert "since it was prepared" not in capsys.readouterr().out
     (images / ONE).unlink()
-    prepare(settings)
+    prepare("imagefolder", tmp_path / "out", images)
     assert f"{images}: since it was prepared: 1 removed ({ONE})" in capsys.readouterr().out
-    prepare(PrepareSettings(dataset="digits", out=tmp_path / "out"))
+    prepare("digits", tmp_path / "out")
     assert recorded_state(tmp_path / "out") is None
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.data.beton.format import JPEG, RAW
-from trainer.data.beton.reader import mapped, read_index
+from trainer.data.beton.reader import map_file, read_index
 from trainer.data.beton.sidecar import sidecar_path
 from trainer.data.crops import random_resized_crops
 from trainer.data.images import ImageSet, Request
@@ -59,7 +59,7 @@ def first(images: Any, count: int, clients: range, start: int = 0, **options: An
 
 def stored(path: Path, i: int) -> tuple[int, NDArray[np.uint8]]:
     """Return image ``i``'s mode in a .beton, and its pixels as Pillow decodes them."""
-    index, raw = read_index(path), mapped(path)
+    index, raw = read_index(path), map_file(path)
     content = raw[index.pointers[i] : index.pointers[i] + index.sizes[i]]
     if index.modes[i] == JPEG:
         return JPEG, np.asarray(Image.open(io.BytesIO(content.tobytes())))

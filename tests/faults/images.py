@@ -86,13 +86,13 @@ for what, text in {
     LISTED.add(what, partial(replaced, text), str(LIST), AGAIN)
 
 
-@LISTED.refused("images/train/cat/1.jpg", "no longer there", AGAIN)
+@LISTED.refused("images/train/cat/1.jpg", "no longer exists", AGAIN)
 def an_image_that_was_removed(folder: Path) -> Command:
     (folder / CAT / "1.jpg").unlink()
     return BETON
 
 
-@LISTED.refused("moved", "no longer there", AGAIN)
+@LISTED.refused("moved", "no longer exists", AGAIN)
 def a_folder_that_was_moved(folder: Path) -> Command:
     edit_json(folder / LIST, folder="moved")
     return BETON

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainer.data.images import ImageSet
 from trainer.data.memory import MemoryImages
-from trainer.data.preparation.prepare import Arrays
+from trainer.data.preparation.prepared import Arrays
 from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
 from trainer.data.training import TrainingSet

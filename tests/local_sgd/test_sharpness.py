@@ -8,7 +8,7 @@ from torch.func import functional_call, jacrev
 
 from trainer.data.images import ImageSet
 from trainer.data.memory import MemoryImages
-from trainer.data.preparation.prepare import Arrays
+from trainer.data.preparation.prepared import Arrays
 from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
 from trainer.local_sgd.sharpness import sharpness

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.preparation.prepare import Arrays
+from trainer.data.preparation.prepared import Arrays
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Files from the web: over https, whole, and of a known SHA-256."""
+"""Download files over https and verify their SHA-256."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydantic import field_validator
 from tqdm import tqdm
 
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, sha256
-from trainer.settings.base import Settings, setting
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
@@ -26,47 +24,36 @@ def is_url(place: str) -> bool:
 
 
 def https(url: str) -> str:
-    """``url``. Raises ValueError unless it is one of https."""
+    """Return ``url``. Raises ValueError unless it is an https URL."""
     if not url.startswith("https://"):
         raise ValueError(f"{url!r} does not begin with https://; give such a URL")
     return url
 
 
-class DownloadSettings(Settings):
-    """A file from the web, such as a published checkpoint."""
-
-    url: str = setting(..., "where it is", "download")
-    sha256: str = setting(..., "SHA-256 that it must have", "download", pattern="^[0-9a-f]{64}$")
-    out: Path | None = setting(
-        None, f"file to write; None: <SHA-256's beginning>-<name> in {FOLDER}", "download"
-    )
-
-    _url_is_https = field_validator("url")(https)
-
-
-def cached(url: str, digest: str) -> Path:
-    """Where the file of ``url`` with SHA-256 ``digest`` is kept."""
+def cache_path(url: str, digest: str) -> Path:
+    """Name the local file for the content of ``url`` with SHA-256 ``digest``."""
     name = urllib.parse.urlsplit(url).path.rpartition("/")[-1]
     return FOLDER / f"{digest[:8]}-{name}"
 
 
-def download(settings: DownloadSettings) -> Path:
-    """The file's path; it is fetched unless it is there with the right SHA-256.
+def download(url: str, digest: str, path: Path | None = None) -> Path:
+    """Fetch ``url`` unless its file is there with SHA-256 ``digest``; return the file's path.
 
-    Raises UserError when it cannot be fetched or is another file; then nothing is written.
+    ``path`` is the file to write; None: ``cache_path``. Raises UserError when the file cannot be
+    fetched or has another SHA-256; then nothing is written.
     """
-    # Every run imports this module, few download: 0.1 s of each start.
+    # Every run imports this module, few download; these imports take 0.1 s of each start.
     import http.client
     from urllib.request import Request
 
-    path = settings.out or cached(settings.url, settings.sha256)
-    if path.is_file() and sha256(path) == settings.sha256:
+    path = path or cache_path(url, digest)
+    if path.is_file() and sha256(path) == digest:
         return path
     headers = {"User-Agent": "local-sgd"}
-    request = Request(settings.url, headers=headers)  # noqa: S310 checked by https()
+    request = Request(url, headers=headers)  # noqa: S310 the opener accepts https only
     with atomic(path) as temporary:
         try:
-            with _https_alone().open(request, timeout=TIMEOUT_SECONDS) as response:
+            with _https_only_opener().open(request, timeout=TIMEOUT_SECONDS) as response:
                 size = response.headers.get("Content-Length")
                 total = int(size) if size else None
                 with (
@@ -79,29 +66,29 @@ def download(settings: DownloadSettings) -> Path:
                 raise OSError(f"it ended after {found} of {total} bytes; try again")
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise UserError(
-                f"{settings.url}: cannot be downloaded ({error}); get the file another way and "
+                f"{url}: cannot be downloaded ({error}); get the file another way and "
                 f"put it at {path}"
             ) from None
-        if (digest := sha256(temporary)) != settings.sha256:
+        if (received := sha256(temporary)) != digest:
             raise UserError(
-                f"{settings.url}: its SHA-256 is {digest}, {settings.sha256} was asked for; "
+                f"{url}: its SHA-256 is {received}, expected {digest}; "
                 "correct the URL or the digest"
             )
     return path
 
 
-def _https_alone() -> OpenerDirector:
-    """What ``urlopen`` opens with, but a server cannot send us on to another protocol."""
-    import urllib.request as known
+def _https_only_opener() -> OpenerDirector:
+    """Build ``urlopen``'s opener, except that no server can redirect to another protocol."""
+    import urllib.request as handlers
 
-    opener = known.OpenerDirector()
+    opener = handlers.OpenerDirector()
     for handler in (
-        known.ProxyHandler,
-        known.HTTPSHandler,
-        known.UnknownHandler,
-        known.HTTPRedirectHandler,
-        known.HTTPDefaultErrorHandler,
-        known.HTTPErrorProcessor,
+        handlers.ProxyHandler,
+        handlers.HTTPSHandler,
+        handlers.UnknownHandler,
+        handlers.HTTPRedirectHandler,
+        handlers.HTTPDefaultErrorHandler,
+        handlers.HTTPErrorProcessor,
     ):
         opener.add_handler(handler())
     return opener

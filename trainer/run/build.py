@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainer.data.beton.reader import class_names, read_beton, read_index
+from trainer.data.beton.reader import read_beton, read_class_names, read_index
 from trainer.data.images import Images, ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.sampling import Sampler, train_subset
 from trainer.data.training import Batch, TrainingSet
 from trainer.distributed.world import World
 from trainer.errors import UserError
-from trainer.files.download import DownloadSettings, download, is_url
+from trainer.files.download import download, is_url
 from trainer.files.state_dict import load_model
 from trainer.local_sgd.clients import ClientBank, Execution
 from trainer.local_sgd.optimizer import SGD
@@ -75,7 +75,7 @@ def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:
             f"{path}: images of shape {shape}, dataset {settings.dataset} has {wanted}; check "
             "dataset and the path"
         )
-    if (found := len(class_names(path))) != spec.num_classes:
+    if (found := len(read_class_names(path))) != spec.num_classes:
         raise UserError(
             f"{path}: {found} classes, {spec.num_classes} were asked for; check dataset "
             f"{settings.dataset} and num_classes"
@@ -101,7 +101,7 @@ def start_file(settings: RunSettings) -> Path | None:
     if settings.resume_pth is None or not is_url(settings.resume_pth):
         return Path(settings.resume_pth) if settings.resume_pth else None
     assert settings.resume_sha256 is not None, "check_start asks for it"
-    return download(DownloadSettings(url=settings.resume_pth, sha256=settings.resume_sha256))
+    return download(settings.resume_pth, settings.resume_sha256)
 
 
 def initial_model(settings: RunSettings) -> nn.Module:

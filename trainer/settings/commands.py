@@ -1,4 +1,4 @@
-"""The settings of ``prepare`` and ``beton``."""
+"""Declare the settings of ``prepare``, ``beton``, ``sidecar`` and ``download``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from trainer.data.beton.encoding import ImageEncoding
 from trainer.data.specs import DATASETS
+from trainer.files.download import FOLDER, https
 from trainer.settings.base import Settings, known, setting
 
 
@@ -16,7 +18,7 @@ def known_dataset(name: str) -> str:
 
 
 class PrepareSettings(Settings):
-    """Raw data to the one layout that ``beton`` reads."""
+    """Configure ``prepare``, which brings raw data to the layout that ``beton`` reads."""
 
     dataset: str = setting("digits", "data set", "data")
     source: Path | None = setting(
@@ -31,49 +33,61 @@ class PrepareSettings(Settings):
 
 
 class ImageFileSettings(Settings):
-    """How .beton files hold image files; defaults are the paper's (named 500_0.50_90)."""
+    """Configure how .beton files hold image files; defaults are the paper's."""
 
     max_resolution: int = setting(
-        500,
-        "image files: the longer side, in pixels; larger ones are reduced to it",
+        ImageEncoding.max_resolution,
+        "image files: longer side, in pixels; larger images are reduced to it",
         "image files",
         ge=1,
         le=20_000,
     )
     compress_probability: float = setting(
-        0.5,
-        "image files: the share that is stored as JPEG, the others uncompressed",
+        ImageEncoding.compress_probability,
+        "image files: share stored as JPEG; the others are stored uncompressed",
         "image files",
         ge=0,
         le=1,
     )
     jpeg_quality: int = setting(
-        90, "image files: quality of these JPEGs", "image files", ge=1, le=100
+        ImageEncoding.jpeg_quality, "image files: JPEG quality", "image files", ge=1, le=100
     )
 
 
 class BetonSettings(ImageFileSettings):
-    """Prepared images to FFCV's .beton files. Those of one small size are stored as they are."""
+    """Configure ``beton``, which writes .beton files; images of one size are stored unchanged."""
 
     data_pth: Path = setting(Path("resources/digits"), "directory that `prepare` wrote", "data")
-    split: Literal["train", "test"] | None = setting(
-        None, "which of the two to write; None: both", "data"
-    )
+    split: Literal["train", "test"] | None = setting(None, "split to write; None: both", "data")
     num_workers: int = setting(1, "writer processes", "data", ge=1, le=256)
 
 
 class SidecarSettings(Settings):
-    """.beton files of another program, such as FFCV's own scripts, to be verified."""
+    """Configure ``sidecar``, which verifies another program's .beton files."""
 
     data_pth: Path = setting(
         Path("resources/imagenet"), "directory of train.beton and test.beton", "data"
     )
     dataset: str = setting(
-        "imagenet", "data set that they hold: its classes, or as many as there are labels", "data"
+        "imagenet",
+        "data set in the files, which names the classes; imagefolder: as many as there are labels",
+        "data",
     )
-    split: Literal["train", "test"] | None = setting(
-        None, "which of the two to verify; None: both", "data"
-    )
+    split: Literal["train", "test"] | None = setting(None, "split to verify; None: both", "data")
     num_workers: int = setting(1, "threads that decode JPEGs", "data", ge=1, le=256)
 
     _dataset_is_known = field_validator("dataset")(known_dataset)
+
+
+class DownloadSettings(Settings):
+    """Configure ``download``, which fetches a file such as a published checkpoint."""
+
+    url: str = setting(..., "https URL of the file", "download")
+    sha256: str = setting(
+        ..., "SHA-256 that the file must have", "download", pattern="^[0-9a-f]{64}$"
+    )
+    out: Path | None = setting(
+        None, f"file to write; None: <SHA-256's beginning>-<name> in {FOLDER}", "download"
+    )
+
+    _url_is_https = field_validator("url")(https)

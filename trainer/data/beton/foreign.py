@@ -1,8 +1,9 @@
-"""Sidecars for .beton files that another program wrote, FFCV's own scripts for instance."""
+"""Write sidecars for .beton files of another program, FFCV's own scripts for instance."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,26 +12,26 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from trainer.data.beton.format import JPEG, RAW, BetonIndex, parse
-from trainer.data.beton.reader import fingerprint, mapped
+from trainer.data.beton.reader import fingerprint, map_file
 from trainer.data.beton.sidecar import Sidecar
 from trainer.data.specs import DATASETS, SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import reading
-from trainer.settings.commands import SidecarSettings
 
-TOGETHER = 1000  # JPEGs that are checked before the next ones are asked for
+CHUNK = 1000  # JPEGs that are queued at once
 
 
-def write_sidecars(settings: SidecarSettings) -> dict[str, Sidecar]:
-    """Verify train.beton, test.beton or both, then write a sidecar for each; return these.
+def write_sidecars(
+    folder: Path, dataset: str, splits: Sequence[str] = SPLITS, threads: int = 1
+) -> dict[str, Sidecar]:
+    """Verify the .beton files of ``splits``, then write a sidecar for each; return these.
 
     Every JPEG is decoded, by the decoder that training uses. Raises UserError for a file that is
-    not whole, and for samples that training could not read.
+    damaged or incomplete, and for samples that training could not read.
     """
-    splits = [settings.split] if settings.split else SPLITS
-    paths = {split: settings.data_pth / f"{split}.beton" for split in splits}
-    indices = {split: _index(path) for split, path in paths.items()}
-    spec = DATASETS[settings.dataset]
+    paths = {split: folder / f"{split}.beton" for split in splits}
+    indices = {split: _read_index(path) for split, path in paths.items()}
+    spec = DATASETS[dataset]
     count = spec.num_classes or max(int(index.labels.max()) for index in indices.values()) + 1
     names = list(spec.classes or map(str, range(count)))
     found = {}
@@ -39,9 +40,9 @@ def write_sidecars(settings: SidecarSettings) -> dict[str, Sidecar]:
         if index.labels.min() < 0 or index.labels.max() >= count:
             raise UserError(
                 f"{path}: labels from {index.labels.min()} to {index.labels.max()}, dataset "
-                f"{settings.dataset} has {count} classes; check dataset"
+                f"{dataset} has {count} classes; check dataset"
             )
-        _decode_jpegs(path, index, settings.num_workers)
+        _decode_jpegs(path, index, threads)
         counts = np.bincount(index.labels, minlength=count).tolist()
         found[split] = Sidecar(
             arguments={"split": split, "written_by": "another program"},
@@ -55,14 +56,14 @@ def write_sidecars(settings: SidecarSettings) -> dict[str, Sidecar]:
     return found
 
 
-def _index(path: Path) -> BetonIndex:
+def _read_index(path: Path) -> BetonIndex:
     with reading(path, "put FFCV's file there, or check data_pth"):
-        raw = mapped(path) if path.stat().st_size else np.empty(0, np.uint8)
+        raw = map_file(path) if path.stat().st_size else np.empty(0, np.uint8)
     try:
         index = parse(raw)
     except (ValueError, IndexError, OverflowError) as error:
         raise UserError(
-            f"{path}: not a whole .beton of images with labels ({error}); write it again"
+            f"{path}: not a complete .beton of images with labels ({error}); write it again"
         ) from None
     if not len(index):
         raise UserError(f"{path}: holds no samples; write it again")
@@ -73,20 +74,20 @@ def _index(path: Path) -> BetonIndex:
 
 def _decode_jpegs(path: Path, index: BetonIndex, threads: int) -> None:
     """Raise UserError for the first JPEG that is damaged, not in colour or of another size."""
-    raw = mapped(path)
+    raw = map_file(path)
     jpegs = np.flatnonzero(index.modes == JPEG)
 
     def check(i: int) -> None:
         stored = raw[index.pointers[i] : index.pointers[i] + index.sizes[i]]
-        if reason := _damage(stored, int(index.heights[i]), int(index.widths[i])):
+        if reason := _find_damage(stored, int(index.heights[i]), int(index.widths[i])):
             raise UserError(f"{path}: image {i} {reason}; write the file again")
 
     with ThreadPoolExecutor(threads) as pool:
-        for start in tqdm(range(0, len(jpegs), TOGETHER), desc=str(path), mininterval=2):
-            list(pool.map(check, jpegs[start : start + TOGETHER].tolist()))
+        for start in tqdm(range(0, len(jpegs), CHUNK), desc=str(path), mininterval=2):
+            list(pool.map(check, jpegs[start : start + CHUNK].tolist()))
 
 
-def _damage(stored: NDArray[np.uint8], height: int, width: int) -> str | None:
+def _find_damage(stored: NDArray[np.uint8], height: int, width: int) -> str | None:
     from ffcv.libffcv import imdecode
     from PIL import Image
 

@@ -1,8 +1,8 @@
-"""The format of FFCV's .beton files, read without FFCV, whose import takes seconds (numba).
+"""Parse FFCV's .beton files without FFCV, whose import takes seconds (numba).
 
 Version 2 (https://github.com/libffcv/ffcv, ``ffcv/types.py`` and ``ffcv/writer.py``): header, field
 descriptors, one metadata row per sample with pointers into pages of pixels, and at the end a table
-of what was allocated where.
+of allocations.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ALLOCATION = np.dtype([("sample", "<u8"), ("pointer", "<u8"), ("size", "<u8")])
 
 @dataclass(frozen=True, kw_only=True)
 class BetonIndex:
-    """What a .beton says of its N samples. Each field but ``kind`` and ``channels`` is (N,).
+    """Describe the N samples of a .beton. Each field but ``kind`` and ``channels`` is (N,).
 
     ``modes`` are JPEG or RAW. An image's bytes lie at ``pointers``, ``sizes`` of them; ``heights``
     and ``widths`` are in pixels.
@@ -56,7 +56,7 @@ class BetonIndex:
 
     @property
     def one_shape(self) -> tuple[int, int, int] | None:
-        """(H, W, C) where all images have it and are stored as they are."""
+        """Return the (H, W, C) that all images share; None if they differ or any is compressed."""
         if (self.modes != RAW).any() or not len(self):
             return None
         height, width = int(self.heights[0]), int(self.widths[0])
@@ -65,30 +65,30 @@ class BetonIndex:
 
 
 def parse(raw: NDArray[np.uint8]) -> BetonIndex:
-    """The index of a .beton of (image, label) with the content ``raw``.
+    """Read the index of a .beton of (image, label) from its content ``raw``.
 
-    Raises ValueError for one that is of another version or kind, or not whole.
+    Raises ValueError for one that is of another version or kind, or incomplete.
     """
-    header = _records(raw, 0, HEADER, 1)[0]
+    header = _read_records(raw, 0, HEADER, 1)[0]
     if header["version"] != VERSION or header["num_fields"] != 2:
         raise ValueError(f"format version {header['version']}, {header['num_fields']} fields")
-    fields = _records(raw, HEADER.itemsize, FIELD, 2)
+    fields = _read_records(raw, HEADER.itemsize, FIELD, 2)
     kind = int(fields[0]["type"])
     if kind not in IMAGE_METADATA:
         raise ValueError(f"field type {kind} is neither an RGB image nor an array")
     if fields[1]["type"] != INT:
-        raise ValueError(f"labels of field type {fields[1]['type']} are no integers")
-    rows = _records(
+        raise ValueError(f"labels of field type {fields[1]['type']} are not integers")
+    rows = _read_records(
         raw,
         HEADER.itemsize + fields.nbytes,
         np.dtype([("image", IMAGE_METADATA[kind]), ("label", "<i8")], align=True),
         int(header["num_samples"]),
     )
     pointers = rows["image"]["pointer"].astype(np.int64)
-    modes, heights, widths, channels = _shapes(kind, fields[0], rows["image"])
-    sizes = _sizes(raw, int(header["alloc_table_ptr"]), pointers)
+    modes, heights, widths, channels = _read_shapes(kind, fields[0], rows["image"])
+    sizes = _read_sizes(raw, int(header["alloc_table_ptr"]), pointers)
     if (sizes[modes == RAW] != (heights * widths * channels)[modes == RAW]).any():
-        raise ValueError("sizes of images and of what is stored differ")
+        raise ValueError("sizes of images and of their stored data differ")
     return BetonIndex(
         kind=kind,
         channels=channels,
@@ -102,13 +102,15 @@ def parse(raw: NDArray[np.uint8]) -> BetonIndex:
 
 
 def index_bytes(raw: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """All but the pixels: what lies before their pages, and the table behind them."""
-    table = int(_records(raw, 0, HEADER, 1)[0]["alloc_table_ptr"])
-    first = int(_records(raw, table, ALLOCATION, _count(raw, table))["pointer"].min())
+    """Return all but the pixels: the bytes before their pages, and the table after them."""
+    table = int(_read_records(raw, 0, HEADER, 1)[0]["alloc_table_ptr"])
+    first = int(
+        _read_records(raw, table, ALLOCATION, _count_allocations(raw, table))["pointer"].min()
+    )
     return raw[:first], raw[table:]
 
 
-def _shapes(
+def _read_shapes(
     kind: int, field: Any, images: NDArray[Any]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], int]:
     if kind == RGB_IMAGE:
@@ -124,25 +126,29 @@ def _shapes(
     return np.full(n, RAW, np.uint8), np.full(n, height), np.full(n, width), channels
 
 
-def _sizes(raw: NDArray[np.uint8], table: int, pointers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many bytes were allocated at each of ``pointers``; all lie before the table."""
-    count = _count(raw, table)
+def _read_sizes(
+    raw: NDArray[np.uint8], table: int, pointers: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the bytes allocated at each of ``pointers``; check that all lie before the table."""
+    count = _count_allocations(raw, table)
     if not 0 < table <= len(raw) or count < len(pointers):
-        raise ValueError(f"ends at byte {len(raw)}, its table of {len(pointers)} samples is cut")
-    allocations = np.sort(_records(raw, table, ALLOCATION, count), order="pointer")
+        raise ValueError(f"ends at byte {len(raw)}, inside its table of {len(pointers)} samples")
+    allocations = np.sort(_read_records(raw, table, ALLOCATION, count), order="pointer")
     place = np.searchsorted(allocations["pointer"], pointers.astype(np.uint64))
     found = allocations[np.minimum(place, count - 1)]
     sizes: NDArray[np.int64] = found["size"].astype(np.int64)
     if (found["pointer"] != pointers).any() or (pointers + sizes > table).any():
-        raise ValueError("a sample points to where nothing is stored")
+        raise ValueError("a sample points to a place without data")
     return sizes
 
 
-def _count(raw: NDArray[np.uint8], table: int) -> int:
+def _count_allocations(raw: NDArray[np.uint8], table: int) -> int:
     return (len(raw) - table) // ALLOCATION.itemsize
 
 
-def _records(raw: NDArray[np.uint8], start: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+def _read_records(
+    raw: NDArray[np.uint8], start: int, dtype: np.dtype[Any], count: int
+) -> NDArray[Any]:
     stop = start + dtype.itemsize * count
     if stop > len(raw):
         raise ValueError(f"ends at byte {len(raw)}, expected at least {stop}")

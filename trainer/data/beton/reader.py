@@ -1,4 +1,4 @@
-"""The .beton files of a run: checked against what was noted when they were written, then read."""
+"""Check .beton files against their sidecars, then read them."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ from trainer.data.specs import SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import reading, sha256
 
-# Larger ones are not read from end to end at each start: size, index and table of contents are.
+# Larger files are not hashed at each start; their size, index and allocation table are checked.
 HASHED_BYTES = 2**30
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """What the sidecar notes of the file, to know it again."""
-    raw = mapped(path)
+    """Return the size and digests by which a sidecar identifies the file."""
+    raw = map_file(path)
     return {"bytes": path.stat().st_size, "sha256": sha256(path), "index_sha256": _index_hash(raw)}
 
 
 def read_index(path: Path) -> BetonIndex:
-    """What a .beton says of its samples.
+    """Read a .beton's index after checking the file against its sidecar.
 
-    Raises UserError when the file is missing, truncated, changed since it was written (by its
-    sidecar), of another kind or of the other split than its name.
+    Raises UserError when the file is missing, truncated, changed since it was written, of another
+    kind or of another split than its name says.
     """
     with reading(path, "make it with `prepare` and `beton`, or check the path"):
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-        noted = read_sidecar(path)
-        if size != noted.bytes:
+        sidecar = read_sidecar(path)
+        if size != sidecar.bytes:
             raise UserError(
-                f"{path}: truncated or changed ({size} bytes, written with {noted.bytes}); "
+                f"{path}: truncated or changed ({size} bytes, written with {sidecar.bytes}); "
                 "delete it and run `beton` again"
             )
-        raw = mapped(path)
+        raw = map_file(path)
     try:
         index = parse(raw)
-        same = _index_hash(raw) == noted.index_sha256
+        same = _index_hash(raw) == sidecar.index_sha256
     except (ValueError, IndexError, OverflowError) as error:
         raise UserError(
-            f"{path}: not a whole .beton ({error}); delete it and run `beton`"
+            f"{path}: not a complete .beton ({error}); delete it and run `beton`"
         ) from None
     if same and size <= HASHED_BYTES:
-        same = sha256(path) == noted.sha256
+        same = sha256(path) == sidecar.sha256
     if not same:
         raise UserError(f"{path}: content changed since it was written; run `beton` again")
-    _check_labels(path, index, noted)
-    if path.stem in SPLITS and path.stem != noted.split:
+    _check_labels(path, index, sidecar)
+    if path.stem in SPLITS and path.stem != sidecar.split:
         raise UserError(
-            f"{path}: was written as {noted.split}.beton; put it back, or run `beton` again"
+            f"{path}: was written as {sidecar.split}.beton; put it back, or run `beton` again"
         )
     return index
 
 
 def read_beton(path: Path) -> Samples:
-    """All samples of a .beton of raw images of one size.
+    """Read all samples of a .beton of raw images of one size.
 
-    The pixels stay in the file, mapped: it may be replaced in the meantime (by `beton`, which
-    renames), but not written to. Raises UserError as ``read_index`` does, and for other images.
+    The pixels stay in the mapped file, which may be replaced meanwhile (`beton` renames), but not
+    written to. Raises UserError as ``read_index`` does, and for other images.
     """
     index = read_index(path)
     shape = index.one_shape
@@ -74,31 +74,30 @@ def read_beton(path: Path) -> Samples:
         raise UserError(
             f"{path}: images are compressed or of several sizes, which needs loader ffcv"
         )
-    return Samples(content=mapped(path), starts=index.pointers, shape=shape, labels=index.labels)
+    return Samples(content=map_file(path), starts=index.pointers, shape=shape, labels=index.labels)
 
 
-def class_names(path: Path) -> list[str]:
-    """In label order, as noted when the .beton was written."""
+def read_class_names(path: Path) -> list[str]:
+    """Return the class names in label order, from the sidecar."""
     return list(read_sidecar(path).samples_per_class)
 
 
-def noted_digest(path: Path) -> str:
-    """The SHA-256 of a .beton as it was written."""
+def read_digest(path: Path) -> str:
+    """Return the SHA-256 that the .beton had when it was written, from the sidecar."""
     return read_sidecar(path).sha256
 
 
-def mapped(path: Path) -> NDArray[np.uint8]:
-    # "c", not "r": what torch makes of it must be writable, and no write would reach the file.
+def map_file(path: Path) -> NDArray[np.uint8]:
+    # "c", not "r": torch wants writable memory, and with "c" no write reaches the file.
     return np.memmap(path, np.uint8, mode="c")
 
 
-def _check_labels(path: Path, index: BetonIndex, noted: Sidecar) -> None:
-    wanted = list(noted.samples_per_class.values())
+def _check_labels(path: Path, index: BetonIndex, sidecar: Sidecar) -> None:
+    wanted = list(sidecar.samples_per_class.values())
     known = (index.labels >= 0) & (index.labels < len(wanted))
     if not known.all() or np.bincount(index.labels, minlength=len(wanted)).tolist() != wanted:
         raise UserError(
-            f"{path}: its labels are not those that were noted (samples_per_class); "
-            "run `beton` again"
+            f"{path}: its labels differ from samples_per_class in its sidecar; run `beton` again"
         )
 
 

@@ -1,4 +1,4 @@
-"""What is noted beside a .beton when it is written, to know it again. No heavy imports."""
+"""Record beside each .beton what identifies it. No heavy imports."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from trainer.files.atomic import read_json, write_json
 
 
 class Sidecar(BaseModel):
-    """``<file>.beton.json``. ``arguments`` and ``versions``: what the .beton was made with.
+    """Hold the content of ``<file>.beton.json``.
 
-    ``samples_per_class`` by class name, in label order. ``conversions``: how many images were not
-    plain 8-bit RGB, by what they were (``colours.CONVERSIONS``). ``sha256`` is that of the
-    whole file, ``index_sha256`` that of all but its pixels.
+    ``arguments`` and ``versions``: what the .beton was made with. ``samples_per_class``: by class
+    name, in label order. ``conversions``: how many images were not plain 8-bit RGB, by kind
+    (``colours.CONVERSIONS``). ``sha256``: of the whole file, ``index_sha256``: of all but its
+    pixels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,7 +34,7 @@ class Sidecar(BaseModel):
     @model_validator(mode="after")
     def _is_of_one_split(self) -> Self:
         if self.arguments.get("split") not in SPLITS:
-            raise ValueError("arguments say no split")
+            raise ValueError("arguments name no split")
         if self.samples != sum(self.samples_per_class.values()):
             raise ValueError("samples is not the sum of samples_per_class")
         return self
@@ -51,6 +52,6 @@ def sidecar_path(beton: Path) -> Path:
 
 
 def read_sidecar(beton: Path) -> Sidecar:
-    """Raises UserError for one that is missing or damaged."""
+    """Read the sidecar of ``beton``. Raises UserError for one that is missing or damaged."""
     fix = "run `beton` again, or `sidecar` for another program's file"
     return read_json(sidecar_path(beton), Sidecar, fix)

@@ -1,4 +1,4 @@
-"""Prepared images of one split, one by one, for the processes of FFCV's writer."""
+"""Serve the prepared images of one split to the processes of FFCV's writer."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from numpy.typing import NDArray
 
 from trainer.data.preparation.colours import CONVERSIONS
 from trainer.data.preparation.folders import ImageFiles
-from trainer.data.preparation.prepare import Arrays, read_prepared
+from trainer.data.preparation.prepared import Arrays, read_prepared
 from trainer.errors import UserError
 
 
 @dataclass
 class Source:
-    """What one split is written from, as FFCV's writer asks for it: (image, label) by index.
+    """Serve (image, label) by index, as FFCV's writer asks for them.
 
-    ``beton`` is the file to write, ``longest`` the longer side that image files are reduced to, in
-    pixels. ``reasons``: why a writer process gave up, for the process that waits for it.
-    ``converted``: counts of ``CONVERSIONS``, of all writer processes.
+    ``beton``: the file to write. ``max_resolution``: longer side that image files are reduced to,
+    in pixels. ``errors``: messages of writer processes that gave up, for the process that waits for
+    them. ``converted``: counts of ``CONVERSIONS``, over all writer processes.
     """
 
     beton: Path
     images: Arrays | ImageFiles
     labels: NDArray[np.int64]
     classes: list[str]
-    longest: int
-    reasons: Any = field(default_factory=multiprocessing.SimpleQueue)
+    max_resolution: int
+    errors: Any = field(default_factory=multiprocessing.SimpleQueue)
     converted: Any = field(default_factory=lambda: multiprocessing.Array("q", len(CONVERSIONS)))
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class Source:
         try:
             image, conversions = self.image(index)
         except UserError as error:
-            self.reasons.put(str(error))
+            self.errors.put(str(error))
             sys.exit(1)
         for conversion in conversions:
             with self.converted.get_lock():
@@ -53,23 +53,23 @@ class Source:
 
         Raises UserError for a file that cannot be read.
         """
-        # FFCV asks numpy's global generator which images to compress: a function of the index.
+        # FFCV draws from numpy's global generator which images to compress; seed it by the index.
         np.random.seed(index)
         if isinstance(self.images, Arrays):
             array: NDArray[np.uint8] = self.images.images[index]
             return array, []
         image, conversions = self.images.image(index)
         height, width, _ = image.shape
-        if int(self.longest / max(height, width) * min(height, width)) == 0:
+        if int(self.max_resolution / max(height, width) * min(height, width)) == 0:
             raise UserError(
                 f"{self.images.path(index)}: {width} × {height} pixels are too narrow to be "
-                f"reduced to max_resolution {self.longest}; replace or remove it"
+                f"reduced to max_resolution {self.max_resolution}; replace or remove it"
             )
         return image, conversions
 
     @property
     def conversions(self) -> dict[str, int]:
-        """How many images FFCV's processes got converted, by kind."""
+        """Count by kind the images that the writer processes converted."""
         counts = zip(CONVERSIONS, self.converted, strict=True)
         return {conversion: count for conversion, count in counts if count}
 
@@ -77,15 +77,16 @@ class Source:
     def of_files(self) -> bool:
         return isinstance(self.images, ImageFiles)
 
-    def some(self, count: int) -> range:
-        """About ``count`` indices, evenly spread."""
+    def sample_indices(self, count: int) -> range:
+        """Select about ``count`` indices, evenly spread."""
         return range(0, len(self), max(1, len(self) // count))
 
 
-def read_source(beton: Path, longest: int) -> Source:
-    """What ``prepare`` wrote beside ``beton``. Raises UserError for what is missing or damaged."""
+def read_source(beton: Path, max_resolution: int) -> Source:
+    """Read what ``prepare`` wrote beside ``beton``. Raises UserError if missing or damaged."""
     if (listed := beton.with_suffix(".json")).exists():
         files = ImageFiles.read(listed)
-        return Source(beton, files, np.array(files.labels, np.int64), files.classes, longest)
+        labels = np.array(files.labels, np.int64)
+        return Source(beton, files, labels, files.classes, max_resolution)
     arrays, classes = read_prepared(beton.with_suffix(".npz"))
-    return Source(beton, arrays, arrays.labels, list(classes), longest)
+    return Source(beton, arrays, arrays.labels, list(classes), max_resolution)

@@ -16,7 +16,7 @@ Entry = os.DirEntry[str]
 
 
 def split_folder(source: Path, split: str) -> Path:
-    """Return ``source``'s train; val or test. Raises UserError where there is none."""
+    """Return the folder of ``split`` below ``source``. Raises UserError if there is none."""
     names = SPLIT_FOLDERS[split]
     for name in names:
         if (source / name).is_dir():
@@ -28,20 +28,20 @@ def split_folder(source: Path, split: str) -> Path:
 
 
 class ClassFolders:
-    """One walk through ``folder``, which counts what it leaves out.
+    """Walk ``folder`` once, counting what is left out.
 
-    Hidden files and folders (``._1.jpg``, ``.ipynb_checkpoints``) are no images and no classes.
-    Raises UserError for what may not be read, and for what links make two of.
+    Hidden files and folders (``._1.jpg``, ``.ipynb_checkpoints``) count as neither images nor
+    classes. Raises UserError for unreadable entries, and for folders that links repeat.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._left_out: defaultdict[str, list[str]] = defaultdict(list)
-        self._seen: dict[tuple[int, int], str] = {}
+        self._walked: dict[tuple[int, int], str] = {}
 
     @property
     def left_out(self) -> str:
-        """Say what is no image: "2 of .gif (cat/1.gif, …), 1 hidden (.git)"; empty for nothing."""
+        """List what is not an image: "2 of .gif (cat/1.gif, …), 1 hidden (.git)"; else empty."""
         return ", ".join(
             f"{len(paths)} {kind} ({paths[0]}{', …' if len(paths) > 1 else ''})"
             for kind, paths in sorted(self._left_out.items())
@@ -50,9 +50,9 @@ class ClassFolders:
     def classes(self) -> list[Entry]:
         """Return the class folders, by name."""
         found = []
-        for entry in _entries(str(self._folder)):
+        for entry in _list_entries(str(self._folder)):
             if entry.is_symlink() and not Path(entry).exists():
-                raise UserError(f"source {entry.path}: a link to nowhere; replace or remove it")
+                raise UserError(f"source {entry.path}: a broken link; replace or remove it")
             if entry.name.startswith("."):
                 self._leave_out("hidden", entry)
             elif entry.is_dir():
@@ -62,18 +62,18 @@ class ClassFolders:
         return found
 
     def images(self, class_folder: Entry) -> list[Entry]:
-        """Return a class's images, by folder and name: in ImageFolder's order."""
+        """Return a class's images by folder and name, in ImageFolder's order."""
         images: list[tuple[str, str, Entry]] = []
         folders = [class_folder.path]
         while folders:
             folder = folders.pop()
             status = Path(folder).stat()
-            first = self._seen.setdefault((status.st_dev, status.st_ino), folder)
+            first = self._walked.setdefault((status.st_dev, status.st_ino), folder)
             if first != folder:
                 raise UserError(
                     f"source {folder}: the same folder as {first}, through a link; remove the link"
                 )
-            for entry in _entries(folder):
+            for entry in _list_entries(folder):
                 _, dot, ending = entry.name.rpartition(".")
                 if entry.name.startswith("."):
                     self._leave_out("hidden", entry)
@@ -92,11 +92,11 @@ class ClassFolders:
 def _is_folder(entry: Entry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, which reading names
+    except OSError:  # a link to itself; reading it names the file
         return False
 
 
-def _entries(folder: str) -> list[Entry]:
+def _list_entries(folder: str) -> list[Entry]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)

@@ -1,4 +1,4 @@
-"""Image files of any colours to 8-bit RGB, as torchvision's ImageFolder converts them.
+"""Convert image files of any mode to 8-bit RGB, as torchvision's ImageFolder does.
 
 Like ``Image.convert("RGB")``, this drops alpha (colours under it stay), takes the first of several
 frames, and ignores EXIF orientation and colour profiles. Where that would clip pixels, they are
@@ -33,7 +33,7 @@ DEEP = "16-bit (upper 8 bits kept)"
 TRANSPARENT = "transparent (alpha dropped)"
 ROTATED = "rotated by EXIF (left as stored)"
 FRAMES = "of several frames (first kept)"
-# What is reported of the images that are not plain 8-bit RGB
+# Reported for images that are not plain 8-bit RGB
 CONVERSIONS = (*dict.fromkeys(filter(None, COLOURS.values())), DEEP, TRANSPARENT, ROTATED, FRAMES)
 
 ORIENTATION = 0x0112  # the EXIF tag; 1: as stored
@@ -42,34 +42,34 @@ UNSIGNED, BLACK_IS_ZERO = 1, 1  # values of the last two
 
 
 def read_image(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
-    """Return (H, W, 3) RGB, and which of ``CONVERSIONS`` made it so.
+    """Return (H, W, 3) RGB, and which of ``CONVERSIONS`` applied.
 
-    Raises UserError for a file that is missing, no image, only the beginning of one, or of pixels
-    without a known range of values (32-bit integers and floats).
+    Raises UserError for a file that is missing, truncated or not an image, and for pixels without a
+    known range of values (32-bit integers and floats).
     """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            deep = _is_deep(image)
+            deep = _has_16_bits(image)
             transparent = image.has_transparency_data
             if image.mode.startswith(("I", "F")):
-                pixels = _upper_bits(image, path)
+                pixels = _keep_upper_bits(image, path)
             else:
-                # With it, Pillow warns that a palette's transparency is dropped.
+                # Otherwise Pillow warns that it drops a palette's transparency.
                 image.info.pop("transparency", None)
                 pixels = np.asarray(image.convert("RGB"))
             notes: dict[str | None, bool] = {
                 COLOURS.get(image.mode, "grey"): True,
                 DEEP: deep,
                 TRANSPARENT: transparent,
-                **_beyond_pixels(image),
+                **_read_metadata_notes(image),
             }
     except FileNotFoundError:
         if path.is_symlink():
-            raise UserError(f"{path}: a link to nowhere; replace or remove it") from None
-        raise UserError(f"{path}: is no longer there; run `prepare` again") from None
-    # Pillow raises the first three for broken files, the last for one that is too large to be true.
+            raise UserError(f"{path}: a broken link; replace or remove it") from None
+        raise UserError(f"{path}: no longer exists; run `prepare` again") from None
+    # Pillow raises the first three for broken files, the last for implausibly large images.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{path}: not a readable image ({error}); replace or remove it, and `prepare` again"
@@ -77,14 +77,14 @@ def read_image(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
     return pixels, [note for note, holds in notes.items() if note and holds]
 
 
-def report(counts: dict[str, int]) -> str:
-    """Describe conversions in words; empty for none."""
+def describe_conversions(counts: dict[str, int]) -> str:
+    """Describe counts of conversions in words; empty for none."""
     parts = [f"{count} {what}" for what, count in counts.items() if count]
     return f"converted to 8-bit RGB: {', '.join(parts)}" if parts else ""
 
 
-def _is_deep(image: Any) -> bool:
-    """Tell whether a file that is not yet loaded has 16 bits a channel."""
+def _has_16_bits(image: Any) -> bool:
+    """Check for 16 bits per channel in a file that is not yet loaded."""
     if image.mode.startswith(("I", "F")):
         return True
     decoders = [(tile[0], tile[3]) for tile in image.tile]
@@ -94,17 +94,17 @@ def _is_deep(image: Any) -> bool:
     )
 
 
-def _upper_bits(image: Any, path: Path) -> NDArray[np.uint8]:
+def _keep_upper_bits(image: Any, path: Path) -> NDArray[np.uint8]:
     """Convert 16-bit grey as Pillow converts 16-bit colours; ``convert`` would clip it to 255."""
     tags = getattr(image, "tag_v2", {})
-    of_16_bits = {
+    is_16_bit = {
         "PNG": True,
         "PPM": image.mode == "I",  # Pillow scales it to 16 bits
         "TIFF": tags.get(BITS) == (16,)
         and tags.get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,)
         and tags.get(PHOTOMETRIC) == BLACK_IS_ZERO,
     }
-    if not of_16_bits.get(image.format, False):
+    if not is_16_bit.get(image.format, False):
         raise UserError(
             f"{path}: pixels of {image.format} mode {image.mode} have no known range; convert the "
             "file to 8 bits or remove it, and `prepare` again"
@@ -113,11 +113,11 @@ def _upper_bits(image: Any, path: Path) -> NDArray[np.uint8]:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-def _beyond_pixels(image: Any) -> dict[str | None, bool]:
+def _read_metadata_notes(image: Any) -> dict[str | None, bool]:
     try:
         return {
             ROTATED: image.getexif().get(ORIENTATION, 1) not in (0, 1),
             FRAMES: getattr(image, "is_animated", False),
         }
-    except Exception:  # whatever damaged EXIF or later frames provoke: the pixels are there
+    except Exception:  # whatever damaged EXIF or later frames provoke; the pixels were read
         return {}

@@ -1,4 +1,4 @@
-"""Folders of class folders of image files, as ImageNet and many other data sets come."""
+"""List folders of class folders of image files, the layout of ImageNet and many others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.files.atomic import read_json, write_json
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles:
-    """The image files of one split: ``files`` below ``folder``, sorted by class, then name.
+    """Hold the image files of one split: ``files`` below ``folder``, sorted by class, then name.
 
     ``labels`` index ``classes``, which are sorted.
     """
@@ -38,7 +38,7 @@ class ImageFiles:
         return read_image(self.path(index))
 
     def write(self, path: Path) -> None:
-        """Write a relative ``folder`` relative to ``path``: a moved project finds it."""
+        """Write the list; a relative ``folder`` becomes relative to ``path``: projects may move."""
         folder = self.folder
         if not Path(folder).is_absolute():
             folder = os.path.relpath(folder, path.parent)
@@ -46,33 +46,33 @@ class ImageFiles:
 
     @classmethod
     def read(cls, path: Path) -> ImageFiles:
-        """Raises UserError for a list that is missing or damaged."""
+        """Read what ``write`` wrote. Raises UserError for a list that is missing or damaged."""
         listed = read_json(path, cls, "run `prepare` again")
-        if reason := listed._misfit():
-            raise UserError(f"{path}: damaged ({reason}); run `prepare` again")
+        if fault := listed._find_fault():
+            raise UserError(f"{path}: damaged ({fault}); run `prepare` again")
         folder = Path(os.path.normpath(path.parent / listed.folder))
         if not folder.is_dir():
             raise UserError(
-                f"{path}: lists images in {folder}, which is no longer there; run `prepare` again "
-                "with its new place as source (in config.yaml: <data set>_source)"
+                f"{path}: lists images in {folder}, which no longer exists; run `prepare` again "
+                "with its new path as source (in config.yaml: <data set>_source)"
             )
         return replace(listed, folder=str(folder))
 
-    def _misfit(self) -> str | None:
+    def _find_fault(self) -> str | None:
         if not self.files or len(self.files) != len(self.labels):
             return f"{len(self.files)} files, {len(self.labels)} labels"
         if len(set(self.classes)) < len(self.classes):
-            return "a class is there twice in classes"
+            return "classes names a class twice"
         if min(self.labels) < 0 or max(self.labels) >= len(self.classes):
-            return f"labels that are none of its {len(self.classes)} classes"
+            return f"labels outside its {len(self.classes)} classes"
         return None
 
 
 def list_images(folder: Path) -> ImageFiles:
     """List all images of a folder of class folders; print what is left out.
 
-    What is an image is said by the file's ending, as in torchvision's ImageFolder. Raises UserError
-    for a folder that is laid out otherwise.
+    A file's ending tells whether it is an image, as in torchvision's ImageFolder. Raises UserError
+    for a folder with another layout.
     """
     if not folder.is_dir():
         raise UserError(f"source {folder}: no such folder; expected {folder}/<class>/<image>")

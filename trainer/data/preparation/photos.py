@@ -1,7 +1,7 @@
-"""A small set of real image files: patches of ten photographs that come with installed packages.
+"""Cut a small set of real image files from ten photographs that come with installed packages.
 
-It stands in for ImageNet where that is not at hand. The class of a patch is the photograph that it
-was cut from; training and test patches are different squares of it.
+The set stands in for ImageNet where that is not available. A patch's class is the photograph it was
+cut from; training and test patches do not overlap.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from trainer.files.atomic import writing
 
-SIZES = (30, 36)  # sides of the patches in pixels, from … to
-PATCHES = 96  # of each photograph, half of them for training
+SIZES = (30, 36)  # shortest and longest side of a patch, in pixels
+PATCHES = 96  # per photograph, half of them for training
 JPEG_QUALITY = 95
 
 
-def _of_scikit_image(name: str) -> Callable[[], NDArray[Any]]:
+def _scikit_image_loader(name: str) -> Callable[[], NDArray[Any]]:
     def load() -> NDArray[Any]:
         from skimage import data
 
@@ -31,7 +31,7 @@ def _of_scikit_image(name: str) -> Callable[[], NDArray[Any]]:
     return load
 
 
-def _of_scikit_learn(name: str) -> Callable[[], NDArray[Any]]:
+def _scikit_learn_loader(name: str) -> Callable[[], NDArray[Any]]:
     def load() -> NDArray[Any]:
         from sklearn.datasets import load_sample_image
 
@@ -43,19 +43,19 @@ def _of_scikit_learn(name: str) -> Callable[[], NDArray[Any]]:
 
 PHOTOS = {
     **{
-        name: _of_scikit_image(name)
+        name: _scikit_image_loader(name)
         for name in (
             "astronaut", "chelsea", "coffee", "hubble_deep_field",
             "immunohistochemistry", "retina", "rocket",
         )
     },
-    "motorcycle": lambda: _of_scikit_image("stereo_motorcycle")()[0],
-    **{name: _of_scikit_learn(name) for name in ("china", "flower")},
+    "motorcycle": lambda: _scikit_image_loader("stereo_motorcycle")()[0],
+    **{name: _scikit_learn_loader(name) for name in ("china", "flower")},
 }  # fmt: skip
 
 
 def write_photos(folder: Path) -> None:
-    """``folder/{train,val}/<photograph>/<patch>.jpg``; the same pixels on every call."""
+    """Write ``folder/{train,val}/<photograph>/<patch>.jpg``; every call writes the same pixels."""
     from PIL import Image
 
     temporary = folder.with_name(f"{folder.name}.tmp")
@@ -63,7 +63,9 @@ def write_photos(folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             for label, name in enumerate(sorted(PHOTOS)):
-                for i, patch in enumerate(_patches(PHOTOS[name](), np.random.default_rng(label))):
+                for i, patch in enumerate(
+                    _cut_patches(PHOTOS[name](), np.random.default_rng(label))
+                ):
                     split = "train" if i < PATCHES // 2 else "val"
                     path = temporary / split / name / f"{i:03}.jpg"
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,8 +76,10 @@ def write_photos(folder: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _patches(photo: NDArray[np.uint8], draw: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
-    """``PATCHES`` of several sizes, no two of which overlap, in random order."""
+def _cut_patches(
+    photo: NDArray[np.uint8], draw: np.random.Generator
+) -> Iterator[NDArray[np.uint8]]:
+    """Cut ``PATCHES`` patches of several sizes, none overlapping, in random order."""
     largest = SIZES[1]
     rows, columns = (side // largest for side in photo.shape[:2])
     for cell in draw.permutation(rows * columns)[:PATCHES]:

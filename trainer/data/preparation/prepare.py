@@ -1,118 +1,75 @@
-"""Raw data, verified, to one layout.
+"""Verify raw data and bring them to one layout.
 
-Sets of small images of one size become ``train.npz`` and ``test.npz``: ``images`` (N, H, W, C)
-uint8, ``labels`` (N,) int64 and ``classes`` (names in label order). Sets of image files stay where
-they are: ``train.json`` and ``test.json`` list them (``folders.ImageFiles``).
+Sets of small images of one size become arrays (``prepared``). Sets of image files stay where they
+are: ``train.json`` and ``test.json`` list them (``folders.ImageFiles``).
 """
 
 from __future__ import annotations
 
-import tempfile
+import pickle
+import tarfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.data.preparation.archives import unpack
 from trainer.data.preparation.class_folders import split_folder
-from trainer.data.preparation.colours import report
+from trainer.data.preparation.colours import describe_conversions
 from trainer.data.preparation.folders import list_images
 from trainer.data.preparation.photos import write_photos
+from trainer.data.preparation.prepared import Arrays, write_prepared
 from trainer.data.preparation.source_state import read_state, record_state, recorded_state
 from trainer.data.specs import DATASETS, SPLITS, DatasetSpec
 from trainer.errors import UserError
-from trainer.files.atomic import atomic, reading, sha256
-from trainer.files.download import DownloadSettings, download
-from trainer.settings.commands import PrepareSettings
+from trainer.files.atomic import sha256
+from trainer.files.download import download
 
-# By https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py; torchvision has
-# an MD5 alone.
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+# From https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py
 CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+CIFAR10_BATCHES = {
+    "train": [f"data_batch_{number}" for number in range(1, 6)],
+    "test": ["test_batch"],
+}
 
 
-@dataclass(frozen=True)
-class Arrays:
-    """``images`` (N, H, W, C) uint8 and ``labels`` (N,) int64."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-
-def prepare(settings: PrepareSettings) -> dict[str, int]:
-    """Write both splits of ``settings.dataset``; returns the number of images of each.
+def prepare(dataset: str, out: Path, source: Path | None = None) -> dict[str, int]:
+    """Write both splits of ``dataset`` to ``out``; return the number of images of each.
 
     Raises UserError for a source that is missing, damaged or laid out otherwise; then neither
     final file name is touched.
     """
-    spec = DATASETS[settings.dataset]
-    source = settings.source
-    # Before the images are read: a change meanwhile is one that the next start notices.
+    # Before the images are read, so that the next start notices a change made meanwhile.
     state = read_state(source) if source is not None and source.is_dir() else None
-    before = recorded_state(settings.out)
+    before = recorded_state(out)
     if state and before and (changes := state.changes_since(before)):
         print(f"{source}: {changes}", flush=True)
-    counts = _list_files(settings, spec) if spec.of_files else _write_arrays(settings, spec)
-    record_state(state, settings.out)
+    write = _list_files if DATASETS[dataset].of_files else _write_arrays
+    counts = write(dataset, out, source)
+    record_state(state, out)
     return counts
 
 
-def _write_arrays(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, int]:
-    splits = SOURCES[settings.dataset](settings, spec)
+def _write_arrays(dataset: str, out: Path, source: Path | None) -> dict[str, int]:
+    spec = DATASETS[dataset]
+    splits = READERS[dataset](spec, out, source)
     for name, split in splits.items():
-        _check(split, spec, f"{settings.dataset} {name}")
+        _check(split, spec, f"{dataset} {name}")
     for name, split in splits.items():
-        with atomic(settings.out / f"{name}.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, images=split.images, labels=split.labels, classes=list(spec.classes))
-        (settings.out / f"{name}.json").unlink(missing_ok=True)  # of image files, prepared before
+        write_prepared(out / f"{name}.npz", split, spec.classes)
+        (out / f"{name}.json").unlink(missing_ok=True)  # lists image files prepared earlier
     return {name: len(split.labels) for name, split in splits.items()}
 
 
-def read_prepared(path: Path) -> tuple[Arrays, tuple[str, ...]]:
-    """The arrays and class names that ``prepare`` wrote to ``path``.
-
-    Raises UserError for a file that is missing, damaged or holds anything else.
-    """
-    with reading(path, "run `prepare` again"):
-        file = path.open("rb")
-    try:
-        with file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
-            images, labels, classes = (content[name] for name in ("images", "labels", "classes"))
-    except Exception as error:  # whatever a stray file provokes in numpy, zipfile and zlib
-        reason: str | None = str(error) or type(error).__name__
-    else:
-        reason = _misfit(images, labels, classes)
-    if reason is not None:
-        raise UserError(f"{path}: damaged ({reason}); run `prepare` again")
-    return Arrays(images, labels), tuple(map(str, classes))
-
-
-def _misfit(images: NDArray[Any], labels: NDArray[Any], classes: NDArray[Any]) -> str | None:
-    """What is wrong with the layout of prepared arrays."""
-    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
-        return f"images are {images.dtype} of shape {images.shape}, not uint8 (N, H, W, C)"
-    if classes.dtype.kind != "U" or classes.ndim != 1 or len(set(classes)) < len(classes):
-        return "classes are no list of different names"
-    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-        return f"labels are {labels.dtype} of shape {labels.shape}, not int64 (N,)"
-    if labels.min() < 0 or labels.max() >= len(classes):
-        return f"labels from {labels.min()} to {labels.max()}, of {len(classes)} classes"
-    return None
-
-
-def _digits(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, Arrays]:
-    """scikit-learn's 8×8 digits, split once for all seeds: 797 images to train, 1,000 to test."""
+def _read_digits(spec: DatasetSpec, out: Path, source: Path | None) -> dict[str, Arrays]:
+    """Split scikit-learn's 8×8 digits once for all seeds: 797 images to train, 1,000 to test."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    if settings.source is not None:
-        raise UserError(
-            f"source {settings.source}: digits come with scikit-learn; leave source out"
-        )
+    if source is not None:
+        raise UserError(f"source {source}: digits come with scikit-learn; leave source out")
     bunch = load_digits()
     images = (bunch.images * 15).astype(np.uint8)[..., None]
     labels = bunch.target.astype(np.int64)
@@ -125,8 +82,7 @@ def _digits(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, Arrays]:
     }
 
 
-def _cifar10(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, Arrays]:
-    source = settings.source
+def _read_cifar10(spec: DatasetSpec, out: Path, source: Path | None) -> dict[str, Arrays]:
     if source is not None and not source.exists():
         raise UserError(
             f"source {source}: no such file or folder; give cifar-10-python.tar.gz "
@@ -134,33 +90,48 @@ def _cifar10(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, Arrays]:
         )
     if source is not None and source.is_dir():
         return {split: read_image_folder(source / split, spec) for split in SPLITS}
-    return read_cifar10_archive(source, settings.out)
+    return read_cifar10_archive(source, out)
 
 
 def read_cifar10_archive(archive: Path | None, folder: Path) -> dict[str, Arrays]:
-    """The official CIFAR-10 (python version): ``archive``, or one that is downloaded to ``folder``.
+    """Read the official CIFAR-10 (python version); None: download it to ``folder``.
 
-    Its files are pickles: they are read after the SHA-256 says that they are the official ones.
+    Its members are pickles, so the SHA-256 is checked before any is read; nothing is unpacked.
     Source: https://www.cs.toronto.edu/~kriz/cifar.html
     """
-    from torchvision.datasets import CIFAR10
-
     if archive is None:
-        out = folder / CIFAR10.filename
-        archive = download(DownloadSettings(url=CIFAR10.url, sha256=CIFAR10_SHA256, out=out))
+        path = folder / CIFAR10_URL.rpartition("/")[-1]
+        archive = download(CIFAR10_URL, CIFAR10_SHA256, path)
     elif (found := sha256(archive)) != CIFAR10_SHA256:
         raise UserError(
             f"source {archive}: not the official CIFAR-10 archive (its SHA-256 is {found}, not "
-            f"{CIFAR10_SHA256}); get it from {CIFAR10.url} or give a folder of class folders"
+            f"{CIFAR10_SHA256}); get it from {CIFAR10_URL} or give a folder of class folders"
         )
-    with tempfile.TemporaryDirectory() as root:
-        unpack(archive, Path(root))
-        splits = {s: CIFAR10(root, train=s == "train") for s in SPLITS}
-    return {s: Arrays(d.data, np.asarray(d.targets, np.int64)) for s, d in splits.items()}
+    wanted = {name for names in CIFAR10_BATCHES.values() for name in names}
+    batches: dict[str, Arrays] = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:  # in the archive's order: gzip cannot seek backwards
+            if (name := PurePosixPath(member.name).name) in wanted:
+                batches[name] = _read_cifar10_batch(tar, member)
+    return {
+        split: Arrays(
+            np.concatenate([batches[name].images for name in names]),
+            np.concatenate([batches[name].labels for name in names]),
+        )
+        for split, names in CIFAR10_BATCHES.items()
+    }
+
+
+def _read_cifar10_batch(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Arrays:
+    file = tar.extractfile(member)
+    assert file is not None, "a plain file"
+    batch = pickle.load(file, encoding="latin1")  # noqa: S301 its SHA-256 is the official one
+    images = batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return Arrays(images, np.asarray(batch["labels"], np.int64))
 
 
 def read_image_folder(folder: Path, spec: DatasetSpec) -> Arrays:
-    """A folder of class folders of images, in sorted order of class and file name.
+    """Read a folder of class folders of images, in sorted order of class and file name.
 
     Raises UserError for a missing folder, for class folders other than ``spec.classes`` and for the
     first image that is truncated or of another size.
@@ -183,20 +154,19 @@ def read_image_folder(folder: Path, spec: DatasetSpec) -> Arrays:
             )
         images[i] = image
     if conversions:
-        print(f"{folder}: {report(conversions)}", flush=True)
+        print(f"{folder}: {describe_conversions(conversions)}", flush=True)
     own_label = np.array([spec.classes.index(name) for name in found.classes], np.int64)
     return Arrays(images, own_label[found.labels])
 
 
-def _list_files(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, int]:
-    source = settings.source
-    if settings.dataset == "photos":
+def _list_files(dataset: str, out: Path, source: Path | None) -> dict[str, int]:
+    if dataset == "photos":
         if source is not None:
             raise UserError(f"source {source}: photos come with scikit-image; leave source out")
-        source = settings.out / "images"
+        source = out / "images"
         write_photos(source)
     if source is None:
-        raise UserError(f"{settings.dataset} needs a source: {WANTED[settings.dataset]}")
+        raise UserError(f"{dataset} needs a source: {SOURCE_ADVICE[dataset]}")
     splits = {split: list_images(split_folder(source, split)) for split in SPLITS}
     train, test = (splits[split].classes for split in SPLITS)
     if train != test:
@@ -205,13 +175,14 @@ def _list_files(settings: PrepareSettings, spec: DatasetSpec) -> dict[str, int]:
             f"source {source}: {odd[0]} is a class of one split only ({len(odd)} such classes); "
             "give both the same class folders"
         )
-    if spec.num_classes not in (0, len(train)):
+    expected = DATASETS[dataset].num_classes
+    if expected not in (0, len(train)):
         raise UserError(
-            f"source {source}: {len(train)} classes, {settings.dataset} has {spec.num_classes}; "
+            f"source {source}: {len(train)} classes, {dataset} has {expected}; "
             "complete it, or use dataset imagefolder"
         )
     for split, files in splits.items():
-        files.write(settings.out / f"{split}.json")
+        files.write(out / f"{split}.json")
     return {split: len(files) for split, files in splits.items()}
 
 
@@ -224,11 +195,11 @@ def _check(split: Arrays, spec: DatasetSpec, name: str) -> None:
         raise UserError(f"{name}: no images of class {classes}; the data are incomplete")
 
 
-SOURCES: dict[str, Callable[[PrepareSettings, DatasetSpec], dict[str, Arrays]]] = {
-    "digits": _digits,
-    "cifar10": _cifar10,
+READERS: dict[str, Callable[[DatasetSpec, Path, Path | None], dict[str, Arrays]]] = {
+    "digits": _read_digits,
+    "cifar10": _read_cifar10,
 }
-WANTED = {
+SOURCE_ADVICE = {
     "imagenet": "its licence forbids redistribution; get ILSVRC2012 from https://image-net.org, "
     "extract it to <source>/train/<class>/*.JPEG and <source>/val/<class>/*.JPEG, and set source "
     "(in config.yaml: imagenet_source)",

@@ -1,10 +1,10 @@
-"""Notice that a folder of images changed since it was prepared. No heavy imports.
+"""Detect that a folder of images changed since it was prepared. No heavy imports.
 
-Names, sizes and modification times decide. Every start of Snakemake asks, so that the cost is
-bounded: of more than ``MOST_FILES`` images (ImageNet), the times of the class folders alone count.
-They tell of images that were added, removed, renamed or put in another's place, but not of a file
-that was overwritten. 1.3 million files took 6 s to ask, 22 s after a start of the machine, and on a
-network file system take minutes; 100,000 take half a second.
+Names, sizes and modification times decide. Every start of Snakemake checks them, so the cost is
+bounded: above ``MOST_FILES`` images (ImageNet), only the times of the class folders count. They
+reveal images that were added, removed, renamed or replaced by a rename, but not a file that was
+overwritten. Reading the times of 1.3 million files took 6 s, 22 s after a start of the machine, and
+takes minutes on a network file system; 100,000 take half a second.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from trainer.errors import UserError
 from trainer.files.atomic import read_json, write_json
 
 MOST_FILES = 100_000
-RECORD = "source.json"  # beside what was prepared
+RECORD = "source.json"  # beside the prepared data
 
 
 @dataclass(frozen=True)
 class SourceState:
-    """A folder's images, or its class folders, with size and time of each."""
+    """Hold a folder's images with size and time of each, or its class folders with their times."""
 
     source: str
     entries: dict[str, str]
@@ -57,7 +57,7 @@ class SourceState:
 
 
 def read_state(source: Path) -> SourceState:
-    """Return the present state of ``source``. Raises UserError for a folder that cannot be read."""
+    """Return the current state of ``source``. Raises UserError if it cannot be read."""
     if not source.is_dir():
         raise UserError(f"source {source}: no such folder; check the path")
     below = len(str(source / "_")) - 1
@@ -76,7 +76,7 @@ def read_state(source: Path) -> SourceState:
 
 
 def recorded_state(prepared: Path) -> SourceState | None:
-    """Return the state that what lies in ``prepared`` was made from, where it is known."""
+    """Return the state of the source that ``prepared`` was made from; None if unknown."""
     try:
         return read_json(prepared / RECORD, SourceState, "run `prepare` again")
     except UserError:
@@ -84,7 +84,7 @@ def recorded_state(prepared: Path) -> SourceState | None:
 
 
 def record_state(state: SourceState | None, prepared: Path) -> None:
-    """Record the state beside what was prepared; None: it was made from no folder."""
+    """Record the state beside the prepared data; None: they were not made from a folder."""
     if state is None:
         (prepared / RECORD).unlink(missing_ok=True)
     else:
@@ -93,10 +93,10 @@ def record_state(state: SourceState | None, prepared: Path) -> None:
 
 @cache
 def state_to_compare(source: Path | None, prepared: Path) -> str | None:
-    """Return what is another for other images; None where there is no folder of them.
+    """Return a text that differs for different images; None if ``source`` is not a folder.
 
-    Prints what changed. A folder that is no longer there (prepared data suffice to train) changes
-    nothing.
+    Prints what changed. A folder that no longer exists counts as unchanged, since prepared data
+    suffice to train.
     """
     if source is None or source.is_file():  # an archive is verified by its SHA-256
         return None
@@ -115,7 +115,7 @@ def state_to_compare(source: Path | None, prepared: Path) -> str | None:
 def _size_and_time(image: Entry) -> str:
     try:
         status = image.stat()
-    except OSError:  # a link to nowhere, which reading it names
+    except OSError:  # a broken link; reading it names the file
         return "unreadable"
     return f"{status.st_size} {status.st_mtime_ns}"
 
