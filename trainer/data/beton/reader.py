@@ -24,7 +24,7 @@ HASHED_BYTES = 2**30
 def fingerprint(path: Path) -> dict[str, Any]:
     """Return the size and digests by which a sidecar identifies the file."""
     raw = map_file(path)
-    return {"bytes": path.stat().st_size, "sha256": sha256(path), "index_sha256": _index_hash(raw)}
+    return {"bytes": path.stat().st_size, "sha256": sha256(path), "index_sha256": _hash_index(raw)}
 
 
 def read_index(path: Path) -> BetonIndex:
@@ -45,7 +45,7 @@ def read_index(path: Path) -> BetonIndex:
         raw = map_file(path)
     try:
         index = parse(raw)
-        same = _index_hash(raw) == sidecar.index_sha256
+        same = _hash_index(raw) == sidecar.index_sha256
     except (ValueError, IndexError, OverflowError) as error:
         raise UserError(
             f"{path}: not a complete .beton ({error}); delete it and run `beton`"
@@ -101,7 +101,7 @@ def _check_labels(path: Path, index: BetonIndex, sidecar: Sidecar) -> None:
         )
 
 
-def _index_hash(raw: NDArray[np.uint8]) -> str:
+def _hash_index(raw: NDArray[np.uint8]) -> str:
     digest = hashlib.sha256()
     for part in index_bytes(raw):
         digest.update(part.data)
