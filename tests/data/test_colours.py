@@ -1,4 +1,4 @@
-"""Image files of every mode against Pillow's and OpenCV's own conversions; what is left out."""
+"""Test image files of every mode against Pillow's and OpenCV's own conversions."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_file_becomes_what_torchvisions_image_folder_makes_of_it(
 
 @pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
 def test_16_bit_grey_is_scaled_not_clipped(ending: str, tmp_path: Path) -> None:
-    """As OpenCV does; and as the same file in colour, which Pillow itself scales."""
+    """Compare with OpenCV, and with the same file in colour, which Pillow itself scales."""
     grey, colour = tmp_path / f"grey.{ending}", tmp_path / f"colour.{ending}"
     cv2.imwrite(str(grey), DEEP_GREY)
     pixels, notes = read_image(grey)
@@ -142,7 +142,7 @@ def test_pixels_without_a_known_range_are_refused(name: str, tmp_path: Path) -> 
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """One image of each of ``AS_TORCHVISION`` and 16-bit grey, in two classes, for both splits."""
+    """Write each image of ``AS_TORCHVISION`` and 16-bit grey, in two classes, to both splits."""
     for split in ("train", "val"):
         for number, (image, ending, how, _) in enumerate(AS_TORCHVISION.values()):
             folder = tmp_path / "images" / split / ("cat", "dog")[number % 2]
@@ -164,7 +164,7 @@ def prepared(source: Path, out: Path, *options: object) -> str:
 def test_raw_and_compressed_agree_and_what_was_converted_is_counted(
     mixed: Path, tmp_path: Path
 ) -> None:
-    """A .beton's JPEGs are encoded from the converted pixels, never copied from their files."""
+    """Check that JPEGs are encoded from the converted pixels, never copied from their files."""
     wanted = Counter(note for *_, notes in AS_TORCHVISION.values() for note in notes)
     wanted.update(["grey", DEEP])
     files = list_images(mixed / "train")
@@ -213,7 +213,7 @@ def test_what_is_no_image_is_counted_and_named(mixed: Path, tmp_path: Path) -> N
 
 
 def test_the_list_is_torchvisions(mixed: Path) -> None:
-    """Nested folders and odd names, in the same order."""
+    """Expect the same order for nested folders and odd names."""
     assert ENDINGS == IMG_EXTENSIONS
     for name in ("cat/z/1.JPG", "cat/a b/2.Png", "dog/10.jpeg", "dog/9.tiff", "cat.x/3.jpg"):
         (mixed / "train" / name).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Files of FFCV's own writer get a sidecar after they were verified, and only then."""
+"""Test that files of FFCV's own writer get a sidecar if they can be verified, and only then."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABELS = [0, 2, 1, 2, 0, 1, 1, 2, 0, 0]
 
 
 class Samples:
-    """Random images of several sizes."""
+    """Serve random images of several sizes."""
 
     def __init__(self, labels: list[Any]) -> None:
         self.labels = labels
@@ -68,7 +68,7 @@ def index_of(path: Path) -> BetonIndex:
 
 
 def put_in_place_of_a_jpeg(path: Path, content: bytes, offset: int = 0) -> int:
-    """Return which image it was."""
+    """Overwrite bytes of the last JPEG; return its index."""
     index = index_of(path)
     i = int(np.flatnonzero(index.modes == JPEG)[-1])
     raw = bytearray(path.read_bytes())
@@ -113,13 +113,13 @@ def test_a_truncated_file_gets_none(folder: Path, keep: float) -> None:
 
 
 def test_a_damaged_jpeg_is_named(folder: Path) -> None:
-    """Its end comes too early, which Pillow and OpenCV let pass or fill with grey."""
+    """End it too early, which Pillow and OpenCV let pass or fill with grey."""
     i = put_in_place_of_a_jpeg(folder / "train.beton", b"\xff\xd9", 700)
     assert f"train.beton: image {i} is a damaged JPEG" in refused(folder)
 
 
 def test_a_jpeg_of_other_colours_or_size_is_named(folder: Path) -> None:
-    """FFCV would decode it to something, or write beyond its memory."""
+    """Expect a refusal: FFCV would decode garbage, or write beyond its memory."""
     content = io.BytesIO()
     Image.new("L", (30, 29), 7).save(content, "JPEG")
     i = put_in_place_of_a_jpeg(folder / "train.beton", content.getvalue())

@@ -1,4 +1,4 @@
-"""A folder of images that changes is noticed, named and prepared anew; nothing else is."""
+"""Test that changes to a folder of images, and nothing else, are noticed, named and prepared."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def images(tmp_path: Path) -> Path:
 
 
 def overwrite(images: Path) -> None:
-    """In place: the folder's own time stays."""
+    """Overwrite in place, which leaves the folder's own time as it was."""
     content = bytearray((images / ONE).read_bytes())
     content[-20] ^= 1
     (images / ONE).write_bytes(content)
 
 
 def replace(images: Path) -> None:
-    """By another of the same size and time."""
+    """Rename another file of the same size and time to its name."""
     status = (images / ONE).stat()
     shutil.copy(images / ONE, images / "new.png")
     os.utime(images / "new.png", ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -109,7 +109,7 @@ def test_of_many_images_the_class_folders_times_decide(
 def test_of_many_images_one_put_in_anothers_place_is_noticed(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though name, size and time are the same."""
+    """Expect so although name, size and time stay the same."""
     monkeypatch.setattr(source_state, "MOST_FILES", 5)
     before = read_state(images)
     replace(images)
@@ -150,7 +150,7 @@ BETONS = ("resources/imagefolder/train.beton", "resources/imagefolder/test.beton
 def test_the_workflow_goes_on_after_a_broken_image_was_removed(
     images: Path, tmp_path: Path
 ) -> None:
-    """And notices a folder that was moved, as a whole or with the project."""
+    """Expect that it also notices a folder moved alone, but not one moved with the project."""
     project = copy_project(tmp_path / "project")
     images.rename(project / "images")
     edit(project / "config.yaml", "imagefolder_source: null", "imagefolder_source: images")
@@ -172,7 +172,7 @@ def test_the_workflow_goes_on_after_a_broken_image_was_removed(
 
 @pytest.mark.slow
 def test_changed_images_train_anew(tmp_path: Path) -> None:
-    """Of a folder of CIFAR-10's images, one of which is overwritten."""
+    """Overwrite one image in a folder of CIFAR-10's."""
     project = copy_project(tmp_path / "project")
     images = make_images(project / "images", ("train", "test"), DATASETS["cifar10"].classes, 4)
     edit(project / "config.yaml", "cifar10_source: null", "cifar10_source: images")

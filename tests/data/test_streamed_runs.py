@@ -48,7 +48,7 @@ def test_streaming_opens_no_gpu(photos: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gets_the_batches_of_the_cpu(photos: Path) -> None:
-    """From pinned memory, copied while others are decoded."""
+    """Copy batches from pinned memory while others are decoded."""
     path = photos / "train.beton"
     sampler = Sampler(seed=3, num_samples=480, num_clients=4, batch_size=3, steps_per_epoch=5)
     pinned = StreamedImages(path, read_index(path), 32, 1, pinned=True)

@@ -195,7 +195,7 @@ def a_class_of_one_split(folder: Path) -> Command:
     return PREPARE
 
 
-@LISTED.refused(str(CAT / "1.jpg"), "a link to nowhere", "remove it")
+@LISTED.refused(str(CAT / "1.jpg"), "a broken link", "remove it")
 def an_image_that_links_to_nowhere(folder: Path) -> Command:
     (folder / CAT / "1.jpg").unlink()
     (folder / CAT / "1.jpg").symlink_to("gone.jpg")

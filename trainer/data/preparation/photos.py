@@ -21,7 +21,7 @@ PATCHES = 96  # per photograph, half of them for training
 JPEG_QUALITY = 95
 
 
-def _scikit_image_loader(name: str) -> Callable[[], NDArray[Any]]:
+def _load_from_scikit_image(name: str) -> Callable[[], NDArray[Any]]:
     def load() -> NDArray[Any]:
         from skimage import data
 
@@ -31,7 +31,7 @@ def _scikit_image_loader(name: str) -> Callable[[], NDArray[Any]]:
     return load
 
 
-def _scikit_learn_loader(name: str) -> Callable[[], NDArray[Any]]:
+def _load_from_scikit_learn(name: str) -> Callable[[], NDArray[Any]]:
     def load() -> NDArray[Any]:
         from sklearn.datasets import load_sample_image
 
@@ -43,14 +43,14 @@ def _scikit_learn_loader(name: str) -> Callable[[], NDArray[Any]]:
 
 PHOTOS = {
     **{
-        name: _scikit_image_loader(name)
+        name: _load_from_scikit_image(name)
         for name in (
             "astronaut", "chelsea", "coffee", "hubble_deep_field",
             "immunohistochemistry", "retina", "rocket",
         )
     },
-    "motorcycle": lambda: _scikit_image_loader("stereo_motorcycle")()[0],
-    **{name: _scikit_learn_loader(name) for name in ("china", "flower")},
+    "motorcycle": lambda: _load_from_scikit_image("stereo_motorcycle")()[0],
+    **{name: _load_from_scikit_learn(name) for name in ("china", "flower")},
 }  # fmt: skip
 
 
