@@ -150,7 +150,7 @@ BETONS = ("resources/imagefolder/train.beton", "resources/imagefolder/test.beton
 def test_the_workflow_goes_on_after_a_broken_image_was_removed(
     images: Path, tmp_path: Path
 ) -> None:
-    """Expect that it also notices a folder moved alone, but not one moved with the project."""
+    """Expect that a new source is prepared, but that moving the project changes nothing."""
     project = copy_project(tmp_path / "project")
     images.rename(project / "images")
     edit(project / "config.yaml", "imagefolder_source: null", "imagefolder_source: images")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +22,30 @@ PATCHES = 96  # per photograph, half of them for training
 JPEG_QUALITY = 95
 
 
-def _load_from_scikit_image(name: str) -> Callable[[], NDArray[Any]]:
-    def load() -> NDArray[Any]:
-        from skimage import data
+def _load_from_scikit_image(name: str) -> NDArray[Any]:
+    from skimage import data
 
-        photo: NDArray[Any] = getattr(data, name)()
-        return photo
-
-    return load
+    photo: NDArray[Any] = getattr(data, name)()
+    return photo
 
 
-def _load_from_scikit_learn(name: str) -> Callable[[], NDArray[Any]]:
-    def load() -> NDArray[Any]:
-        from sklearn.datasets import load_sample_image
+def _load_from_scikit_learn(name: str) -> NDArray[Any]:
+    from sklearn.datasets import load_sample_image
 
-        photo: NDArray[Any] = load_sample_image(f"{name}.jpg")
-        return photo
-
-    return load
+    photo: NDArray[Any] = load_sample_image(f"{name}.jpg")
+    return photo
 
 
-PHOTOS = {
+PHOTOS: dict[str, Callable[[], NDArray[Any]]] = {
     **{
-        name: _load_from_scikit_image(name)
+        name: partial(_load_from_scikit_image, name)
         for name in (
             "astronaut", "chelsea", "coffee", "hubble_deep_field",
             "immunohistochemistry", "retina", "rocket",
         )
     },
-    "motorcycle": lambda: _load_from_scikit_image("stereo_motorcycle")()[0],
-    **{name: _load_from_scikit_learn(name) for name in ("china", "flower")},
+    "motorcycle": lambda: _load_from_scikit_image("stereo_motorcycle")[0],
+    **{name: partial(_load_from_scikit_learn, name) for name in ("china", "flower")},
 }  # fmt: skip
 
 
