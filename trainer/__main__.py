@@ -24,7 +24,6 @@ from trainer.errors import (
 )
 from trainer.files.download import download as fetch
 from trainer.settings.base import Settings
-from trainer.settings.checks import check_processes, check_start
 from trainer.settings.cli import Parser, add_settings, parse_settings, unknown_option
 from trainer.settings.commands import (
     BetonSettings,
@@ -32,7 +31,8 @@ from trainer.settings.commands import (
     PrepareSettings,
     SidecarSettings,
 )
-from trainer.settings.run import RunSettings
+from trainer.settings.run import RunSettings, check_processes
+from trainer.settings.start import check_start
 from trainer.tracking.wandb_sync import WandbSyncSettings, wandb_sync
 
 

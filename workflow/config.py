@@ -11,8 +11,7 @@ from trainer.errors import UserError
 from trainer.settings.base import Settings
 from trainer.settings.cli import validated
 from trainer.settings.commands import ImageFileSettings
-from trainer.settings.run import Device
-from trainer.settings.wandb import WandbMode
+from trainer.settings.runtime import Device, WandbMode
 from workflow.experiments import scales
 
 

@@ -20,9 +20,8 @@ from pydantic import Field, StrictInt, model_validator
 from trainer.errors import UserError
 from trainer.settings.base import Settings
 from trainer.settings.cli import options, validated
-from trainer.settings.data_checks import data_set_suffices
-from trainer.settings.run import RESULT_SETTINGS, Device, RunSettings
-from trainer.settings.wandb import WandbMode
+from trainer.settings.run import RESULT_SETTINGS, RunSettings, data_set_suffices
+from trainer.settings.runtime import Device, WandbMode
 from trainer.settings.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,8 +30,7 @@ from trainer.local_sgd.schedule import (
 )
 from trainer.models.registry import build, model_spec
 from trainer.run.execution import SERIAL, choose_execution
-from trainer.settings.data_checks import samples_suffice
-from trainer.settings.run import RunSettings
+from trainer.settings.run import RunSettings, samples_suffice
 
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:

@@ -6,15 +6,22 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trainer.errors import CREDENTIALS
 
+# Options in --help are grouped by these titles, in this order.
+Group = Literal[
+    "download", "start", "sharpness", "clients", "optimizer", "run", "model", "data", "image files",
+    "schedule", "interruptions", "wandb",
+]  # fmt: skip
+GROUPS: tuple[Group, ...] = get_args(Group)
+
 
 def setting(
-    default: Any, help: str, group: str, *, affects_results: bool = True, **bounds: Any
+    default: Any, help: str, group: Group, *, affects_results: bool = True, **bounds: Any
 ) -> Any:
     """A field with its help text; ``affects_results``: it decides a run's numbers, and thus its id.
 
@@ -111,6 +118,12 @@ def local_path(path: Path) -> Path:
             "set LC_ALL=C.UTF-8, or rename it"
         ) from None
     return expanded
+
+
+def changed(settings: Settings, *names: str) -> list[str]:
+    """List those of ``names`` whose value is not the default."""
+    fields = type(settings).model_fields
+    return [name for name in names if getattr(settings, name) != fields[name].default]
 
 
 def known(kind: str, name: str, names: tuple[str, ...]) -> str:

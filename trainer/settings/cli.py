@@ -12,13 +12,13 @@ import shlex
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from trainer.errors import UserError
-from trainer.settings.base import Settings, local_path
+from trainer.settings.base import GROUPS, Group, Settings, local_path
 from trainer.settings.yaml import read_yaml
 
 S = TypeVar("S", bound=Settings)
@@ -40,13 +40,13 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
         help="YAML file with the same keys; options win",
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
-    # Its own settings come before those of its bases.
-    names = sorted(model.model_fields, key=lambda name: name not in model.__annotations__)
-    for name in names:
-        field = model.model_fields[name]
-        extra = field.json_schema_extra
-        assert isinstance(extra, dict)
-        title = str(extra["group"])
+    # Within a group, the model's own settings come before those of its bases.
+    fields = sorted(
+        model.model_fields.items(),
+        key=lambda item: (GROUPS.index(_group(item[1])), item[0] not in model.__annotations__),
+    )
+    for name, field in fields:
+        title = _group(field)
         group = groups.setdefault(title, parser.add_argument_group(title))
         group.add_argument(
             option(name),
@@ -55,6 +55,11 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
             metavar=_type_name(field.annotation),
             help=f"{field.description}{_default_and_bounds(field)}".replace("%", "%%"),
         )
+
+
+def _group(field: FieldInfo) -> Group:
+    assert isinstance(field.json_schema_extra, dict)
+    return cast(Group, field.json_schema_extra["group"])
 
 
 def path_argument(text: str) -> Path:

@@ -9,10 +9,13 @@ from typing import Literal
 from pydantic import field_validator
 
 from trainer.data.specs import DATASETS, DatasetSpec
-from trainer.models.registry import model_spec, require_model
-from trainer.models.specs import MODELS
+from trainer.models.registry import incompatibility, model_spec, require_model
+from trainer.models.specs import MODELS, SMALLEST_GROUPNORM
 from trainer.settings.base import Settings, setting
 from trainer.settings.commands import known_dataset
+
+# The authors' trainer train_imagenet has habits of its own; train_cifar trains on the others.
+IMAGENET = "imagenet"
 
 
 class DataSettings(Settings):
@@ -120,3 +123,67 @@ class DataSettings(Settings):
     @property
     def streamed(self) -> bool:
         return self.loader == "ffcv" or (self.loader == "auto" and self.data.of_files)
+
+
+def bn_is_the_models(s: DataSettings) -> str | None:
+    batchnorm = model_spec(s.model).batchnorm
+    if s.bn not in (None, batchnorm):
+        has = "has" if batchnorm else "has no"
+        return (
+            f"bn {int(not batchnorm)} contradicts model {s.model}, which {has} BatchNorm; "
+            f"leave bn out or set it to {int(batchnorm)}"
+        )
+    if batchnorm and s.bn_batches == 0:
+        return (
+            f"bn_batches 0 leaves model {s.model} without BatchNorm statistics to evaluate with; "
+            "set bn_batches 1 or more"
+        )
+    return None
+
+
+def groups_divide_channels(s: DataSettings) -> str | None:
+    channels = SMALLEST_GROUPNORM
+    if not model_spec(s.model).groupnorm or (s.n_groups >= 1 and channels % s.n_groups == 0):
+        return None
+    fits = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
+    return (
+        f"n_groups {s.n_groups} does not divide the {channels} channels of {s.model}'s first "
+        f"layers; choose one of {fits}"
+    )
+
+
+def images_are_the_data_sets(s: DataSettings) -> str | None:
+    given = DATASETS[s.dataset]
+    if s.image_size is not None and not given.of_files:
+        return (
+            f"image_size is for image files; dataset {s.dataset} has images of "
+            f"{given.image_size} pixels; leave image_size out"
+        )
+    if given.num_classes == 0 and s.num_classes is None:
+        return f"dataset {s.dataset} needs num_classes, the number of its class folders; set it"
+    if given.num_classes not in (0, s.num_classes) and s.num_classes is not None:
+        return f"dataset {s.dataset} has {given.num_classes} classes; leave num_classes out"
+    return None
+
+
+def loader_can_read(s: DataSettings) -> str | None:
+    if s.loader == "memory" and s.data.of_files:
+        return (
+            f"loader memory is for images of one size, dataset {s.dataset} is of image files; "
+            "set loader auto"
+        )
+    if s.loader == "ffcv" and s.data.channels != 3:
+        return (
+            f"loader ffcv is for images with colours, which dataset {s.dataset} lacks; "
+            "set loader auto"
+        )
+    return None
+
+
+def model_fits_images(s: DataSettings) -> str | None:
+    data = s.data
+    reason = incompatibility(s.model, data)
+    return reason and (
+        f"model {s.model} does not fit dataset {s.dataset}, images of {data.image_size} pixels and "
+        f"{data.channels} channel(s): {reason}; choose another model or dataset"
+    )

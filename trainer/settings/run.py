@@ -8,45 +8,51 @@ the JSON schema of the experiments all derive from these models (``trainer/setti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
-from trainer.files.download import https, is_url
-from trainer.settings.base import local_path, setting
-from trainer.settings.checks import CHECKS
-from trainer.settings.data import DataSettings
-from trainer.settings.interruption import InterruptionSettings
-from trainer.settings.schedule import ScheduleSettings
-from trainer.settings.wandb import WandbSettings
+from trainer.data.specs import DATASETS
+from trainer.errors import UserError
+from trainer.models.registry import model_spec
+from trainer.settings.base import setting
+from trainer.settings.data import (
+    IMAGENET,
+    bn_is_the_models,
+    groups_divide_channels,
+    images_are_the_data_sets,
+    loader_can_read,
+    model_fits_images,
+)
+from trainer.settings.optimizer import (
+    OptimizerSettings,
+    clients_are_whole,
+    cosine_has_no_decays,
+    learning_rate_is_a_number,
+    learning_rate_is_given_once,
+    momentum_to_average,
+    nesterov_has_momentum,
+    warm_up_goes_up,
+    warm_up_is_complete,
+)
+from trainer.settings.runtime import RuntimeSettings, wandb_is_there_to_save_to
+from trainer.settings.schedule import (
+    decays_come_in_order,
+    decays_leave_a_rate,
+    h_follows_one_rule,
+    schedule_is_given_once,
+)
+from trainer.settings.start import StartSettings
 
-Device = Literal["auto", "cpu", "cuda"]
-# The authors have two trainers of different habits: train_cifar, and for this one train_imagenet
-IMAGENET = "imagenet"
 # Raised when a default or the arithmetic changes, so that the same settings give other numbers.
 RESULTS_VERSION = 1
+MOST_SUGGESTIONS = 256  # numbers of processes that an error lists
 
 
-class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSettings):
+class RunSettings(StartSettings, RuntimeSettings, OptimizerSettings):
     """One training run: a configuration with one seed."""
-
-    # Start
-    resume: int = setting(0, "epoch of the start point", "start", ge=0)
-    resume_pth: str | None = setting(
-        None,
-        "checkpoint (state_dict) to start from, file or https URL; None: random initialisation",
-        "start",
-        affects_results=False,
-    )
-    resume_sha256: str | None = setting(
-        None,
-        "SHA-256 that the checkpoint must have (a URL needs it); None: not checked",
-        "start",
-        pattern="^[0-9a-f]{64}$",
-    )
-    eval_on_start: bool = setting(False, "evaluate the initial model", "start")
 
     # Sharpness
     sharpness: bool = setting(
@@ -59,115 +65,8 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
     )
     sharpness_probes: int = setting(64, "random vectors of the trace's estimate", "sharpness", ge=1)
 
-    # Clients
-    batch_size: int = setting(128, "local batch size B_loc", "clients", ge=1)
-    total_batch_size: int = setting(
-        128, "total batch size B = K · B_loc; K, the number of clients, follows", "clients", ge=1
-    )
-    clients: Literal["auto", "vectorized", "serial", "fused"] = setting(
-        "auto",
-        "how a process executes its clients: in one pass, one after the other, or (H = 1) as one "
-        "replica; auto: by a rule from model, batch, H and device",
-        "clients",
-        affects_results=False,
-    )
-    compile: bool = setting(
-        False,
-        "compile the model's passes by torch.compile: a minute at the start, then faster steps of "
-        "large models",
-        "clients",
-        affects_results=False,
-    )
-
-    # Optimizer
-    lr: float | None = setting(
-        None,
-        "learning rate for B = 256: the learning rate is B · lr / 256, warmed up from lr "
-        "(Goyal et al. 2017); None: by start_lr",
-        "optimizer",
-        gt=0,
-    )
-    start_lr: float = setting(
-        0.01,
-        "with warm-up: initial learning rate; without: the learning rate is start_lr · K",
-        "optimizer",
-        gt=0,
-    )
-    max_lr: float = setting(
-        -1.0,
-        "learning rate at the end of the warm-up; negative: start_lr · K",
-        "optimizer",
-    )
-    warm_up: bool = setting(False, "linear learning rate warm-up", "optimizer")
-    warmup_epochs: int = setting(5, "length of the warm-up", "optimizer", ge=0)
-    lr_schedule: Literal["step", "cosine"] = setting(
-        "step", "after the warm-up: constant but for the decays, or half a cosine to 0", "optimizer"
-    )
-    wd: float = setting(5e-4, "weight decay", "optimizer", ge=0)
-    group_weight: bool = setting(
-        lambda given: given["dataset"] == IMAGENET,
-        "no weight decay on normalisation layers and biases; default, as the authors': 1 for "
-        "dataset imagenet, else 0",
-        "optimizer",
-    )
-    momentum: float = setting(0.0, "momentum", "optimizer", ge=0, lt=1)
-    nesterov: bool = setting(False, "Nesterov momentum", "optimizer")
-    momentum_averaging: Literal["keep", "average", "reset"] = setting(
-        "keep",
-        "each client's momentum at averaging: kept, averaged as the parameters are, or set to 0",
-        "optimizer",
-    )
-    precision: Literal["fp32", "fp64", "bf16", "fp16"] = setting(
-        "fp32",
-        "arithmetic; bf16, fp16: mixed, training's forward passes in bfloat16 or float16 (its loss "
-        "scaled by a constant), the rest in fp32",
-        "optimizer",
-    )
-
     # Run
     seed: int = setting(0, "seed of all randomness", "run", ge=0, lt=2**63)
-    log_pth: Path = setting(
-        Path("results/checkpoints/run"),
-        "directory for checkpoints: at initialisation, at every decay, after the latest evaluation",
-        "run",
-        affects_results=False,
-    )
-    out: Path | None = setting(
-        None,
-        "directory that gets metrics.jsonl and model.pt once the run is complete; None: log_pth",
-        "run",
-        affects_results=False,
-    )
-    device: Device = setting(
-        "auto",
-        "auto: a GPU where there is one; each process needs its own",
-        "run",
-        affects_results=False,
-    )
-    processes: int | None = setting(
-        None,
-        "the run's processes on all its nodes, a promise: with more or fewer it is an error; "
-        "None: as many as torchrun starts",
-        "run",
-        affects_results=False,
-        ge=1,
-    )
-    backend: Literal["auto", "gloo", "nccl"] = setting(
-        "auto", "communication; auto: nccl on GPU, gloo on CPU", "run", affects_results=False
-    )
-    debug: bool = setting(
-        False, "print every evaluation to the console", "run", affects_results=False
-    )
-
-    @field_validator("resume_pth")
-    @classmethod
-    def _start_is_a_file_or_https(cls, place: str | None) -> str | None:
-        if place is None:
-            return None
-        if is_url(place):
-            return https(place)
-        local = local_path(Path(place))
-        return str(local) if place.startswith("~") else place
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
@@ -180,34 +79,6 @@ class RunSettings(WandbSettings, InterruptionSettings, ScheduleSettings, DataSet
     def epochs_before_decays(self) -> int:
         """Epochs that decays count and this run does not train: ImageNet's count from epoch 0."""
         return self.resume if self.dataset == IMAGENET else 0
-
-    @property
-    def decays(self) -> list[int]:
-        return [decay - self.epochs_before_decays for decay in super().decays]
-
-    @property
-    def num_clients(self) -> int:
-        """K."""
-        return self.total_batch_size // self.batch_size
-
-    @property
-    def mixed_precision(self) -> str | None:
-        """PyTorch's name for the type of training's forward passes, if not the parameters'."""
-        return {"bf16": "bfloat16", "fp16": "float16"}.get(self.precision)
-
-    @property
-    def peak_lr(self) -> float:
-        """η after warm-up, before any decay: B · lr / 256, max_lr or start_lr · K."""
-        if self.lr is not None:
-            return self.lr * self.total_batch_size / 256
-        if self.warm_up and self.max_lr >= 0:
-            return self.max_lr
-        return self.start_lr * self.num_clients
-
-    @property
-    def initial_lr(self) -> float:
-        """η at the beginning of the warm-up."""
-        return self.start_lr if self.lr is None else self.lr
 
     def resolved(self) -> dict[str, Any]:
         """Return all settings, plain, with the version of the results: settings.json."""
@@ -249,3 +120,105 @@ def result_setting_names(model: type[RunSettings]) -> set[str]:
 
 
 RESULT_SETTINGS = result_setting_names(RunSettings)
+
+
+def clients_can_be_computed_together(s: RunSettings) -> str | None:
+    if s.clients in ("auto", "serial"):
+        return None
+    if model_spec(s.model).stochastic:
+        return (
+            f"clients {s.clients} would draw model {s.model}'s dropout for several clients at "
+            "once, so that the run depended on the processes; set clients serial"
+        )
+    if s.clients == "vectorized" and s.mixed_precision:  # autocast does not reach inside vmap
+        return (
+            f"precision {s.precision} needs clients serial (or fused, for H = 1); set clients auto"
+        )
+    longest = max(phase.local_steps for phase in s.phases)
+    if s.clients == "fused" and (s.h_rule != "constant" or longest > 1):
+        h = f"H is {longest}" if s.h_rule == "constant" else f"h_rule {s.h_rule} raises H"
+        return f"clients fused is for runs of H = 1 throughout, here {h}; set clients auto"
+    return None
+
+
+def subset_suffices(s: RunSettings) -> str | None:
+    reason = s.train_subset and _suffices(s, s.train_subset)
+    return f"train_subset {s.train_subset} is too small: {reason}" if reason else None
+
+
+def samples_suffice(s: RunSettings, available: int) -> str | None:
+    """None when ``available`` training samples are enough for the run."""
+    if s.train_subset is not None and s.train_subset > available:
+        return f"train_subset {s.train_subset} exceeds the {available} training samples; lower it"
+    return _suffices(s, s.train_subset or available)
+
+
+def data_set_suffices(s: RunSettings) -> str | None:
+    """Check the size of a known data set, before there is a file to count samples in.
+
+    Not one of ``CHECKS``: files given by ``train_pth`` may hold any number.
+    """
+    known = DATASETS[s.dataset].count("train")
+    return None if known is None else samples_suffice(s, known)
+
+
+def _suffices(s: RunSettings, num_samples: int) -> str | None:
+    total = s.total_batch_size
+    steps = s.steps_per_epoch or num_samples // total
+    if steps == 0:
+        return (
+            f"total_batch_size {total} exceeds the {num_samples} training samples; lower it, or "
+            "set replacement 1 and steps_per_epoch"
+        )
+    if steps * total > num_samples and not s.replacement:
+        return (
+            f"total_batch_size {total} × steps_per_epoch {steps} exceeds the "
+            f"{num_samples} training samples; lower one of them or set replacement 1"
+        )
+    if s.sharpness and s.sharpness_samples > num_samples:
+        return (
+            f"sharpness_samples {s.sharpness_samples} exceeds the {num_samples} "
+            "training samples; lower it"
+        )
+    return None
+
+
+CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
+    clients_are_whole,
+    # The phases of what these three refuse cannot be told.
+    schedule_is_given_once,
+    decays_come_in_order,
+    decays_leave_a_rate,
+    learning_rate_is_given_once,
+    learning_rate_is_a_number,
+    warm_up_is_complete,
+    warm_up_goes_up,
+    bn_is_the_models,
+    clients_can_be_computed_together,
+    groups_divide_channels,
+    images_are_the_data_sets,
+    loader_can_read,
+    model_fits_images,
+    nesterov_has_momentum,
+    momentum_to_average,
+    wandb_is_there_to_save_to,
+    subset_suffices,
+    cosine_has_no_decays,
+    h_follows_one_rule,
+)
+
+
+def check_processes(settings: RunSettings, processes: int) -> None:
+    """Raises UserError for other ``processes`` than promised, or that do not divide the clients."""
+    if settings.processes not in (None, processes):
+        raise UserError(
+            f"processes {settings.processes} were promised and {processes} started; with torchrun, "
+            "nnodes times nproc_per_node must be that number, and all nodes must meet"
+        )
+    k = settings.num_clients
+    if k % processes:
+        fits = [n for n in range(1, min(k, MOST_SUGGESTIONS) + 1) if k % n == 0]
+        raise UserError(
+            f"{processes} processes cannot share K = {k} clients evenly "
+            f"(total_batch_size / batch_size); start {', '.join(map(str, fits))} processes"
+        )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from trainer.settings.base import Settings, setting
+from trainer.settings.base import Settings, changed, setting
 from trainer.settings.yaml import parse_yaml
+
+# The authors' scripts write a decay that is to never come as a very large epoch.
+FAR_PAST_THE_END = 10
 
 
 class PhaseSettings(Settings):
@@ -114,6 +119,70 @@ class ScheduleSettings(Settings):
         return sum(phase.epochs for phase in self.phases)
 
     @property
+    def epochs_before_decays(self) -> int:
+        """Count the epochs that decays count and this run does not train."""
+        return 0
+
+    @property
     def decays(self) -> list[int]:
-        """Epochs from the start point to the decays that are given, in the order of their names."""
-        return [d for d in (self.decay1, self.decay2, self.decay3) if d is not None]
+        """List the epochs from the start point to the decays, in the order of their names."""
+        given = [d for d in (self.decay1, self.decay2, self.decay3) if d is not None]
+        return [decay - self.epochs_before_decays for decay in given]
+
+
+def schedule_is_given_once(s: ScheduleSettings) -> str | None:
+    by_phase = [
+        f"{name}{i}" for name in ("decay", "step", "eval_freq", "save_freq") for i in (1, 2, 3)
+    ]
+    both = changed(s, "epochs", "gamma", *by_phase)
+    if s.schedule is None or not both:
+        return None
+    return f"schedule and {', '.join(both)} both say how long and how; give one way"
+
+
+def decays_come_in_order(s: ScheduleSettings) -> str | None:
+    before = s.epochs_before_decays
+    end = before + s.epochs
+    coming = [(f"decay{i}", getattr(s, f"decay{i}")) for i in (1, 2, 3)]
+    late = max(end, FAR_PAST_THE_END * s.epochs)
+    coming = [(n, None if epoch is not None and epoch >= late else epoch) for n, epoch in coming]
+    for name, epoch in coming:
+        if epoch is not None and epoch <= before:
+            return (
+                f"{name} {epoch} is not after epoch {before}, where this run starts: decays of "
+                "dataset imagenet count from epoch 0, as in the authors' code; raise it, or leave "
+                "it out"
+            )
+        if epoch is not None and epoch >= end:
+            length = f"{s.epochs} epochs" + (f" from epoch {before}" if before else "")
+            return (
+                f"{name} {epoch} is past the end ({length}) and would never come; "
+                f"lower it, or leave it out"
+            )
+    for (first, a), (second, b) in pairwise(coming):
+        if b is not None and a is None:
+            return f"{second} {b} needs {first} before it; set {first}"
+        if b is not None and a is not None and b <= a:
+            return f"{second} {b} must come after {first} ({a}); raise {second}"
+    return None
+
+
+def decays_leave_a_rate(s: ScheduleSettings) -> str | None:
+    count = sum(decay < s.epochs for decay in s.decays)
+    try:
+        last = s.gamma**count
+    except OverflowError:
+        last = math.inf
+    if 0 < last < math.inf:
+        return None
+    return f"gamma {s.gamma:g} at {count} decays is beyond all floats; bring gamma nearer to 1"
+
+
+def h_follows_one_rule(s: ScheduleSettings) -> str | None:
+    if s.h_rule == "constant":
+        extra = changed(s, "h_base", "alpha")
+        return f"{extra[0]} is for h_rule qsr; set h_rule or leave it out" if extra else None
+    if s.alpha is None:
+        return "h_rule qsr needs alpha, the η below which H exceeds 1; set alpha"
+    fixed = changed(s, "step1", "step2", "step3")
+    return f"{fixed[0]} and h_rule qsr both say H; leave {fixed[0]} out" if fixed else None

@@ -13,7 +13,7 @@ import psutil
 
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
-from trainer.settings.checks import check_processes
+from trainer.settings.run import check_processes
 from workflow.commands.installation import SET_UP, Check, Level, check_installation, run_python
 from workflow.commands.plan import at_once
 from workflow.commands.starting import existing, starting, writable

@@ -4,8 +4,8 @@ import os
 import re
 import shlex
 
-from trainer.settings.checks import check_processes
 from trainer.settings.cli import options
+from trainer.settings.run import check_processes
 from trainer.data.preparation.source_state import state_to_compare
 from trainer.data.specs import DATASETS
 from workflow.analysis.figures.catalogue import FIGURES, THEORY_CAPTION

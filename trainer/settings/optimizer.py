@@ -1,0 +1,158 @@
+"""Define batch sizes, learning rate and SGD."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from trainer.settings.base import changed, setting
+from trainer.settings.data import IMAGENET, DataSettings
+from trainer.settings.schedule import ScheduleSettings
+
+
+class OptimizerSettings(ScheduleSettings, DataSettings):
+    """Set the batch sizes and each client's optimizer."""
+
+    # Clients
+    batch_size: int = setting(128, "local batch size B_loc", "clients", ge=1)
+    total_batch_size: int = setting(
+        128, "total batch size B = K · B_loc; K, the number of clients, follows", "clients", ge=1
+    )
+
+    # Optimizer
+    lr: float | None = setting(
+        None,
+        "learning rate for B = 256: the learning rate is B · lr / 256, warmed up from lr "
+        "(Goyal et al. 2017); None: by start_lr",
+        "optimizer",
+        gt=0,
+    )
+    start_lr: float = setting(
+        0.01,
+        "with warm-up: initial learning rate; without: the learning rate is start_lr · K",
+        "optimizer",
+        gt=0,
+    )
+    max_lr: float = setting(
+        -1.0,
+        "learning rate at the end of the warm-up; negative: start_lr · K",
+        "optimizer",
+    )
+    warm_up: bool = setting(False, "linear learning rate warm-up", "optimizer")
+    warmup_epochs: int = setting(5, "length of the warm-up", "optimizer", ge=0)
+    lr_schedule: Literal["step", "cosine"] = setting(
+        "step", "after the warm-up: constant but for the decays, or half a cosine to 0", "optimizer"
+    )
+    wd: float = setting(5e-4, "weight decay", "optimizer", ge=0)
+    group_weight: bool = setting(
+        lambda given: given["dataset"] == IMAGENET,
+        "no weight decay on normalisation layers and biases; default, as the authors': 1 for "
+        "dataset imagenet, else 0",
+        "optimizer",
+    )
+    momentum: float = setting(0.0, "momentum", "optimizer", ge=0, lt=1)
+    nesterov: bool = setting(False, "Nesterov momentum", "optimizer")
+    momentum_averaging: Literal["keep", "average", "reset"] = setting(
+        "keep",
+        "each client's momentum at averaging: kept, averaged as the parameters are, or set to 0",
+        "optimizer",
+    )
+    precision: Literal["fp32", "fp64", "bf16", "fp16"] = setting(
+        "fp32",
+        "arithmetic; bf16, fp16: mixed, training's forward passes in bfloat16 or float16 (its loss "
+        "scaled by a constant), the rest in fp32",
+        "optimizer",
+    )
+
+    @property
+    def num_clients(self) -> int:
+        """K."""
+        return self.total_batch_size // self.batch_size
+
+    @property
+    def mixed_precision(self) -> str | None:
+        """PyTorch's name for the type of training's forward passes, if not the parameters'."""
+        return {"bf16": "bfloat16", "fp16": "float16"}.get(self.precision)
+
+    @property
+    def peak_lr(self) -> float:
+        """η after warm-up, before any decay: B · lr / 256, max_lr or start_lr · K."""
+        if self.lr is not None:
+            return self.lr * self.total_batch_size / 256
+        if self.warm_up and self.max_lr >= 0:
+            return self.max_lr
+        return self.start_lr * self.num_clients
+
+    @property
+    def initial_lr(self) -> float:
+        """η at the beginning of the warm-up."""
+        return self.start_lr if self.lr is None else self.lr
+
+
+def clients_are_whole(s: OptimizerSettings) -> str | None:
+    if s.total_batch_size % s.batch_size == 0:
+        return None
+    return (
+        f"total_batch_size {s.total_batch_size} is not a multiple of batch_size {s.batch_size}; "
+        "B = K · B_loc needs a whole number of clients K"
+    )
+
+
+def learning_rate_is_given_once(s: OptimizerSettings) -> str | None:
+    both = changed(s, "start_lr", "max_lr")
+    if s.lr is None or not both:
+        return None
+    return f"lr and {' and '.join(both)} both set the learning rate; give one way"
+
+
+def learning_rate_is_a_number(s: OptimizerSettings) -> str | None:
+    highest = s.peak_lr * max(phase.lr_factor for phase in s.phases)
+    if highest < math.inf:
+        return None
+    names = changed(s, "lr", "start_lr", "max_lr", "total_batch_size", "gamma", "schedule")
+    return f"{' and '.join(names)} make the learning rate infinite; lower {names[0]}"
+
+
+def warm_up_is_complete(s: OptimizerSettings) -> str | None:
+    if not s.warm_up:
+        if s.max_lr < 0:
+            return None
+        return f"max_lr {s.max_lr:g} is the warm-up's end; set warm_up 1, or leave max_lr out"
+    if s.warmup_epochs <= s.total_epochs:
+        return None
+    return (
+        f"warmup_epochs {s.warmup_epochs} is longer than the run ({s.total_epochs} epochs); "
+        "lower warmup_epochs"
+    )
+
+
+def warm_up_goes_up(s: OptimizerSettings) -> str | None:
+    if not s.warm_up or s.peak_lr >= s.initial_lr:
+        return None
+    if s.lr is not None:
+        return (
+            f"total_batch_size {s.total_batch_size} is below 256, so that lr {s.lr:g} would warm "
+            "down; set warm_up 0"
+        )
+    return (
+        f"max_lr {s.max_lr:g} is below start_lr {s.start_lr:g}; "
+        "a warm-up goes up: raise max_lr or make it negative for start_lr · K"
+    )
+
+
+def nesterov_has_momentum(s: OptimizerSettings) -> str | None:
+    if not s.nesterov or s.momentum > 0:
+        return None
+    return "nesterov needs momentum > 0; set momentum or nesterov 0"
+
+
+def momentum_to_average(s: OptimizerSettings) -> str | None:
+    if s.momentum > 0 or s.momentum_averaging == "keep":
+        return None
+    return f"momentum_averaging {s.momentum_averaging} needs momentum > 0; set momentum"
+
+
+def cosine_has_no_decays(s: OptimizerSettings) -> str | None:
+    if s.lr_schedule == "step" or all(phase.lr_factor == 1 for phase in s.phases):
+        return None
+    return "lr_schedule cosine has no decays; leave decay1 and lr_factor out, or set gamma 1"
