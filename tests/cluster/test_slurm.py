@@ -175,7 +175,7 @@ def test_an_error_is_said_and_ends_the_job_with_its_status(cluster: None, tmp_pa
     assert f"error: {tmp_path}/nowhere" in said
 
 
-def test_nodes_that_do_not_meet_are_not_the_run_that_was_promised(
+def test_a_run_on_fewer_nodes_than_expected_is_refused(
     cluster: None, digits: Path, tmp_path: Path
 ) -> None:
     """As where each node starts a torchrun of its own."""
@@ -183,7 +183,7 @@ def test_nodes_that_do_not_meet_are_not_the_run_that_was_promised(
     alone = (sys.executable, "-m", "trainer.launch", "--nproc-per-node", 1, *FORKED)
     status, said = in_a_job(["srun", "--ntasks-per-node=1", *alone, *words])
     assert status == 2, said
-    assert "processes 2 were promised and 1 started" in said
+    assert "processes is 2, but 1 started" in said
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

@@ -25,11 +25,11 @@ def test_without_slurm_the_launcher_says_what_to_start() -> None:
 
 
 @covers("processes")
-def test_a_number_of_processes_is_a_promise(digits: Path, tmp_path: Path) -> None:
+def test_another_number_of_processes_than_expected_is_refused(digits: Path, tmp_path: Path) -> None:
     words = ("train", "--data-pth", digits, "--batch-size", 32, "--total-batch-size", 128)
     words = (*words, "--epochs", 1, "--log-pth", tmp_path / "run")
     said = one_line(trainer(*words, "--processes", 2))
-    assert said.startswith("error: processes 2 were promised and 1 started")
+    assert said.startswith("error: processes is 2, but 1 started")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     done = trainer(*words, "--processes", 1)
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ for old, new, *says in (
     ("title: tiny", "title: no", "title", "false"),
     ("epochs: 2", "epochs: .inf", "fig1a", "epochs"),
     ("epochs: 2", "epochs: no", "fig1a", "epochs", "false"),
-    ("phase2:", "phase1:", "phase1 is there twice"),
+    ("phase2:", "phase1:", "phase1 appears twice"),
     ("{step1: 6}", "[step1, 6]", "fig1a.runs.1"),
     ("experiments:", "experiments: {}\nfigures:", "figures"),
 ):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.commands import ROOT
 from tests.settings.test_config import parse
 from trainer.errors import UserError
-from trainer.local_sgd.schedule import make_schedule
+from trainer.run.build import make_schedule
 from trainer.settings.cli import option
 from trainer.settings.run import RunSettings
 

@@ -212,7 +212,7 @@ def test_a_module_without_config_reads_config_yaml(repository: Path, tmp_path: P
     snakefile.write_text(snakefile.read_text().replace('    config: config["paper"]\n', ""))
     assert "config.yaml: no such file" in refused(folder)
     (folder / "config.yaml").write_text("scale: laptop\nscale: paper\n")
-    assert "scale is there twice" in refused(folder)
+    assert "scale appears twice" in refused(folder)
     (folder / "config.yaml").write_text("scale: laptop\n")
     assert planned(folder, "fig1a")["train"] == 4
 

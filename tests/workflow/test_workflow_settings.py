@@ -12,7 +12,7 @@ import yaml
 
 from tests.commands import ROOT, command
 from tests.workflows import TINY, copy_project, edit, planned, refused
-from trainer.local_sgd.schedule import make_schedule
+from trainer.run.build import make_schedule
 from workflow.experiments import Run, expand, load_experiments, start_points
 from workflow.json_schemas import schemas
 

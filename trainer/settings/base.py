@@ -1,4 +1,4 @@
-"""What all settings share: closed, frozen, each field with its help text and group."""
+"""Define what all settings share: closed and frozen models, help texts, groups."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 def setting(
     default: Any, help: str, group: Group, *, affects_results: bool = True, **bounds: Any
 ) -> Any:
-    """A field with its help text; ``affects_results``: it decides a run's numbers, and thus its id.
+    """Declare a setting; one that ``affects_results`` decides a run's numbers and enters its id.
 
-    A function as ``default`` derives it from the settings declared before (a dict).
+    A function as ``default`` derives it from the dict of the settings declared before.
     """
     extra: dict[str, Any] = {"group": group, "affects_results": affects_results}
     given = {"default_factory": default} if callable(default) else {"default": default}
@@ -33,7 +33,7 @@ def setting(
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, closed (unknown keys are refused), finite numbers only."""
+    """Hold settings: frozen, closed (unknown keys are refused), finite numbers only."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
@@ -42,7 +42,7 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _none_is_absent(cls, values: Any) -> Any:
-        """``--resume-pth None`` means none, as in the authors' scripts."""
+        """Read ``--resume-pth None`` as None, as in the authors' scripts."""
         if isinstance(values, dict):
             return {k: None if v == "None" else v for k, v in values.items()}
         return values
@@ -50,29 +50,29 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_passwords(cls, values: Any) -> Any:
-        """They would be kept in a run's settings, logs and provenance."""
+        """Refuse credentials, which settings.json, logs and provenance would keep."""
         if isinstance(values, dict):
             for name, value in values.items():
                 if isinstance(value, str) and CREDENTIALS.search(value):
                     raise ValueError(
-                        f"{name}: a URL with a user or password in it would be written to files; "
-                        "get what it leads to yourself and give its place"
+                        f"{name}: a URL with a user name or password would be written to files; "
+                        "download the file yourself and give its path"
                     )
         return values
 
     @model_validator(mode="before")
     @classmethod
-    def _is_what_it_seems(cls, values: Any) -> Any:
-        """Pydantic would take true for 1; and not every text can name a file or be printed."""
+    def _no_booleans_as_numbers_and_only_text(cls, values: Any) -> Any:
+        """Refuse true where pydantic would read 1, and strings that no file can hold."""
         for name, value in values.items() if isinstance(values, dict) else ():
-            if isinstance(value, bool) and name in _without_truth_values(cls):
+            if isinstance(value, bool) and name in _non_boolean_fields(cls):
                 raise ValueError(
                     f"{name}: cannot be {str(value).lower()} (YAML reads yes and on as true, no "
                     "and off as false); give a number, or put the word in quotes"
                 )
-            no_text = isinstance(value, str | Path) and not is_text(str(value))
-            if no_text and name in cls.model_fields:
-                raise ValueError(f"{name}: {str(value)!r} is no text; remove what is not")
+            text = str(value) if isinstance(value, str | Path) else ""
+            if not is_text(text) and name in cls.model_fields:
+                raise ValueError(f"{name}: {text!r} {NOT_TEXT}; remove it")
         return values
 
     @field_validator("*")
@@ -84,49 +84,53 @@ class Settings(BaseModel):
     def _fits_into_64_bits(self) -> Self:
         for name, value in self.__dict__.items():
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise ValueError(f"{name}: is beyond all bounds; give less than 64 bits")
+                raise ValueError(f"{name}: does not fit into 64 bits; give a smaller number")
         return self
 
 
 @cache
-def _without_truth_values(model: type[BaseModel]) -> set[str]:
+def _non_boolean_fields(model: type[BaseModel]) -> set[str]:
     fields = model.model_fields.items()
     kinds = {name: (field.annotation, *get_args(field.annotation)) for name, field in fields}
     return {name for name, kind in kinds.items() if bool not in kind and Any not in kind}
 
 
+NOT_TEXT = "is not text: it has a NUL character or an unpaired surrogate"
+
+
 def is_text(value: str) -> bool:
-    """Whether a file can have this name and hold it in UTF-8."""
+    """Return whether a file can have this name and hold it in UTF-8."""
     return "\0" not in value and value.encode("utf-8", "ignore").decode("utf-8") == value
 
 
 def local_path(path: Path) -> Path:
     """Expand a leading ``~`` or ``~user``, which no shell does in YAML or behind ``--option=``.
 
-    Raises ValueError where that home directory is unknown, or no file can have the name.
+    Raises ValueError if that home directory is unknown, or no file can have the name.
     """
     try:
         expanded = path.expanduser()
         os.fsencode(expanded)
     except RuntimeError:
         raise ValueError(
-            f"{str(path)!r} is in a home directory that is unknown; give the path without ~"
+            f"{str(path)!r} is in an unknown home directory; give the path without ~"
         ) from None
     except UnicodeEncodeError:
         raise ValueError(
-            f"{str(path)!r} names no file in this locale's {sys.getfilesystemencoding()}; "
-            "set LC_ALL=C.UTF-8, or rename it"
+            f"{str(path)!r} cannot be a file name in this locale's {sys.getfilesystemencoding()}; "
+            "set LC_ALL=C.UTF-8 or rename the file"
         ) from None
     return expanded
 
 
 def changed(settings: Settings, *names: str) -> list[str]:
-    """List those of ``names`` whose value is not the default."""
+    """List the ``names`` whose value differs from the default."""
     fields = type(settings).model_fields
     return [name for name in names if getattr(settings, name) != fields[name].default]
 
 
-def known(kind: str, name: str, names: tuple[str, ...]) -> str:
+def require_one_of(kind: str, name: str, names: tuple[str, ...]) -> str:
+    """Return ``name``. Raises ValueError, which lists ``names``, unless it is one of them."""
     if name not in names:
         raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(names)}")
     return name

@@ -1,4 +1,4 @@
-"""From a settings model to a command line, and from a validation failure to one line.
+"""Turn a settings model into a command line, and a validation failure into one line.
 
 argparse splits words and prints the help; pydantic converts, checks and holds every default.
 """
@@ -25,7 +25,7 @@ S = TypeVar("S", bound=Settings)
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses as everything else does: a UserError, without its usage of many lines."""
+    """Raise UserError for a bad command line, without argparse's long usage text."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
@@ -71,10 +71,10 @@ def path_argument(text: str) -> Path:
 
 
 def parse_settings(arguments: argparse.Namespace, model: type[S]) -> S:
-    """The settings of ``--config``, overridden by the options given.
+    """Return the settings of ``--config``, overridden by the options given.
 
-    Raises UserError naming the option for a value that does not fit, an unknown key or a file that
-    cannot be read.
+    Raises UserError, which names the option, for an invalid value, an unknown key or an unreadable
+    file.
     """
     values = vars(arguments)
     from_file = read_yaml(values["config"]) if values.get("config") else {}
@@ -83,6 +83,7 @@ def parse_settings(arguments: argparse.Namespace, model: type[S]) -> S:
 
 
 def unknown_option(word: str, model: type[Settings]) -> UserError:
+    """Make the error for an option that ``model`` lacks, with the nearest name."""
     near = difflib.get_close_matches(word.split("=")[0], map(option, model.model_fields), n=1)
     return UserError(
         f"unknown option {word}; {f'did you mean {near[0]}?' if near else 'remove it'}"
@@ -90,7 +91,7 @@ def unknown_option(word: str, model: type[Settings]) -> UserError:
 
 
 def validated(model: type[S], values: Mapping[str, Any], *, spell: Any = str, where: str = "") -> S:
-    """``model(**values)``, its failure turned into one line; ``spell`` writes a setting's name."""
+    """Return ``model(**values)``; raises UserError of one line, naming settings by ``spell``."""
     try:
         return model(**values)
     except ValidationError as failure:
@@ -98,7 +99,7 @@ def validated(model: type[S], values: Mapping[str, Any], *, spell: Any = str, wh
 
 
 def describe(failure: ValidationError, model: type[Settings], spell: Any = str) -> str:
-    """The first problem of ``failure`` in one line, with the nearest name for an unknown key.
+    """Describe the first problem of ``failure`` in one line; suggest a name for an unknown key.
 
     Unknown keys come first: a misspelt one often goes with a required one that is missing.
     """
@@ -123,23 +124,24 @@ def describe(failure: ValidationError, model: type[Settings], spell: Any = str) 
 
 
 def options(settings: Settings, names: Sequence[str]) -> str:
-    """The command line that gives ``names`` their values in ``settings``, quoted for a shell."""
+    """Write the command line that sets ``names`` as in ``settings``, quoted for a shell."""
     values = settings.model_dump(mode="json")
     words = []
     for name in names:
-        word = _word(values[name])
-        # Behind a space, argparse would take it for another option.
+        word = _argument(values[name])
+        # After a space, argparse would read a word with a leading dash as another option.
         words += [f"{option(name)}={word}"] if word.startswith("-") else [option(name), word]
     return shlex.join(words)
 
 
-def _word(value: Any) -> str:
+def _argument(value: Any) -> str:
     if isinstance(value, bool):
         return str(int(value))
     return json.dumps(value) if isinstance(value, list) else str(value)
 
 
 def option(name: str) -> str:
+    """Spell a setting's name as an option of the command line."""
     return "--" + name.replace("_", "-")
 
 
@@ -162,7 +164,7 @@ def _default_and_bounds(field: FieldInfo) -> str:
     if field.is_required():
         given = ["required"]
     elif field.default_factory is not None:
-        given = []  # the help text tells
+        given = []  # the help text describes it
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [
         f"{sign} {getattr(constraint, key)}"

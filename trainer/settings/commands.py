@@ -10,11 +10,12 @@ from pydantic import field_validator
 from trainer.data.beton.encoding import ImageEncoding
 from trainer.data.specs import DATASETS
 from trainer.files.download import FOLDER, https
-from trainer.settings.base import Settings, known, setting
+from trainer.settings.base import Settings, require_one_of, setting
 
 
-def known_dataset(name: str) -> str:
-    return known("dataset", name, tuple(DATASETS))
+def require_dataset(name: str) -> str:
+    """Return ``name``. Raises ValueError unless it is a data set."""
+    return require_one_of("dataset", name, tuple(DATASETS))
 
 
 class PrepareSettings(Settings):
@@ -29,7 +30,7 @@ class PrepareSettings(Settings):
     )
     out: Path = setting(Path("resources/digits"), "directory to write to", "data")
 
-    _dataset_is_known = field_validator("dataset")(known_dataset)
+    _dataset_is_known = field_validator("dataset")(require_dataset)
 
 
 class ImageFileSettings(Settings):
@@ -76,7 +77,7 @@ class SidecarSettings(Settings):
     split: Literal["train", "test"] | None = setting(None, "split to verify; None: both", "data")
     num_workers: int = setting(1, "threads that decode JPEGs", "data", ge=1, le=256)
 
-    _dataset_is_known = field_validator("dataset")(known_dataset)
+    _dataset_is_known = field_validator("dataset")(require_dataset)
 
 
 class DownloadSettings(Settings):

@@ -1,4 +1,4 @@
-"""The settings of a run that say what is trained on which samples."""
+"""Define the model and data settings of a run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.models.registry import incompatibility, model_spec, require_model
 from trainer.models.specs import MODELS, SMALLEST_GROUPNORM
 from trainer.settings.base import Settings, setting
-from trainer.settings.commands import known_dataset
+from trainer.settings.commands import require_dataset
 
-# The authors' trainer train_imagenet has habits of its own; train_cifar trains on the others.
+# The authors train this data set with other defaults (train_imagenet) than the rest (train_cifar).
 IMAGENET = "imagenet"
 
 
 class DataSettings(Settings):
-    """Model, data set, and what becomes of its samples."""
+    """Choose model and data set, and how its samples are read, drawn and augmented."""
 
     # Model
     model: str = setting(
@@ -29,7 +29,8 @@ class DataSettings(Settings):
     )
     bn: bool | None = setting(
         None,
-        "the model has BatchNorm: re-estimate its statistics before evaluation; None: as it is",
+        "the model has BatchNorm: re-estimate its statistics before evaluation; None: "
+        "if the model has it",
         "model",
     )
     bn_batches: int = setting(
@@ -71,48 +72,51 @@ class DataSettings(Settings):
     )
     loader: Literal["auto", "memory", "ffcv"] = setting(
         "auto",
-        "memory: images of one size from the mapped file; ffcv: streamed and decoded by FFCV; "
+        "memory: images of one size from a memory-mapped file; ffcv: streamed and decoded by FFCV; "
         "auto: ffcv for image files",
         "data",
         affects_results=False,
     )
     nw: int = setting(
         0,
-        "data loader workers: threads that prepare batches ahead; 0: the training one does (FFCV "
-        "always has one of its own)",
+        "data loader workers: threads that prepare batches ahead; 0: the training thread prepares "
+        "them (FFCV always uses a thread of its own)",
         "data",
         affects_results=False,
         ge=0,
         le=256,
     )
     train_subset: int | None = setting(
-        None, "train on this many samples, drawn per seed; None: on all", "data", ge=1
+        None, "train on this many samples, drawn per seed; None: all", "data", ge=1
     )
     aug: bool = setting(
         True,
-        "data augmentation: random crop with padding, of image files random resized crop; and flip "
-        "where it fits",
+        "data augmentation: random crop with padding (image files: random resized crop), and a "
+        "flip where the data set allows it",
         "data",
     )
     replacement: bool = setting(False, "sample with replacement", "data")
     label_noise: bool = setting(False, "resample every label at every step", "data")
     noise_p: float = setting(
-        0.1, "label noise: a label is uniform over the other classes with this probability", "data",
-        ge=0, lt=1,
-    )  # fmt: skip
+        0.1,
+        "label noise: with this probability, a label is drawn uniformly from the other classes",
+        "data",
+        ge=0,
+        lt=1,
+    )
 
-    _dataset_is_known = field_validator("dataset")(known_dataset)
+    _dataset_is_known = field_validator("dataset")(require_dataset)
     _model_is_known = field_validator("model")(require_model)
 
     @property
     def betons(self) -> tuple[Path, Path]:
-        """The files of training and of test samples."""
+        """Return the files of training and test samples."""
         train, test = self.data_pth / "train.beton", self.data_pth / "test.beton"
         return self.train_pth or train, self.val_pth or test
 
     @property
     def data(self) -> DatasetSpec:
-        """What is known of the data set, with this run's size of images and number of classes."""
+        """Return the data set's specification, with this run's image size and number of classes."""
         spec = DATASETS[self.dataset]
         return replace(
             spec,
@@ -122,6 +126,7 @@ class DataSettings(Settings):
 
     @property
     def streamed(self) -> bool:
+        """Return whether FFCV streams the samples from the files."""
         return self.loader == "ffcv" or (self.loader == "auto" and self.data.of_files)
 
 
@@ -131,7 +136,7 @@ def bn_is_the_models(s: DataSettings) -> str | None:
         has = "has" if batchnorm else "has no"
         return (
             f"bn {int(not batchnorm)} contradicts model {s.model}, which {has} BatchNorm; "
-            f"leave bn out or set it to {int(batchnorm)}"
+            f"remove bn or set it to {int(batchnorm)}"
         )
     if batchnorm and s.bn_batches == 0:
         return (
@@ -156,27 +161,24 @@ def images_are_the_data_sets(s: DataSettings) -> str | None:
     given = DATASETS[s.dataset]
     if s.image_size is not None and not given.of_files:
         return (
-            f"image_size is for image files; dataset {s.dataset} has images of "
-            f"{given.image_size} pixels; leave image_size out"
+            f"image_size applies only to image files; dataset {s.dataset} has images of "
+            f"{given.image_size} pixels; remove image_size"
         )
     if given.num_classes == 0 and s.num_classes is None:
         return f"dataset {s.dataset} needs num_classes, the number of its class folders; set it"
     if given.num_classes not in (0, s.num_classes) and s.num_classes is not None:
-        return f"dataset {s.dataset} has {given.num_classes} classes; leave num_classes out"
+        return f"dataset {s.dataset} has {given.num_classes} classes; remove num_classes"
     return None
 
 
 def loader_can_read(s: DataSettings) -> str | None:
     if s.loader == "memory" and s.data.of_files:
         return (
-            f"loader memory is for images of one size, dataset {s.dataset} is of image files; "
-            "set loader auto"
+            f"loader memory needs images of one size, but dataset {s.dataset} consists of "
+            "image files; set loader auto"
         )
     if s.loader == "ffcv" and s.data.channels != 3:
-        return (
-            f"loader ffcv is for images with colours, which dataset {s.dataset} lacks; "
-            "set loader auto"
-        )
+        return f"loader ffcv needs colour images, which dataset {s.dataset} lacks; set loader auto"
     return None
 
 

@@ -23,7 +23,7 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
     lr: float | None = setting(
         None,
         "learning rate for B = 256: the learning rate is B · lr / 256, warmed up from lr "
-        "(Goyal et al. 2017); None: by start_lr",
+        "(Goyal et al. 2017); None: use start_lr",
         "optimizer",
         gt=0,
     )
@@ -41,7 +41,7 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
     warm_up: bool = setting(False, "linear learning rate warm-up", "optimizer")
     warmup_epochs: int = setting(5, "length of the warm-up", "optimizer", ge=0)
     lr_schedule: Literal["step", "cosine"] = setting(
-        "step", "after the warm-up: constant but for the decays, or half a cosine to 0", "optimizer"
+        "step", "after the warm-up: constant except for decays, or half a cosine to 0", "optimizer"
     )
     wd: float = setting(5e-4, "weight decay", "optimizer", ge=0)
     group_weight: bool = setting(
@@ -54,29 +54,29 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
     nesterov: bool = setting(False, "Nesterov momentum", "optimizer")
     momentum_averaging: Literal["keep", "average", "reset"] = setting(
         "keep",
-        "each client's momentum at averaging: kept, averaged as the parameters are, or set to 0",
+        "each client's momentum at averaging: kept, averaged like the parameters, or set to 0",
         "optimizer",
     )
     precision: Literal["fp32", "fp64", "bf16", "fp16"] = setting(
         "fp32",
-        "arithmetic; bf16, fp16: mixed, training's forward passes in bfloat16 or float16 (its loss "
-        "scaled by a constant), the rest in fp32",
+        "arithmetic; bf16, fp16: mixed, with training's forward passes in bfloat16 or float16 (the "
+        "loss scaled by a constant) and the rest in fp32",
         "optimizer",
     )
 
     @property
     def num_clients(self) -> int:
-        """K."""
+        """Return K."""
         return self.total_batch_size // self.batch_size
 
     @property
     def mixed_precision(self) -> str | None:
-        """PyTorch's name for the type of training's forward passes, if not the parameters'."""
+        """Name the torch dtype of training's forward passes; None: that of the parameters."""
         return {"bf16": "bfloat16", "fp16": "float16"}.get(self.precision)
 
     @property
     def peak_lr(self) -> float:
-        """η after warm-up, before any decay: B · lr / 256, max_lr or start_lr · K."""
+        """Return η after warm-up, before any decay: B · lr / 256, max_lr or start_lr · K."""
         if self.lr is not None:
             return self.lr * self.total_batch_size / 256
         if self.warm_up and self.max_lr >= 0:
@@ -85,7 +85,7 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
 
     @property
     def initial_lr(self) -> float:
-        """η at the beginning of the warm-up."""
+        """Return η at the beginning of the warm-up."""
         return self.start_lr if self.lr is None else self.lr
 
 
@@ -102,7 +102,7 @@ def learning_rate_is_given_once(s: OptimizerSettings) -> str | None:
     both = changed(s, "start_lr", "max_lr")
     if s.lr is None or not both:
         return None
-    return f"lr and {' and '.join(both)} both set the learning rate; give one way"
+    return f"lr and {' and '.join(both)} both set the learning rate; set one or the other"
 
 
 def learning_rate_is_a_number(s: OptimizerSettings) -> str | None:
@@ -117,7 +117,7 @@ def warm_up_is_complete(s: OptimizerSettings) -> str | None:
     if not s.warm_up:
         if s.max_lr < 0:
             return None
-        return f"max_lr {s.max_lr:g} is the warm-up's end; set warm_up 1, or leave max_lr out"
+        return f"max_lr {s.max_lr:g} applies only to a warm-up; set warm_up 1 or remove max_lr"
     if s.warmup_epochs <= s.total_epochs:
         return None
     return (
@@ -131,12 +131,12 @@ def warm_up_goes_up(s: OptimizerSettings) -> str | None:
         return None
     if s.lr is not None:
         return (
-            f"total_batch_size {s.total_batch_size} is below 256, so that lr {s.lr:g} would warm "
-            "down; set warm_up 0"
+            f"total_batch_size {s.total_batch_size} is below 256, so that lr {s.lr:g} would "
+            "decrease during warm-up; set warm_up 0"
         )
     return (
-        f"max_lr {s.max_lr:g} is below start_lr {s.start_lr:g}; "
-        "a warm-up goes up: raise max_lr or make it negative for start_lr · K"
+        f"max_lr {s.max_lr:g} is below start_lr {s.start_lr:g}, but a warm-up must rise; "
+        "raise max_lr or make it negative for start_lr · K"
     )
 
 
@@ -155,4 +155,4 @@ def momentum_to_average(s: OptimizerSettings) -> str | None:
 def cosine_has_no_decays(s: OptimizerSettings) -> str | None:
     if s.lr_schedule == "step" or all(phase.lr_factor == 1 for phase in s.phases):
         return None
-    return "lr_schedule cosine has no decays; leave decay1 and lr_factor out, or set gamma 1"
+    return "lr_schedule cosine has no decays; remove decay1 and lr_factor, or set gamma 1"

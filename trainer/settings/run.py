@@ -1,4 +1,4 @@
-"""The settings of a training run; a user's mistakes are found here, before any work.
+"""Define the settings of a training run, and check them before any work.
 
 Each setting is written once: name, type, default, bounds, help. The command line, the YAML file and
 the JSON schema of the experiments all derive from these models (``trainer/settings/cli.py``,
@@ -52,18 +52,18 @@ MOST_SUGGESTIONS = 256  # numbers of processes that an error lists
 
 
 class RunSettings(StartSettings, RuntimeSettings, OptimizerSettings):
-    """One training run: a configuration with one seed."""
+    """Configure one training run, with one seed."""
 
     # Sharpness
     sharpness: bool = setting(
         False,
-        "at each evaluation, trace and largest eigenvalue of the training loss's Hessian",
+        "at each evaluation, estimate trace and largest eigenvalue of the training loss's Hessian",
         "sharpness",
     )
     sharpness_samples: int = setting(
-        512, "on the first so many training samples", "sharpness", ge=1
+        512, "training samples for the estimates: the first ones", "sharpness", ge=1
     )
-    sharpness_probes: int = setting(64, "random vectors of the trace's estimate", "sharpness", ge=1)
+    sharpness_probes: int = setting(64, "random vectors for the trace estimate", "sharpness", ge=1)
 
     # Run
     seed: int = setting(0, "seed of all randomness", "run", ge=0, lt=2**63)
@@ -77,7 +77,7 @@ class RunSettings(StartSettings, RuntimeSettings, OptimizerSettings):
 
     @property
     def epochs_before_decays(self) -> int:
-        """Epochs that decays count and this run does not train: ImageNet's count from epoch 0."""
+        """Return the start point's epoch for ImageNet, whose decays count from epoch 0."""
         return self.resume if self.dataset == IMAGENET else 0
 
     def resolved(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class RunSettings(StartSettings, RuntimeSettings, OptimizerSettings):
         return {name: values[name] for name in sorted(names)}
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this run's numbers from others': the version, and what is not default.
+        """Return the results' version and the non-default settings: if equal, numbers are equal.
 
         A new setting changes nobody's identity as long as its default changes no number.
         """
@@ -104,7 +104,7 @@ class RunSettings(StartSettings, RuntimeSettings, OptimizerSettings):
         return [name for name in names if getattr(self, name) != self._default(name)]
 
     def _default(self, name: str) -> Any:
-        """Return the default of ``name``, which may follow from the settings before it."""
+        """Return the default of ``name``, which may depend on the settings before it."""
         field = type(self).model_fields[name]
         return field.get_default(call_default_factory=True, validated_data=self.__dict__)
 
@@ -113,7 +113,7 @@ class RunSettings(StartSettings, RuntimeSettings, OptimizerSettings):
 def result_setting_names(model: type[RunSettings]) -> set[str]:
     """Name the settings that decide a run's numbers.
 
-    Once and for all: a workflow of thousands of runs asks each for its content, and more than once.
+    Cached, as a workflow of thousands of runs asks each of them several times.
     """
     extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
     return {name for name, extra in extras.items() if extra and extra["affects_results"]}  # type: ignore[index]
@@ -128,7 +128,7 @@ def clients_can_be_computed_together(s: RunSettings) -> str | None:
     if model_spec(s.model).stochastic:
         return (
             f"clients {s.clients} would draw model {s.model}'s dropout for several clients at "
-            "once, so that the run depended on the processes; set clients serial"
+            "once, so that results would depend on the number of processes; set clients serial"
         )
     if s.clients == "vectorized" and s.mixed_precision:  # autocast does not reach inside vmap
         return (
@@ -137,20 +137,20 @@ def clients_can_be_computed_together(s: RunSettings) -> str | None:
     longest = max(phase.local_steps for phase in s.phases)
     if s.clients == "fused" and (s.h_rule != "constant" or longest > 1):
         h = f"H is {longest}" if s.h_rule == "constant" else f"h_rule {s.h_rule} raises H"
-        return f"clients fused is for runs of H = 1 throughout, here {h}; set clients auto"
+        return f"clients fused needs H = 1 throughout, but {h}; set clients auto"
     return None
 
 
 def subset_suffices(s: RunSettings) -> str | None:
-    reason = s.train_subset and _suffices(s, s.train_subset)
+    reason = s.train_subset and _check_samples(s, s.train_subset)
     return f"train_subset {s.train_subset} is too small: {reason}" if reason else None
 
 
 def samples_suffice(s: RunSettings, available: int) -> str | None:
-    """None when ``available`` training samples are enough for the run."""
+    """Return None if ``available`` training samples are enough for the run, else why not."""
     if s.train_subset is not None and s.train_subset > available:
         return f"train_subset {s.train_subset} exceeds the {available} training samples; lower it"
-    return _suffices(s, s.train_subset or available)
+    return _check_samples(s, s.train_subset or available)
 
 
 def data_set_suffices(s: RunSettings) -> str | None:
@@ -158,11 +158,11 @@ def data_set_suffices(s: RunSettings) -> str | None:
 
     Not one of ``CHECKS``: files given by ``train_pth`` may hold any number.
     """
-    known = DATASETS[s.dataset].count("train")
-    return None if known is None else samples_suffice(s, known)
+    size = DATASETS[s.dataset].count("train")
+    return None if size is None else samples_suffice(s, size)
 
 
-def _suffices(s: RunSettings, num_samples: int) -> str | None:
+def _check_samples(s: RunSettings, num_samples: int) -> str | None:
     total = s.total_batch_size
     steps = s.steps_per_epoch or num_samples // total
     if steps == 0:
@@ -183,9 +183,10 @@ def _suffices(s: RunSettings, num_samples: int) -> str | None:
     return None
 
 
+# Each returns None, or one line that names the settings, the reason and the fix.
 CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     clients_are_whole,
-    # The phases of what these three refuse cannot be told.
+    # ``phases`` can be computed only from settings that pass these three.
     schedule_is_given_once,
     decays_come_in_order,
     decays_leave_a_rate,
@@ -209,11 +210,11 @@ CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
 
 
 def check_processes(settings: RunSettings, processes: int) -> None:
-    """Raises UserError for other ``processes`` than promised, or that do not divide the clients."""
+    """Check that ``processes`` is as expected and divides K; raises UserError otherwise."""
     if settings.processes not in (None, processes):
         raise UserError(
-            f"processes {settings.processes} were promised and {processes} started; with torchrun, "
-            "nnodes times nproc_per_node must be that number, and all nodes must meet"
+            f"processes is {settings.processes}, but {processes} started; with torchrun, nnodes "
+            "times nproc_per_node must equal processes, and all nodes must connect"
         )
     k = settings.num_clients
     if k % processes:

@@ -1,7 +1,4 @@
-"""The settings of a run that say what becomes of it when something comes between.
-
-None of them decides its numbers.
-"""
+"""Define how and where a run is executed, interrupted and logged; no number depends on it."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ WandbMode = Literal["online", "offline", "disabled"]
 
 
 class RuntimeSettings(Settings):
-    """Checkpoints to go on from, an end before the end, other processes."""
+    """Configure execution, files, checkpoints, early termination, other processes and W&B."""
 
     # Clients
     clients: Literal["auto", "vectorized", "serial", "fused"] = setting(
@@ -29,8 +26,8 @@ class RuntimeSettings(Settings):
     )
     compile: bool = setting(
         False,
-        "compile the model's passes by torch.compile: a minute at the start, then faster steps of "
-        "large models",
+        "compile the model with torch.compile: costs a minute at the start, then steps of large "
+        "models are faster",
         "clients",
         affects_results=False,
     )
@@ -44,20 +41,20 @@ class RuntimeSettings(Settings):
     )
     out: Path | None = setting(
         None,
-        "directory that gets metrics.jsonl and model.pt once the run is complete; None: log_pth",
+        "directory for metrics.jsonl and model.pt once the run is complete; None: log_pth",
         "run",
         affects_results=False,
     )
     device: Device = setting(
         "auto",
-        "auto: a GPU where there is one; each process needs its own",
+        "auto: a GPU if there is one; each process needs its own",
         "run",
         affects_results=False,
     )
     processes: int | None = setting(
         None,
-        "the run's processes on all its nodes, a promise: with more or fewer it is an error; "
-        "None: as many as torchrun starts",
+        "expected number of processes, on all nodes together; a mismatch is an error; None: as "
+        "many as torchrun starts",
         "run",
         affects_results=False,
         ge=1,
@@ -72,8 +69,8 @@ class RuntimeSettings(Settings):
     # Interruptions
     checkpoint_every: float = setting(
         10.0,
-        "minutes between the checkpoints that a run started again goes on from; in the middle of a "
-        "round only where it takes longer than that; 0: after every step",
+        "minutes between the checkpoints that a restarted run resumes from; within a round only if "
+        "the round takes longer than that; 0: after every step",
         "interruptions",
         affects_results=False,
         ge=0,
@@ -88,14 +85,14 @@ class RuntimeSettings(Settings):
     )
     wait: bool = setting(
         False,
-        "where another process trains into log_pth: wait for its end instead of refusing",
+        "if another process trains into log_pth, wait for it to end instead of refusing",
         "interruptions",
         affects_results=False,
     )
     timeout: float = setting(
         30.0,
-        "minutes that processes wait to meet, and then for one that does not answer, until they "
-        "end the run",
+        "minutes that processes wait to connect, and later for one that does not answer, before "
+        "they end the run",
         "interruptions",
         affects_results=False,
         gt=0,
@@ -103,8 +100,8 @@ class RuntimeSettings(Settings):
     )
     allow_divergence: bool = setting(
         False,
-        "a loss or parameters that are not finite end the run with a last line in metrics.jsonl "
-        "that says so, instead of with an error",
+        "if the loss or parameters become infinite or NaN, end the run with a last line in "
+        "metrics.jsonl that records it, instead of an error",
         "interruptions",
         affects_results=False,
     )
@@ -117,7 +114,7 @@ class RuntimeSettings(Settings):
         affects_results=False,
     )
     wandb_save: bool = setting(
-        False, "also save checkpoints to wandb", "wandb", affects_results=False
+        False, "also save checkpoints to W&B", "wandb", affects_results=False
     )
     wandb_entity: str | None = setting(
         None,
@@ -138,7 +135,7 @@ class RuntimeSettings(Settings):
     @field_validator("wandb", mode="before")
     @classmethod
     def _none_is_online(cls, mode: Any) -> Any:
-        """``--wandb None``, as in the authors' scripts, is wandb's own default."""
+        """Read ``--wandb None``, as in the authors' scripts, as wandb's own default."""
         return "online" if mode is None else mode
 
 

@@ -1,4 +1,4 @@
-"""How long a run is, and what H, the learning rate, evaluation and saving are in its phases."""
+"""Define a run's phases: length, learning rate factor, H, evaluation and saving."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from pydantic import Field, field_validator
 from trainer.settings.base import Settings, changed, setting
 from trainer.settings.yaml import parse_yaml
 
-# The authors' scripts write a decay that is to never come as a very large epoch.
+# The authors' scripts switch a decay off by giving it a very large epoch.
 FAR_PAST_THE_END = 10
 
 
 class PhaseSettings(Settings):
-    """A stretch of a run with one learning rate factor and one H."""
+    """Describe a stretch of a run with one learning rate factor and one H."""
 
     epochs: int = Field(description="length in epochs", ge=1)
-    lr_factor: float = Field(1.0, description="times the learning rate after warm-up", gt=0)
+    lr_factor: float = Field(1.0, description="factor on the learning rate after warm-up", gt=0)
     local_steps: int = Field(1, description="H", ge=1)
-    eval_freq: int = Field(1, description="evaluate every so many rounds", ge=1)
+    eval_freq: int = Field(1, description="rounds from one evaluation to the next", ge=1)
     save_freq: int | None = Field(
-        None, description="save the model every so many rounds; None: at the end alone", ge=1
+        None,
+        description="rounds from one save of the model to the next; None: only at the end",
+        ge=1,
     )
 
 
 class ScheduleSettings(Settings):
-    """By flags for up to four phases, or by a list of any number."""
+    """Set up to four phases by options, or any number by a list."""
 
     epochs: int = setting(300, "epochs to train from the start point", "schedule", ge=1)
     steps_per_epoch: int | None = setting(
@@ -36,8 +38,8 @@ class ScheduleSettings(Settings):
     )
     decay1: int | None = setting(
         None,
-        "epoch of the first decay, from the start point (dataset imagenet: from epoch 0, as the "
-        "authors'); None or far past the end: no decay",
+        "epoch of the first decay, from the start point (dataset imagenet: from epoch 0, as in the "
+        "authors' code); None or far past the end: no decay",
         "schedule",
         ge=1,
     )
@@ -47,12 +49,14 @@ class ScheduleSettings(Settings):
     step1: int = setting(1, "H, the local steps of a round, in phase 1", "schedule", ge=1)
     step2: int = setting(1, "H in phase 2 (after the first decay)", "schedule", ge=1)
     step3: int = setting(1, "H from phase 3 on (after the second decay)", "schedule", ge=1)
-    eval_freq1: int = setting(1, "evaluate every so many rounds in phase 1", "schedule", ge=1)
+    eval_freq1: int = setting(
+        1, "rounds from one evaluation to the next in phase 1", "schedule", ge=1
+    )
     eval_freq2: int = setting(1, "the same in phase 2", "schedule", ge=1)
     eval_freq3: int = setting(1, "the same from phase 3 on", "schedule", ge=1)
     save_freq1: int | None = setting(
         None,
-        "save the model every so many rounds in phase 1; None: at the phase's end alone",
+        "rounds from one save of the model to the next in phase 1; None: only at the phase's end",
         "schedule",
         affects_results=False,
         ge=1,
@@ -81,23 +85,23 @@ class ScheduleSettings(Settings):
     @field_validator("steps_per_epoch", mode="before")
     @classmethod
     def _minus_one_is_none(cls, value: Any) -> Any:
-        """The default of the authors' ``--steps-per-epoch``, which their ImageNet code takes so."""
+        """Read -1, the authors' default of ``--steps-per-epoch``, as their ImageNet code does."""
         return None if value in (-1, "-1") else value
 
     @field_validator("schedule", mode="before")
     @classmethod
     def _schedule_is_yaml(cls, value: Any) -> Any:
-        """On the command line the list is one word: ``'[{epochs: 3, local_steps: 4}]'``."""
+        """Parse the list from one word of a command line: ``'[{epochs: 3, local_steps: 4}]'``."""
         if not isinstance(value, str):
             return value
         try:
             return parse_yaml(value)
         except ValueError as error:
-            raise ValueError(f"is not valid YAML: {error}") from None
+            raise ValueError(f"is not valid YAML: {error}; fix the list") from None
 
     @property
     def phases(self) -> tuple[PhaseSettings, ...]:
-        """``schedule``, or what the flags say in its terms; decays past the end never come."""
+        """Return ``schedule``, or the phases of the options, without decays past the end."""
         if self.schedule is not None:
             return self.schedule
         decays = [d for d in self.decays if d < self.epochs]
@@ -115,12 +119,12 @@ class ScheduleSettings(Settings):
 
     @property
     def total_epochs(self) -> int:
-        """Length of the run, by ``epochs`` or ``schedule``."""
+        """Return the length of the run, from ``epochs`` or ``schedule``."""
         return sum(phase.epochs for phase in self.phases)
 
     @property
     def epochs_before_decays(self) -> int:
-        """Count the epochs that decays count and this run does not train."""
+        """Return the epochs before the start point, if decays count from epoch 0."""
         return 0
 
     @property
@@ -137,7 +141,7 @@ def schedule_is_given_once(s: ScheduleSettings) -> str | None:
     both = changed(s, "epochs", "gamma", *by_phase)
     if s.schedule is None or not both:
         return None
-    return f"schedule and {', '.join(both)} both say how long and how; give one way"
+    return f"schedule and {', '.join(both)} both define the phases; set one or the other"
 
 
 def decays_come_in_order(s: ScheduleSettings) -> str | None:
@@ -150,14 +154,13 @@ def decays_come_in_order(s: ScheduleSettings) -> str | None:
         if epoch is not None and epoch <= before:
             return (
                 f"{name} {epoch} is not after epoch {before}, where this run starts: decays of "
-                "dataset imagenet count from epoch 0, as in the authors' code; raise it, or leave "
-                "it out"
+                "dataset imagenet count from epoch 0, as in the authors' code; raise or remove it"
             )
         if epoch is not None and epoch >= end:
             length = f"{s.epochs} epochs" + (f" from epoch {before}" if before else "")
             return (
-                f"{name} {epoch} is past the end ({length}) and would never come; "
-                f"lower it, or leave it out"
+                f"{name} {epoch} is past the end ({length}) and would never happen; "
+                "lower or remove it"
             )
     for (first, a), (second, b) in pairwise(coming):
         if b is not None and a is None:
@@ -175,14 +178,16 @@ def decays_leave_a_rate(s: ScheduleSettings) -> str | None:
         last = math.inf
     if 0 < last < math.inf:
         return None
-    return f"gamma {s.gamma:g} at {count} decays is beyond all floats; bring gamma nearer to 1"
+    return f"gamma {s.gamma:g} at {count} decays overflows or underflows; bring gamma closer to 1"
 
 
 def h_follows_one_rule(s: ScheduleSettings) -> str | None:
     if s.h_rule == "constant":
         extra = changed(s, "h_base", "alpha")
-        return f"{extra[0]} is for h_rule qsr; set h_rule or leave it out" if extra else None
+        if not extra:
+            return None
+        return f"{extra[0]} applies only to h_rule qsr; set h_rule qsr or remove {extra[0]}"
     if s.alpha is None:
         return "h_rule qsr needs alpha, the η below which H exceeds 1; set alpha"
     fixed = changed(s, "step1", "step2", "step3")
-    return f"{fixed[0]} and h_rule qsr both say H; leave {fixed[0]} out" if fixed else None
+    return f"{fixed[0]} and h_rule qsr both set H; remove {fixed[0]}" if fixed else None

@@ -12,7 +12,7 @@ from trainer.settings.base import Settings, changed, local_path, setting
 
 
 class StartSettings(Settings):
-    """Name the start point, a checkpoint."""
+    """Choose the start point: a checkpoint, or random initialisation."""
 
     resume: int = setting(0, "epoch of the start point", "start", ge=0)
     resume_pth: str | None = setting(
@@ -47,6 +47,6 @@ def check_start(settings: StartSettings) -> None:
     """
     for name in changed(settings, "resume", "resume_sha256"):
         if settings.resume_pth is None:
-            raise UserError(f"{name} is the start point's; set resume_pth, or leave {name} out")
+            raise UserError(f"{name} describes a start point; set resume_pth or remove {name}")
     if settings.resume_pth and is_url(settings.resume_pth) and settings.resume_sha256 is None:
         raise UserError(f"resume_pth {settings.resume_pth}: a URL needs resume_sha256; set it")
