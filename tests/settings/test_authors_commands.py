@@ -121,7 +121,7 @@ def test_minus_one_steps_per_epoch_are_all_there_are_as_in_the_authors_code() ->
     ("epoch", "reason"),
     [
         (30, "decay1 30 is not after epoch 100, where this run starts: decays of dataset imagenet"),
-        (150, "decay1 150 is past the end (50 epochs from epoch 100) and would never come"),
+        (150, "decay1 150 is past the end (50 epochs from epoch 100) and would never happen"),
     ],
 )
 def test_a_decay_of_imagenet_that_would_never_come_is_refused(epoch: int, reason: str) -> None:

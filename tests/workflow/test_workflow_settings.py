@@ -90,7 +90,7 @@ def test_a_byte_order_mark_is_read_or_named(mark: str, checkout: Path) -> None:
         text = path.read_text("utf-8")
         path.write_text(text, mark)
         if mark == "utf-16":
-            assert f"{file}: is not text in UTF-8; check the path or save it so" in refused(
+            assert f"{file}: is not UTF-8 text; check the path or save it as UTF-8" in refused(
                 checkout
             )
             path.write_text(text, "utf-8")
