@@ -1,4 +1,4 @@
-"""Commands written for the authors' code mean here what they mean there, or are refused."""
+"""Check that commands for the authors' code mean the same here, or are refused."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_authors_scripts_mean_the_papers_settings(
 def test_imagenets_decays_are_the_authors_epochs_or_refused(
     resume: int, epochs: int, decays: list[int]
 ) -> None:
-    """Against the loop of their train_imagenet/trainer_process.py; CIFAR-10's stay relative."""
+    """Match the loop of their train_imagenet/trainer_process.py; CIFAR-10's stay relative."""
     flags = {f"decay{i}": epoch for i, epoch in enumerate(sorted(decays), start=1)}
     values = {"epochs": epochs, "resume": resume, "gamma": 0.5, "start_lr": 1.0, **flags}
     rate, rates = 1.0, []

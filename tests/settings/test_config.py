@@ -1,4 +1,4 @@
-"""Settings, command line, YAML: one definition, and every mistake named in one line."""
+"""Check that settings, command line and YAML agree, and that each mistake is one line."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["resnet50", "resnet56", "mlp"])
 @pytest.mark.parametrize("group_weight", [True, False])
 def test_a_runs_command_line_means_the_run(model: str, group_weight: bool) -> None:
-    """Though a default may depend on the data set."""
+    """Parse a run's options back, also where a default depends on the data set."""
     settings = RunSettings(model=model, group_weight=group_weight)
     words = shlex.split(Run(settings).options())
     assert parse("--model", model, *words).result_settings() == settings.result_settings()

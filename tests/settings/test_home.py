@@ -1,4 +1,4 @@
-"""``~`` in settings and on command lines is the home directory, wherever a path is given."""
+"""Check that ``~`` is the home directory wherever settings or command lines give a path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODELS = [Config, Checkpoint, *(command.settings for command in COMMANDS.values(
 
 
 def paths() -> Iterator[tuple[type[Settings], str]]:
-    """Every setting that is a path, of every command and file."""
+    """List every setting that is a path, of every command and file."""
     for model in MODELS:
         for name, field in model.model_fields.items():
             if Path in (field.annotation, *get_args(field.annotation)) or name == "resume_pth":
@@ -72,7 +72,7 @@ def test_urls_and_identities_stay(home: Path) -> None:
 
 
 def test_the_commands_write_below_the_home_directory(home: Path, tmp_path: Path) -> None:
-    """A shell expands neither of the two ways."""
+    """Use the two spellings that no shell expands."""
     for words in (["prepare", "--out=~/digits"], ["beton", "--data-pth=~/digits"]):
         done = trainer(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Any value for any setting is taken, or refused in one line that names it."""
+"""Check that any value of any setting is accepted, or refused in one line that names it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ REQUIRED = {"download": {"url": "https://x.org/a.pt", "sha256": DIGEST}}
 
 
 def assert_stays(taken: Settings) -> None:
-    """What was taken is taken again as it is, as out of a run's settings.json."""
+    """Assert that accepted settings are accepted again unchanged, as from settings.json."""
     assert validated(type(taken), taken.model_dump()) == taken
 
 
 def refused(error: UserError, *names: str) -> None:
-    """In one line of printable characters that has one of ``names``."""
+    """Assert that ``error`` is one printable line that contains one of ``names``."""
     said = str(error)
     assert said.isprintable()
     assert any(name in said or option(name) in said for name in names), said
@@ -73,7 +73,7 @@ def test_any_values_are_taken_or_refused_by_a_name(command: str, data: st.DataOb
 def test_any_word_on_the_command_line_is_taken_or_refused(
     data: st.DataObject, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """There is no data: a command that goes as far as that says so."""
+    """Run commands without data: those with valid settings fail for lack of it."""
     command = data.draw(st.sampled_from(["train", "beton"]))
     name, value = data.draw(hostile(COMMANDS[command].settings))
     words = [option(name), str(value), *data.draw(st.lists(texts, max_size=2))]
@@ -100,7 +100,7 @@ def test_any_text_is_yaml_or_not(text: str) -> None:
 
 
 def as_yaml(values: Any, file: Path) -> Path:
-    """In ``file``; what YAML has no words for is left out."""
+    """Write ``values`` to ``file``, or a stand-in where YAML cannot express them."""
     try:
         file.write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
     except (yaml.YAMLError, UnicodeEncodeError):
@@ -130,7 +130,7 @@ def test_any_value_in_config_yaml_is_taken_or_refused(change: tuple[str, Any]) -
 
 
 def places(content: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Of all values in nested mappings and lists."""
+    """Yield the path to each value in nested mappings and lists."""
     if isinstance(content, dict | list):
         for key in content if isinstance(content, dict) else range(len(content)):
             yield (*here, key)

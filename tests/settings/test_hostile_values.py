@@ -1,4 +1,4 @@
-"""What a settings file may hold: none of it is run, by the shell, by Snakemake or by YAML."""
+"""Check that neither shell, Snakemake nor YAML executes what a settings file holds."""
 
 from __future__ import annotations
 

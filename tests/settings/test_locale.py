@@ -1,4 +1,4 @@
-"""In a locale that lacks Greek letters every command prints, and files are UTF-8 all the same."""
+"""Check that commands print, and files are UTF-8, in a locale without Greek letters."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_errors_with_what_it_lacks_are_one_line(text: str, name: str, tmp_path: 
 
 @pytest.mark.usefixtures("ascii_alone")
 def test_a_figures_files_are_the_same(finished: Path, tmp_path: Path) -> None:
-    """Drawn from the same tables in a locale without Greek letters, to the last byte."""
+    """Compare figures drawn from the same tables in both locales, byte by byte."""
     results = finished / "results" / "laptop"
     shutil.copytree(results / "tables", tmp_path / "tables")
     words = ("--tables", "tables/fig1a.csv", "--experiments", finished / "experiments/laptop.yaml")

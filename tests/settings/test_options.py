@@ -1,4 +1,4 @@
-"""Each option of a training run changes what it says it changes, and nothing less.
+"""Check that each option of a training run has the effect that its help text describes.
 
 A test names the options that it covers; the last one finds those that none does.
 """
@@ -93,7 +93,7 @@ def test_nw_threads_gather_the_same_batches(trained: Callable[..., Trained]) -> 
     plain, threaded = trained(), trained(nw=2)
     assert plain.metrics == threaded.metrics
     run = TrainingRun(threaded.settings, WORLD)
-    batches = run.training.batches(run.sampler, run.clients, 0, 0)
+    batches = run.training.batches(run.sampler, run.own, 0, 0)
     next(batches)
     assert any(thread.name.startswith("loader") for thread in threading.enumerate())
     batches.close()  # type: ignore[attr-defined]
@@ -242,7 +242,7 @@ def test_device_and_backend_are_those_asked_for(digits: Path) -> None:
 
 
 def test_every_option_is_covered() -> None:
-    """Those of W&B are in tests/wandb."""
+    """Leave the options of W&B to tests/wandb."""
     for others in (
         "settings.test_options_of_training",
         "data.test_streamed_runs",

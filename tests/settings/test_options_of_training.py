@@ -1,4 +1,4 @@
-"""Options of schedule, learning rate, optimizer and sharpness: each changes what it says."""
+"""Check the effect of each option of schedule, learning rate, optimizer and sharpness."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_weight_decay_shrinks_what_it_should(trained: Callable[..., Trained]) ->
 
 @covers("momentum", "nesterov", "momentum_averaging")
 def test_momentum_follows_its_formula(trained: Callable[..., Trained]) -> None:
-    """With one client: step 1 is −η·g, step 2 −η·(μ·g + g₂); Nesterov's first is −η·(1 + μ)·g."""
+    """Check one client: step 1 is −η·g, step 2 −η·(μ·g + g₂); Nesterov's first −η·(1 + μ)·g."""
     single = {"total_batch_size": 8, "model": "mlp", "start_lr": 0.04, "aug": False}
     one, two = ONE_STEP | single, TWO_STEPS | single
 

@@ -62,7 +62,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_booleans_as_numbers_and_only_text(cls, values: Any) -> Any:
+    def _reject_booleans_and_non_text(cls, values: Any) -> Any:
         """Refuse true where pydantic would read 1, and strings that no file can hold."""
         for name, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, bool) and name in _non_boolean_fields(cls):
