@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from bench.measure import Record, Spread, Target, measure_interleaved
-from workflow.experiments import ROOT
+from workflow.paths import ROOT
 
 RUNS = 2000
 DRY_RUN_SECONDS, NOTHING_SECONDS = 10.0, 4.0

@@ -12,19 +12,20 @@ from collections.abc import Sequence
 
 from trainer.errors import UserError, escape_unprintable, os_errors_as_user_errors
 from trainer.settings.cli import Parser
+from workflow.campaign import load_campaign
 from workflow.commands import doctor, plan, status
-from workflow.experiments import ROOT
+from workflow.paths import ROOT
 
 
 def show_status(overrides: Sequence[str]) -> int:
-    asked = status.load(overrides)
-    for line in status.show(asked, status.states(asked)):
+    campaign = load_campaign(overrides)
+    for line in status.show(campaign, status.states(campaign)):
         print(line)
     return 0
 
 
 def show_plan(overrides: Sequence[str]) -> int:
-    for line in plan.show(plan.make_plan(status.load(overrides))):
+    for line in plan.show(plan.make_plan(load_campaign(overrides))):
         print(line)
     return 0
 
@@ -41,13 +42,13 @@ def show_doctor(overrides: Sequence[str]) -> int:
 def show_costs(overrides: Sequence[str]) -> int:
     from workflow.commands import costs  # imports torch
 
-    for line in costs.show(list(costs.costs(status.load(overrides).experiments))):
+    for line in costs.show(list(costs.costs(load_campaign(overrides).experiments))):
         print(line)
     return 0
 
 
 def show_results(overrides: Sequence[str]) -> int:
-    print(status.load(overrides).config.results)
+    print(load_campaign(overrides).config.results)
     return 0
 
 

@@ -12,7 +12,7 @@ from trainer.settings.base import Settings
 from trainer.settings.cli import validated
 from trainer.settings.commands import ImageFileSettings
 from trainer.settings.runtime import Device, WandbMode
-from workflow.experiments import scales
+from workflow.paths import scales
 
 
 class Plot(Settings):

@@ -24,13 +24,12 @@ from trainer.settings.run import RESULT_SETTINGS, RunSettings, data_set_suffices
 from trainer.settings.runtime import Device, WandbMode
 from trainer.settings.yaml import read_yaml
 
-ROOT = Path(__file__).resolve().parents[1]
 # What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.
 VARIABLE = RESULT_SETTINGS - {"seed", "resume", "resume_sha256"}
 DEFAULT = RunSettings()
 
 
-class Checkpoint(Settings):
+class PublishedCheckpoint(Settings):
     """A published start point."""
 
     path: Path = Field(description="the file, a PyTorch state_dict")
@@ -86,7 +85,7 @@ class Experiment(Settings):
     )
     settings: Overrides = Field(default={}, description="settings of both phases")
     phase1: Overrides | None = Field(None, description="further settings of the start point's run")
-    checkpoint: Checkpoint | None = Field(None, description="a published start point")
+    checkpoint: PublishedCheckpoint | None = Field(None, description="a published start point")
     phase2: Overrides = Field(default={}, description="further settings of the figure's runs")
     runs: list[Overrides] = Field(description="what differs between the runs", min_length=1)
     allow_divergence: bool = Field(
@@ -118,16 +117,16 @@ class Experiments(Settings):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunSpec:
     """One training run: its settings with their seed, and where it starts."""
 
     settings: RunSettings
-    start: Run | Checkpoint | None = None
+    start: RunSpec | PublishedCheckpoint | None = None
 
     @cached_property
     def id(self) -> str:
         """Readable, and unique by content: dataset-model-K-H-seed-hash."""
-        start = self.start.id if isinstance(self.start, Run) else None
+        start = self.start.id if isinstance(self.start, RunSpec) else None
         content = json.dumps([self.settings.identity(), start])
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         s = self.settings
@@ -139,21 +138,7 @@ class Run:
         return options(self.settings, sorted({"dataset", *self.settings.non_default()}))
 
 
-def source() -> Path:
-    """This project's folder, for rules: relative where it is the working directory, so may move."""
-    return Path() if Path.cwd() == ROOT else ROOT
-
-
-def scales() -> list[str]:
-    """Those of the working directory and of this project."""
-    folders = {Path(), source()}
-    return sorted({path.stem for folder in folders for path in folder.glob("experiments/*.yaml")})
-
-
-def experiments_file(scale: str) -> Path:
-    """experiments/<scale>.yaml of the working directory, else this project's."""
-    own = Path("experiments", f"{scale}.yaml")
-    return own if own.exists() else source() / own
+Start = RunSpec | PublishedCheckpoint | None
 
 
 def load_experiments(path: Path) -> Experiments:
@@ -173,7 +158,7 @@ def load_experiments(path: Path) -> Experiments:
     return loaded
 
 
-def expand(experiment: Experiment, where: str = "") -> list[Run]:
+def expand(experiment: Experiment, where: str = "") -> list[RunSpec]:
     """The runs of the figure in order of settings, then seeds; each knows its start."""
     return [
         _run({**experiment.settings, **experiment.phase2, **overrides}, seed, start, where)
@@ -182,9 +167,9 @@ def expand(experiment: Experiment, where: str = "") -> list[Run]:
     ]
 
 
-def start_points(runs: list[Run]) -> list[Run]:
+def start_points(runs: list[RunSpec]) -> list[RunSpec]:
     """The phase-1 runs that ``runs`` begin from, each once."""
-    found = {run.start.id: run.start for run in runs if isinstance(run.start, Run)}
+    found = {run.start.id: run.start for run in runs if isinstance(run.start, RunSpec)}
     return list(found.values())
 
 
@@ -201,7 +186,7 @@ def judged_h(experiment: Experiment, where: str = "") -> int:
     return experiment.judged_h
 
 
-def _check_compares(name: str, runs: list[Run], where: str) -> None:
+def _check_compares(name: str, runs: list[RunSpec], where: str) -> None:
     """Figures tell runs apart by H, η and K, and compare H > 1 with H = 1, or a K with another."""
     if any(run.settings.h_rule != "constant" or len(run.settings.phases) > 1 for run in runs):
         raise UserError(f"{where}the figure needs one H per run; leave h_rule and decays out")
@@ -222,23 +207,23 @@ def _check_compares(name: str, runs: list[Run], where: str) -> None:
         raise UserError(f"{where}the figure compares learning rates; add another start_lr")
 
 
-def _starts(experiment: Experiment, where: str) -> dict[int, Run | Checkpoint | None]:
+def _starts(experiment: Experiment, where: str) -> dict[int, Start]:
     if experiment.phase1 is None:
         return dict.fromkeys(experiment.seeds, experiment.checkpoint)
     settings = {**experiment.settings, **experiment.phase1}
     return {seed: _run(settings, seed, None, where) for seed in experiment.seeds}
 
 
-def _run(values: Overrides, seed: int, start: Run | Checkpoint | None, where: str) -> Run:
+def _run(values: Overrides, seed: int, start: Start, where: str) -> RunSpec:
     begin: Overrides = {"seed": seed}
-    if isinstance(start, Run):
+    if isinstance(start, RunSpec):
         begin["resume"] = start.settings.resume + start.settings.total_epochs
     elif start is not None:
         begin |= {"resume": start.epoch, "resume_sha256": start.sha256}
     settings = validated(RunSettings, {**values, **begin}, where=where)
     if reason := data_set_suffices(settings):
         raise UserError(where + reason)
-    return Run(settings, start)
+    return RunSpec(settings, start)
 
 
 def _check_names(overrides: Overrides, where: str) -> None:

@@ -9,7 +9,8 @@ import yaml
 
 from trainer.settings.run import RunSettings
 from workflow.config import Config
-from workflow.experiments import ROOT, VARIABLE, Experiments
+from workflow.experiments import VARIABLE, Experiments
+from workflow.paths import ROOT
 
 
 def schemas() -> dict[str, dict[str, Any]]:

@@ -51,7 +51,7 @@ def threads_per_process(
     return max(1, min(share, cores // processes))
 
 
-def divided(threads: int, *, decoding: bool, cores: int | None = None) -> tuple[int, int]:
+def divide_threads(threads: int, *, decoding: bool, cores: int | None = None) -> tuple[int, int]:
     """Divide a process's ``threads`` into those that compute and those that decode image files.
 
     ``decoding``: a GPU computes and waits for images, so that all but one thread decode, as far as

@@ -18,7 +18,7 @@ from trainer.errors import UserError
 from trainer.settings.cli import add_settings, option, options, parse_settings
 from trainer.settings.run import RunSettings
 from trainer.settings.schedule import PhaseSettings
-from workflow.experiments import Run
+from workflow.experiments import RunSpec
 
 valid = st.builds(
     RunSettings,
@@ -71,7 +71,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
 def test_a_runs_command_line_means_the_run(model: str, group_weight: bool) -> None:
     """Parse a run's options back, also where a default depends on the data set."""
     settings = RunSettings(model=model, group_weight=group_weight)
-    words = shlex.split(Run(settings).options())
+    words = shlex.split(RunSpec(settings).options())
     assert parse("--model", model, *words).result_settings() == settings.result_settings()
 
 

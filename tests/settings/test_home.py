@@ -21,13 +21,13 @@ from trainer.settings.base import Settings
 from trainer.settings.cli import option, validated
 from trainer.settings.run import RunSettings
 from workflow.config import Config
-from workflow.experiments import Checkpoint, expand, load_experiments
+from workflow.experiments import PublishedCheckpoint, expand, load_experiments
 
 REQUIRED: dict[type[Settings], dict[str, Any]] = {
-    Checkpoint: {"path": "a", "sha256": "0" * 64, "epoch": 1},
+    PublishedCheckpoint: {"path": "a", "sha256": "0" * 64, "epoch": 1},
     COMMANDS["download"].settings: {"url": "https://x.org/a", "sha256": "0" * 64},
 }
-MODELS = [Config, Checkpoint, *(command.settings for command in COMMANDS.values())]
+MODELS = [Config, PublishedCheckpoint, *(command.settings for command in COMMANDS.values())]
 
 
 def paths() -> Iterator[tuple[type[Settings], str]]:

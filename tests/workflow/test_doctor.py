@@ -15,10 +15,10 @@ import pytest
 from tests.commands import ROOT, command
 from tests.workflow.test_status import files
 from tests.workflows import TINY, copy_project, edit
+from workflow.campaign import load_campaign
 from workflow.commands import doctor, installation
 from workflow.commands.installation import Check
 from workflow.commands.starting import writable
-from workflow.commands.status import load
 from workflow.commands.wandb_copy import wandb_copy
 
 Usage = namedtuple("Usage", "total used free")
@@ -101,8 +101,8 @@ def test_other_versions_than_the_lock_s_are_warnings_and_missing_ones_problems(
 
 def test_processes_that_cannot_share_the_clients_are_a_problem(checkout: Path) -> None:
     (checkout / "experiments" / "laptop.yaml").write_text(TINY)
-    assert doctor._processes(load([]), 4).level == "ok"
-    check = doctor._processes(load([]), 3)
+    assert doctor._processes(load_campaign(["processes=4"])).level == "ok"
+    check = doctor._processes(load_campaign(["processes=3"]))
     assert check.level == "problem"
     assert "3 processes cannot share K = 4 clients" in check.text
 
@@ -134,8 +134,8 @@ def test_devices(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    asked = load([f"device={device}"])
-    check = doctor._devices(asked, processes, PROBE | {"gpus": usable})
+    campaign = load_campaign([f"device={device}", f"processes={processes}"])
+    check = doctor._devices(campaign, PROBE | {"gpus": usable})
     assert check.level == level
     assert words in check.text
 
@@ -144,26 +144,27 @@ def test_cores_and_memory_are_held_against_what_runs_at_once_need(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)))
-    assert "4; 4 run(s) at once, each of 1 process(es)" in doctor._cores(load([]), 1).text
-    assert doctor._cores(load([]), 1).level == "ok"
-    assert doctor._cores(load(["threads=5"]), 1).level == "warning"
-    assert doctor._cores(load(["threads=2"]), 4).level == "warning"
-    assert "about 4.8 GB needed by 4 run(s) at once" in doctor._memory(load([]), 1, SIZES).text
+    assert "4; 4 run(s) at once, each of 1 process(es)" in doctor._cores(load_campaign([])).text
+    assert doctor._cores(load_campaign([])).level == "ok"
+    assert doctor._cores(load_campaign(["threads=5"])).level == "warning"
+    assert doctor._cores(load_campaign(["threads=2", "processes=4"])).level == "warning"
+    memory = doctor._memory(load_campaign([]), SIZES)
+    assert "about 4.8 GB needed by 4 run(s) at once" in memory.text
     huge = dict.fromkeys(SIZES, 10**13)
-    assert doctor._memory(load([]), 1, huge).level == "warning"
+    assert doctor._memory(load_campaign([]), huge).level == "warning"
 
 
 def test_a_disk_too_full_is_a_problem(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = load([])
-    assert doctor._results_disk(asked, 1, SIZES).level == "ok"
+    campaign = load_campaign([])
+    assert doctor._results_disk(campaign, SIZES).level == "ok"
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(1e12, 0, 1e6))
-    assert doctor._results_disk(asked, 1, SIZES).level == "problem"
-    found = list(doctor._data(asked))
+    assert doctor._results_disk(campaign, SIZES).level == "problem"
+    found = list(doctor._data(campaign))
     assert levels(found, "disk") == ["problem"]
-    for job in asked.jobs:
+    for job in campaign.jobs:
         job.folder.mkdir(parents=True)
         (job.folder / "metrics.jsonl").touch()
-    assert doctor._results_disk(asked, 1, SIZES).level == "ok"  # nothing is to be trained
+    assert doctor._results_disk(campaign, SIZES).level == "ok"  # nothing is to be trained
 
 
 def test_a_folder_that_cannot_be_written_is_a_problem(checkout: Path) -> None:
@@ -174,58 +175,59 @@ def test_a_folder_that_cannot_be_written_is_a_problem(checkout: Path) -> None:
 
 
 def test_data_is_there_or_made_or_downloaded_or_missing(checkout: Path) -> None:
-    assert levels(doctor._data(load([])), "data") == ["ok"]  # digits need no download
+    assert levels(doctor._data(load_campaign([])), "data") == ["ok"]  # digits need no download
     cifar10 = ["scale=workstation"]
-    [data, disk] = doctor._data(load(cifar10))
+    [data, disk] = doctor._data(load_campaign(cifar10))
     assert (data.level, disk.level) == ("warning", "ok")
     assert "will be downloaded" in data.text
     (checkout / "images").mkdir()
-    assert levels(doctor._data(load([*cifar10, "cifar10_source=images"])), "data") == ["ok"]
-    [data, _] = doctor._data(load([*cifar10, "cifar10_source=image"]))
+    campaign = load_campaign([*cifar10, "cifar10_source=images"])
+    assert levels(doctor._data(campaign), "data") == ["ok"]
+    [data, _] = doctor._data(load_campaign([*cifar10, "cifar10_source=image"]))
     assert data.level == "problem"
     assert "cifar10_source image: there is no such file" in data.text
     prepared = checkout / "resources" / "cifar10"
     prepared.mkdir(parents=True)
     for split in ("train", "test"):
         (prepared / f"{split}.beton").touch()
-    [data] = doctor._data(load([*cifar10, "cifar10_source=image"]))
+    [data] = doctor._data(load_campaign([*cifar10, "cifar10_source=image"]))
     assert data.level == "ok"
 
 
 def test_a_start_point_is_there_or_downloaded_and_is_the_one_asked_for(checkout: Path) -> None:
-    assert list(doctor._start_points(load([]))) == []
+    assert list(doctor._start_points(load_campaign([]))) == []
     path = checkout / "resources" / "start.pt"
     digest = hashlib.sha256(b"model").hexdigest()
     begin = f"checkpoint: {{path: resources/start.pt, sha256: {digest}, epoch: 1}}"
     file = checkout / "experiments" / "laptop.yaml"
     file.write_text(TINY.replace("phase1: {epochs: 2}", begin))
-    [check] = doctor._start_points(load([]))
+    [check] = doctor._start_points(load_campaign([]))
     assert (check.level, "put it there" in check.text) == ("problem", True)
     edit(file, "epoch: 1}", "epoch: 1, url: 'https://example.org/start.pt'}")
-    [check] = doctor._start_points(load([]))
+    [check] = doctor._start_points(load_campaign([]))
     assert (check.level, "will be downloaded" in check.text) == ("warning", True)
     path.parent.mkdir()
     path.write_bytes(b"another")
-    [check] = doctor._start_points(load([]))
+    [check] = doctor._start_points(load_campaign([]))
     assert (check.level, "SHA-256" in check.text) == ("problem", True)
     path.write_bytes(b"model")
-    [check] = doctor._start_points(load([]))
+    [check] = doctor._start_points(load_campaign([]))
     assert check.level == "ok"
 
 
 def test_wandb_says_whether_a_key_is_there_and_never_which(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert wandb_copy(load([])).text == "disabled"
-    assert wandb_copy(load(["wandb=offline"])).level == "ok"
-    assert wandb_copy(load(["wandb=online"])).level == "warning"
+    assert wandb_copy(load_campaign([])).text == "disabled"
+    assert wandb_copy(load_campaign(["wandb=offline"])).level == "ok"
+    assert wandb_copy(load_campaign(["wandb=online"])).level == "warning"
     netrc = checkout.parent / "netrc"
     netrc.write_text(f"machine api.wandb.ai login user password {KEY}\n")
     netrc.chmod(0o600)
-    by_file = wandb_copy(load(["wandb=online"]))
+    by_file = wandb_copy(load_campaign(["wandb=online"]))
     assert (by_file.level, KEY in by_file.text) == ("ok", False)
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert wandb_copy(load(["wandb=online"])).level == "warning"
+    assert wandb_copy(load_campaign(["wandb=online"])).level == "warning"
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    by_variable = wandb_copy(load(["wandb=online"]))
+    by_variable = wandb_copy(load_campaign(["wandb=online"]))
     assert (by_variable.level, KEY in by_variable.text) == ("ok", False)

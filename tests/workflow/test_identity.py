@@ -8,7 +8,8 @@ import pytest
 
 from trainer.settings.base import setting
 from trainer.settings.run import RESULTS_VERSION, RunSettings
-from workflow.experiments import Run, expand, experiments_file, load_experiments, scales
+from workflow.experiments import RunSpec, expand, load_experiments
+from workflow.paths import experiments_file, scales
 
 
 class WithANewSetting(RunSettings):
@@ -27,7 +28,7 @@ def test_a_new_setting_renames_no_run() -> None:
 
 
 def test_a_new_version_of_the_results_renames_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(RunSettings(epochs=3))
+    run = RunSpec(RunSettings(epochs=3))
     before = run.id
     monkeypatch.setattr("trainer.settings.run.RESULTS_VERSION", RESULTS_VERSION + 1)
     assert replace(run).id != before

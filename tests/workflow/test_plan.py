@@ -16,9 +16,9 @@ from tests.workflow.test_status import ask, one_line, small_project, small_runs
 from tests.workflows import edit, planned
 from trainer.distributed.world import World
 from trainer.run.session import train
+from workflow.campaign import Job
 from workflow.commands.plan import Finished, replacements
-from workflow.commands.status import Job
-from workflow.experiments import Run, expand, load_experiments
+from workflow.experiments import RunSpec, expand, load_experiments
 
 WORLD = World(rank=0, size=1, device=torch.device("cpu"))
 
@@ -119,7 +119,7 @@ def test_the_time_is_that_of_finished_runs_per_sample(own: Path) -> None:
     assert "time: unknown" in ask(own, "plan")
 
 
-def job(folder: Path, run: Run) -> Job:
+def job(folder: Path, run: RunSpec) -> Job:
     return Job(run, "runs", folder / "results" / "laptop")
 
 
@@ -139,7 +139,7 @@ def test_runs_that_differ_least_replace_each_other_once(own: Path) -> None:
     found = replacements([job(own, new)], finished)
     assert found == {near: ("wd 0.1 → 0.3",)}
     assert replacements([job(own, other)], finished) == {}
-    again = Run(new.settings.model_copy(update={"wd": 0.4}), new.start)
+    again = RunSpec(new.settings.model_copy(update={"wd": 0.4}), new.start)
     found = replacements([job(own, new), job(own, again), job(own, new)], finished)
     assert set(found) == {near, far}
     (near / "settings.json").unlink()

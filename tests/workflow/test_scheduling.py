@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.commands import BIN
 from tests.workflows import TINY, copy_project, edit
-from workflow.machine import DECODERS, divided, threads_per_process, visible_gpus
+from workflow.machine import DECODERS, divide_threads, threads_per_process, visible_gpus
 
 LAUNCH = """
 import os, sys, time
@@ -230,12 +230,12 @@ def test_threads_fit_the_cores(
 
 @given(FEW, st.none() | FEW)
 def test_computing_and_decoding_threads_are_the_processs(threads: int, cores: int | None) -> None:
-    computing, decoding = divided(threads, decoding=True, cores=cores)
+    computing, decoding = divide_threads(threads, decoding=True, cores=cores)
     assert computing >= 1 and 1 <= decoding <= (cores or threads)
     assert computing + decoding == max(2, min(threads, cores or threads))  # one core is for both
-    assert divided(threads, decoding=False) == (threads, 0)
+    assert divide_threads(threads, decoding=False) == (threads, 0)
 
 
 def test_a_gpu_of_a_cluster_gets_the_authors_number_of_decoders() -> None:
     """Their train_imagenet/run.sh says ``--nw 6``."""
-    assert divided(1 + DECODERS, decoding=True) == (1, 6)
+    assert divide_threads(1 + DECODERS, decoding=True) == (1, 6)

@@ -18,8 +18,9 @@ import pytest
 
 from tests.commands import BIN, ROOT, command
 from tests.workflows import TINY, copy_project, edit, planned, snakemake
-from workflow.commands.status import STALE_LINES, Status, _failure, load, show
-from workflow.experiments import Run, expand, load_experiments, start_points
+from workflow.campaign import load_campaign
+from workflow.commands.status import STALE_LINES, Status, _failure, show
+from workflow.experiments import RunSpec, expand, load_experiments, start_points
 
 pytestmark = pytest.mark.slow  # it begins early
 
@@ -36,7 +37,7 @@ def small_project(folder: Path, digits: Path) -> Path:
     return folder
 
 
-def small_runs(folder: Path) -> tuple[Run, list[Run]]:
+def small_runs(folder: Path) -> tuple[RunSpec, list[RunSpec]]:
     """The start point, and the runs of H = 1 and of H > 1."""
     experiments = load_experiments(folder / "experiments" / "laptop.yaml").experiments
     runs = expand(experiments["fig1a"])
@@ -133,7 +134,7 @@ def test_of_many_stale_runs_some_are_named_and_the_others_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    asked = load([])
+    asked = load_campaign([])
     lines = list(show(asked, [Status(job, "stale", "why") for job in asked.jobs]))
     named = [line for line in lines if re.fullmatch(r"stale +\S+-\w{8}  why", line)]
     assert len(named) == STALE_LINES < len(asked.jobs)
@@ -195,7 +196,7 @@ def test_a_repeat_that_fails_keeps_what_was_finished(own: Path) -> None:
 
 
 @contextmanager
-def training(folder: Path, run: Run) -> Iterator[subprocess.Popen[bytes]]:
+def training(folder: Path, run: RunSpec) -> Iterator[subprocess.Popen[bytes]]:
     """``run`` in progress by Snakemake, until the end of the block; then all of it is killed."""
     progress = folder / "results" / "laptop" / "checkpoints" / run.id
     file = f"results/laptop/runs/{run.id}/metrics.jsonl"

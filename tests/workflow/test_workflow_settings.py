@@ -13,7 +13,7 @@ import yaml
 from tests.commands import ROOT, command
 from tests.workflows import TINY, copy_project, edit, planned, refused
 from trainer.run.build import make_schedule
-from workflow.experiments import Run, expand, load_experiments, start_points
+from workflow.experiments import RunSpec, expand, load_experiments, start_points
 from workflow.json_schemas import schemas
 
 PAPER = ROOT / "experiments" / "paper.yaml"
@@ -147,7 +147,7 @@ def test_an_epoch_has_its_samples_and_a_figure_compares_equal_numbers_of_steps(s
 def test_the_papers_imagenet_switch_is_its_second_decay() -> None:
     """One decay before it, and the η of the authors' script, 0.16, after it."""
     for run in expand(load_experiments(PAPER).experiments["fig1b"]):
-        assert isinstance(run.start, Run)
+        assert isinstance(run.start, RunSpec)
         before = make_schedule(run.start.settings, 156)
         assert before.steps == 100 * 156
         last, after = before.lr(before.steps - 1), make_schedule(run.settings, 156).lr(0)

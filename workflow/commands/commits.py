@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trainer.tracking.revision import git
-from workflow.experiments import ROOT
+from workflow.paths import ROOT
 
 
 def mixture(folders: Iterable[Path], project: Path = ROOT) -> str:

@@ -13,13 +13,12 @@ import psutil
 
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
-from trainer.settings.run import check_processes
+from workflow.allocation import allocate_here
+from workflow.campaign import Campaign, load_campaign
 from workflow.commands.installation import SET_UP, Check, Level, check_installation, run_python
-from workflow.commands.plan import at_once
 from workflow.commands.starting import existing, starting, writable
-from workflow.commands.status import Asked, load
 from workflow.commands.wandb_copy import wandb_copy
-from workflow.experiments import Checkpoint
+from workflow.experiments import PublishedCheckpoint
 from workflow.machine import visible_gpus
 
 # Prepared arrays and .beton files; CIFAR-10's archive on top. ImageNet's 1.33 million images are
@@ -57,16 +56,17 @@ def checks(overrides: Sequence[str]) -> Iterator[Check]:
     yield from check_installation()
     yield from starting()
     try:
-        asked = load(overrides)
+        campaign = load_campaign(overrides)
     except UserError as error:
-        yield Check("problem", "settings", f"{error}; mend it, then ask again")
+        yield Check("problem", "settings", f"{error}; correct it, then run the doctor again")
         return
-    yield Check("ok", "settings", f"config.yaml, experiments/{asked.config.scale}.yaml are valid")
-    processes = asked.config.processes or asked.experiments.execution.processes
-    yield _processes(asked, processes)
+    yield Check(
+        "ok", "settings", f"config.yaml, experiments/{campaign.config.scale}.yaml are valid"
+    )
+    yield _processes(campaign)
     models = {
         job.run.settings.model: {name: getattr(job.run.settings, name) for name in OF_A_MODEL}
-        for job in asked.jobs
+        for job in campaign.jobs
     }
     printed, reason = run_python(PROBE, json.dumps([*models.values()]))
     if reason:
@@ -75,15 +75,15 @@ def checks(overrides: Sequence[str]) -> Iterator[Check]:
         return
     probe = json.loads(printed)
     sizes = dict(zip(models, probe["sizes"], strict=True))
-    yield _devices(asked, processes, probe)
-    yield _cores(asked, processes)
-    yield _memory(asked, processes, sizes)
+    yield _devices(campaign, probe)
+    yield _cores(campaign)
+    yield _memory(campaign, sizes)
     yield writable("results")
     yield writable("resources")
-    yield _results_disk(asked, processes, sizes)
-    yield from _data(asked)
-    yield from _start_points(asked)
-    yield wandb_copy(asked)
+    yield _results_disk(campaign, sizes)
+    yield from _data(campaign)
+    yield from _start_points(campaign)
+    yield wandb_copy(campaign)
 
 
 def verdict(levels: Sequence[Level]) -> str:
@@ -91,18 +91,16 @@ def verdict(levels: Sequence[Level]) -> str:
     return f"{problems} problem(s), {warnings} warning(s)"
 
 
-def _processes(asked: Asked, processes: int) -> Check:
+def _processes(campaign: Campaign) -> Check:
     try:
-        for job in asked.jobs:
-            # As the workflow starts them: never more processes than clients
-            check_processes(job.run.settings, min(processes, job.run.settings.num_clients))
+        campaign.check_clients()
     except UserError as error:
         return Check("problem", "processes", str(error))
-    return Check("ok", "processes", f"{processes} for each run")
+    return Check("ok", "processes", f"{campaign.execution.processes} for each run")
 
 
-def _devices(asked: Asked, processes: int, probe: dict[str, Any]) -> Check:
-    device = asked.config.device or asked.experiments.execution.device
+def _devices(campaign: Campaign, probe: dict[str, Any]) -> Check:
+    device, processes = campaign.execution.device, campaign.execution.processes
     installed, usable = visible_gpus(), probe["gpus"]
     if device == "cpu":
         unused = f"; {installed} GPU(s) left alone" if installed else ""
@@ -127,10 +125,10 @@ def _devices(asked: Asked, processes: int, probe: dict[str, Any]) -> Check:
     return Check("ok", "devices", f"{usable} GPU(s), CUDA {probe['cuda']}")
 
 
-def _cores(asked: Asked, processes: int) -> Check:
+def _cores(campaign: Campaign) -> Check:
     cores = len(os.sched_getaffinity(0))
-    runs = at_once(asked, len(asked.jobs))
-    threads = asked.config.threads or asked.experiments.execution.threads
+    runs = allocate_here(campaign).at_once(len(campaign.jobs))
+    threads, processes = campaign.execution.threads, campaign.execution.processes
     text = f"{cores}; {runs} run(s) at once, each of {processes} process(es)"
     if processes * (threads or 1) > cores:
         wanted = f"{processes} process(es) of {threads or 1} thread(s)"
@@ -138,12 +136,12 @@ def _cores(asked: Asked, processes: int) -> Check:
     return Check("ok", "cores", text)
 
 
-def _memory(asked: Asked, processes: int, sizes: dict[str, int]) -> Check:
+def _memory(campaign: Campaign, sizes: dict[str, int]) -> Check:
     free = psutil.virtual_memory().available
-    settings = [job.run.settings for job in asked.jobs]
+    settings = [job.run.settings for job in campaign.jobs]
     clients = max(CLIENT_COPIES * s.num_clients * sizes[s.model] for s in settings)
-    runs = at_once(asked, len(asked.jobs))
-    needed = runs * (processes * PROCESS_BYTES + clients)
+    runs = allocate_here(campaign).at_once(len(campaign.jobs))
+    needed = runs * (campaign.execution.processes * PROCESS_BYTES + clients)
     text = (
         f"{_size(free)} free, about {_size(needed)} needed by {runs} run(s) at once: "
         f"{_size(PROCESS_BYTES)} a process as measured with ResNet-56, and {CLIENT_COPIES} copies "
@@ -154,9 +152,9 @@ def _memory(asked: Asked, processes: int, sizes: dict[str, int]) -> Check:
     return Check("warning", "memory", f"{text}; run fewer at once (snakemake --cores)")
 
 
-def _results_disk(asked: Asked, processes: int, sizes: dict[str, int]) -> Check:
+def _results_disk(campaign: Campaign, sizes: dict[str, int]) -> Check:
     needed, runs, state = 0.0, 0, 0.0
-    for job in asked.jobs:
+    for job in campaign.jobs:
         if not job.finished:
             s = job.run.settings
             # model.pt, latest.pt, one at each decay and, without a start point, init.pt
@@ -164,9 +162,9 @@ def _results_disk(asked: Asked, processes: int, sizes: dict[str, int]) -> Check:
             needed += models * sizes[s.model] + RUN_BYTES
             runs += 1
             # At the end of a round: the averaged model of each process, each client's momentum
-            replicas = processes + (s.num_clients if s.momentum else 0)
+            replicas = campaign.execution.processes + (s.num_clients if s.momentum else 0)
             state = max(state, replicas * sizes[s.model])
-    now = at_once(asked, max(1, runs))
+    now = allocate_here(campaign).at_once(max(1, runs))
     needed += now * CHECKPOINTS * state
     basis = (
         f"for {runs} runs not finished yet: their models, {_size(RUN_BYTES)} each, and the "
@@ -183,13 +181,13 @@ def _disk(subject: str, folder: Path, needed: float, basis: str) -> Check:
     return Check("ok", subject, text)
 
 
-def _data(asked: Asked) -> Iterator[Check]:
-    for dataset in sorted({job.run.settings.dataset for job in asked.jobs}):
+def _data(campaign: Campaign) -> Iterator[Check]:
+    for dataset in sorted({job.run.settings.dataset for job in campaign.jobs}):
         folder = Path("resources") / dataset
         if all((folder / f"{split}.beton").exists() for split in ("train", "test")):
             yield Check("ok", "data", f"{dataset} is prepared in {folder}/")
             continue
-        yield _source(asked, dataset)
+        yield _source(campaign, dataset)
         if dataset not in DATA_BYTES:
             yield Check("warning", "data", f"{dataset}: its size is not known to the doctor")
             continue
@@ -199,10 +197,10 @@ def _data(asked: Asked) -> Iterator[Check]:
         yield _disk("disk", folder, DATA_BYTES[dataset], basis)
 
 
-def _source(asked: Asked, dataset: str) -> Check:
+def _source(campaign: Campaign, dataset: str) -> Check:
     if dataset in INSTALLED:
         return Check("ok", "data", f"{dataset} come with {INSTALLED[dataset]}; no download")
-    source = asked.config.source(dataset)
+    source = campaign.config.source(dataset)
     if source is None and dataset != "cifar10":
         text = f"{dataset}_source names no folder; set it in config.yaml"
         return Check("problem", "data", text)
@@ -214,13 +212,13 @@ def _source(asked: Asked, dataset: str) -> Check:
         return Check("warning", "data", text)
     if source.exists():
         return Check("ok", "data", f"{dataset} will be prepared from {source}")
-    text = f"{dataset}_source {source}: there is no such file or folder; mend config.yaml"
+    text = f"{dataset}_source {source}: there is no such file or folder; correct config.yaml"
     return Check("problem", "data", text)
 
 
-def _start_points(asked: Asked) -> Iterator[Check]:
-    starts = [job.run.start for job in asked.jobs]
-    for start in {s.path: s for s in starts if isinstance(s, Checkpoint)}.values():
+def _start_points(campaign: Campaign) -> Iterator[Check]:
+    starts = [job.run.start for job in campaign.jobs]
+    for start in {s.path: s for s in starts if isinstance(s, PublishedCheckpoint)}.values():
         if start.path.is_file():
             if sha256(start.path) == start.sha256:
                 yield Check("ok", "start point", f"{start.path} is the one asked for")

@@ -7,7 +7,6 @@ one when that is of the same data set, model, K, H and seed, and nothing asks fo
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from typing import Any
 
 from trainer.data.beton.sidecar import read_sidecar, sidecar_path
 from trainer.settings.run import RESULT_SETTINGS, RESULTS_VERSION, RunSettings
-from workflow.commands.status import Asked, Job, Status, held_back, states, wrapped
-from workflow.experiments import DEFAULT, Run
-from workflow.machine import threads_per_process, visible_gpus
+from workflow.allocation import allocate_here
+from workflow.campaign import Campaign, Job
+from workflow.commands.status import Status, held_back, states, wrapped
+from workflow.experiments import DEFAULT, RunSpec
 
 # From the call of torchrun to the first step, which a run's own time leaves out (`make bench`).
 START_SECONDS = 3.0
@@ -66,8 +66,8 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Plan:
-    asked: Asked
+class WorkPlan:
+    campaign: Campaign
     statuses: list[Status]
     # Of each finished run that another takes the place of: in which settings they differ
     replaced: dict[Path, tuple[str, ...]]
@@ -79,21 +79,23 @@ class Plan:
         return [status.job for status in self.statuses if status.state in wanted]
 
 
-def make_plan(asked: Asked) -> Plan:
-    statuses = states(asked)
+def make_plan(campaign: Campaign) -> WorkPlan:
+    statuses = states(campaign)
     to_train = [s.job for s in statuses if s.state not in ("done", "running")]
-    here = [Finished(path.parent) for path in sorted(asked.results.glob("*/*/metrics.jsonl"))]
-    wanted = {job.folder for job in asked.jobs}
+    here = [
+        Finished(path.parent) for path in sorted(campaign.run_results.glob("*/*/metrics.jsonl"))
+    ]
+    wanted = {job.folder for job in campaign.jobs}
     unasked = [finished for finished in here if finished.folder not in wanted]
     new = [job for job in to_train if not job.finished]
     replaced = replacements(new, unasked)
-    return Plan(
-        asked=asked,
+    return WorkPlan(
+        campaign=campaign,
         statuses=statuses,
         replaced=replaced,
         left_over=[f.folder for f in unasked if f.folder not in replaced],
         estimate=estimate(to_train, here),
-        at_once=at_once(asked, len(to_train)),
+        at_once=allocate_here(campaign).at_once(len(to_train)),
     )
 
 
@@ -118,7 +120,7 @@ def replacements(new: list[Job], unasked: list[Finished]) -> dict[Path, tuple[st
     return found
 
 
-def differences(finished: Finished, run: Run) -> tuple[str, ...]:
+def differences(finished: Finished, run: RunSpec) -> tuple[str, ...]:
     """The settings that decide numbers and differ, as ``name old → new``."""
     before = finished.read("settings.json")
     if not before:
@@ -134,7 +136,7 @@ def differences(finished: Finished, run: Run) -> tuple[str, ...]:
     if version != RESULTS_VERSION:
         found.append(f"results_version {_word(version)} → {RESULTS_VERSION}")
     start = Path(str(before.get("resume_pth"))).parent.name
-    if isinstance(run.start, Run) and start != run.start.id:
+    if isinstance(run.start, RunSpec) and start != run.start.id:
         found.append("another start point")
     return tuple(found) or ("settings that were added or removed since",)
 
@@ -194,27 +196,15 @@ def samples(settings: RunSettings) -> int | None:
     return epochs * (available // batch) * batch
 
 
-def at_once(asked: Asked, runs: int) -> int:
-    """Runs that Snakemake would start together on all cores of this machine."""
-    config, execution = asked.config, asked.experiments.execution
-    processes = config.processes or execution.processes
-    cpu = (config.device or execution.device) == "cpu"
-    gpus = None if cpu else visible_gpus() or None
-    cores = len(os.sched_getaffinity(0))
-    threads = threads_per_process(cores, processes, runs, gpus, config.threads or execution.threads)
-    by_cores = cores // (processes * threads)
-    return max(1, min(by_cores, runs, by_cores if gpus is None else gpus // processes))
-
-
-def show(plan: Plan) -> Iterator[str]:
+def show(plan: WorkPlan) -> Iterator[str]:
     """Lines for a terminal."""
     done = plan.of("done")
     again = Counter(status.repeats for status in plan.statuses if status.repeats)
     to_train = plan.of("stale", "failed", "stopped", "missing")
     running = len(plan.of("running"))
-    results = plan.asked.results
+    results = plan.campaign.run_results
     yield (
-        f"{plan.asked.config.scale}: {len(plan.statuses)} runs asked for, start points included: "
+        f"{results.name}: {len(plan.statuses)} runs asked for, start points included: "
         f"{len(done)} finished and kept, {f'{running} running, ' if running else ''}"
         f"{len(to_train)} to be trained"
     )
@@ -234,9 +224,9 @@ def show(plan: Plan) -> Iterator[str]:
     yield wrapped(_time(plan, len(to_train)), indent=0)
 
 
-def _time(plan: Plan, to_train: int) -> str:
+def _time(plan: WorkPlan, to_train: int) -> str:
     known = plan.estimate
-    if held := held_back(plan.asked):
+    if held := held_back(plan.campaign):
         return f"time: none, {held}"
     if not to_train:
         return "time: none, nothing is to be trained"

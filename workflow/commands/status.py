@@ -10,25 +10,18 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
-import yaml
-
-from trainer.errors import UserError
 from trainer.files.atomic import parse_json
 from trainer.run.lock import Owner, owner
-from trainer.settings.yaml import read_yaml
 from trainer.tracking.metrics import Evaluation
 from trainer.tracking.run_folder import PARTIAL, STATE
+from workflow.campaign import Campaign, Job
 from workflow.commands.commits import mixture
 from workflow.commands.dry_run import would_run
-from workflow.config import Config, load_config
-from workflow.earlier import METRICS, earlier
-from workflow.experiments import Experiments, Run, expand, load_experiments, start_points
 
 State = Literal["done", "running", "failed", "stopped", "stale", "missing"]
 STATES: tuple[State, ...] = get_args(State)
@@ -40,65 +33,6 @@ NEXT = {
     "stale": "The next `snakemake` repeats them; `snakemake trained --touch` keeps "
     "those whose inputs are all there",
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run in its place: a start point or a figure's run, below results/<scale>."""
-
-    run: Run
-    role: Literal["start_points", "runs"]
-    results: Path
-
-    @property
-    def folder(self) -> Path:
-        """Of its files once it is finished."""
-        return self.results / self.role / self.run.id
-
-    @property
-    def progress(self) -> Path:
-        return self.results / "checkpoints" / self.run.id
-
-    @property
-    def log(self) -> Path:
-        return self.results / "logs" / f"{self.run.id}.log"
-
-    @property
-    def finished(self) -> bool:
-        return (self.folder / METRICS).exists()
-
-    @property
-    def kept(self) -> bool:
-        """Whether it was finished, and its results are kept while it is repeated."""
-        return not self.finished and earlier(self.folder).exists()
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What config.yaml, the command line's KEY=VALUE and experiments/<scale>.yaml ask for."""
-
-    config: Config
-    experiments: Experiments
-    overrides: Sequence[str] = ()
-
-    @property
-    def results(self) -> Path:
-        return Path("results") / self.config.scale
-
-    @cached_property
-    def figures(self) -> dict[str, list[Job]]:
-        """The jobs of each figure, start points first; figures may share some."""
-        found: dict[str, list[Job]] = {}
-        for name, experiment in self.experiments.experiments.items():
-            runs = expand(experiment)
-            starts = [Job(run, "start_points", self.results) for run in start_points(runs)]
-            found[name] = starts + [Job(run, "runs", self.results) for run in runs]
-        return found
-
-    @cached_property
-    def jobs(self) -> list[Job]:
-        """Each once, in the order of the figures."""
-        return list({job.folder: job for jobs in self.figures.values() for job in jobs}.values())
 
 
 @dataclass(frozen=True)
@@ -116,26 +50,10 @@ class Status:
         return "begun anew, and not complete yet" if begun else ""
 
 
-def load(overrides: Sequence[str]) -> Asked:
-    """What is asked for here. Raises UserError for what is wrong with it."""
-    values = read_yaml(Path("config.yaml"))
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        if not equals:
-            raise UserError(f"--config {override}: must be KEY=VALUE, such as scale=paper")
-        try:
-            # As Snakemake does; this loader knows strings, lists and mappings alone.
-            values[name] = yaml.load(value, yaml.BaseLoader)
-        except (yaml.YAMLError, RecursionError):
-            raise UserError(f"--config {override}: is not valid YAML; mend it") from None
-    config = load_config(values)
-    return Asked(config, load_experiments(Path("experiments") / f"{config.scale}.yaml"), overrides)
-
-
-def states(asked: Asked) -> list[Status]:
+def states(campaign: Campaign) -> list[Status]:
     """Of every job, in order. Raises UserError when Snakemake refuses to plan."""
-    repeated = would_run(asked.overrides) if any(job.finished for job in asked.jobs) else {}
-    return [_status(job, repeated.get(job.folder)) for job in asked.jobs]
+    repeated = would_run(campaign.overrides) if any(job.finished for job in campaign.jobs) else {}
+    return [_status(job, repeated.get(job.folder)) for job in campaign.jobs]
 
 
 def _status(job: Job, stale: str | None) -> Status:
@@ -178,18 +96,19 @@ def _failure(log: Path) -> str:
     return ""
 
 
-def show(asked: Asked, found: Iterable[Status]) -> Iterator[str]:
+def show(campaign: Campaign, found: Iterable[Status]) -> Iterator[str]:
     """Lines for a terminal: counts per figure, then the runs that are neither done nor missing."""
     by_folder = {status.job.folder: status for status in found}
-    yield f"{asked.config.scale}: {len(by_folder)} runs asked for, start points included"
+    yield f"{campaign.config.scale}: {len(by_folder)} runs asked for, start points included"
     yield ""
     yield "figure".ljust(8) + "".join(f"{name:>9}" for name in ("runs", *STATES))
-    rows = {**asked.figures, "all": asked.jobs} if len(asked.figures) > 1 else asked.figures
+    figures = campaign.jobs_by_experiment
+    rows = {**figures, "all": campaign.jobs} if len(figures) > 1 else figures
     for name, jobs in rows.items():
         counts = Counter(by_folder[job.folder].state for job in jobs)
         cells = (f"{counts[state] or '·':>9}" for state in STATES)
         yield f"{name:8}{len(jobs):9}" + "".join(cells)
-    if sum(map(len, asked.figures.values())) > len(by_folder):
+    if sum(map(len, figures.values())) > len(by_folder):
         yield "(A run that figures share counts in each, and once in all.)"
     for state in ("running", "failed", "stopped", "stale"):
         chosen = [status for status in by_folder.values() if status.state == state]
@@ -201,23 +120,23 @@ def show(asked: Asked, found: Iterable[Status]) -> Iterator[str]:
         for reason, count in Counter(status.detail for status in chosen[most:]).items():
             yield wrapped(f"{state:8} … and {count} more: {reason}", indent=9)
         if chosen and state in NEXT:
-            yield wrapped(NEXT[state].format(results=asked.results), indent=0)
-    if kept := sum(job.kept for job in asked.jobs):
+            yield wrapped(NEXT[state].format(results=campaign.run_results), indent=0)
+    if kept := sum(job.kept for job in campaign.jobs):
         yield ""
         yield wrapped(
             f"{kept} unfinished runs repeat a finished one, whose results are kept until then: "
-            f"{asked.results}/checkpoints/<run>/earlier",
+            f"{campaign.run_results}/checkpoints/<run>/earlier",
             indent=0,
         )
-    notices = (held_back(asked), mixture(job.folder for job in asked.jobs if job.finished))
+    notices = (held_back(campaign), mixture(job.folder for job in campaign.jobs if job.finished))
     for notice in filter(None, notices):
         yield ""
         yield wrapped(notice, indent=0)
 
 
-def held_back(asked: Asked) -> str:
+def held_back(campaign: Campaign) -> str:
     """Name the setting for which the next ``snakemake`` trains nothing; empty without one."""
-    config = asked.config
+    config = campaign.config
     for name, is_set in (
         ("tables", config.tables is not None),
         ("only_finished", config.only_finished),

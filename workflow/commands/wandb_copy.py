@@ -8,12 +8,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from trainer.settings.base import local_path
+from workflow.campaign import Campaign
 from workflow.commands.installation import Check
-from workflow.commands.status import Asked
 
 
-def wandb_copy(asked: Asked) -> Check:
-    mode = asked.config.wandb or asked.experiments.execution.wandb
+def wandb_copy(campaign: Campaign) -> Check:
+    mode = campaign.execution.wandb
     if mode == "disabled":
         return Check("ok", "wandb", "disabled")
     if _has_wandb_key():

@@ -11,8 +11,8 @@ OF_ARRAYS = "|".join(name for name, spec in DATASETS.items() if not spec.of_file
 rule data:
     # All that needs the network or the raw images, for training without either.
     input:
-        sorted({file for run in ALL_RUNS.values() for file in betons(run).values()}),
-        list(CHECKPOINTS),
+        sorted({file for run in ALL_RUNS.values() for file in CAMPAIGN.betons(run).values()}),
+        list(CAMPAIGN.downloads),
     localrule: True
 
 
@@ -83,7 +83,7 @@ rule beton_of_files:
         split="train|test",
     conda:
         "../../envs/data.yaml"
-    threads: CORES
+    threads: ALLOCATION.all_cores
     params:
         folder=subpath(input[0], parent=True),
         options=options(CONFIG.image_files, type(CONFIG.image_files).model_fields),
@@ -103,9 +103,9 @@ rule download:
     conda:
         TRAIN_ENV
     resources:
-        url=lambda wildcards: CHECKPOINTS[wildcards.checkpoint].url,
+        url=lambda wildcards: CAMPAIGN.downloads[wildcards.checkpoint].url,
     params:
-        sha256=lambda wildcards: CHECKPOINTS[wildcards.checkpoint].sha256,
+        sha256=lambda wildcards: CAMPAIGN.downloads[wildcards.checkpoint].sha256,
     shell:
         "python -m trainer download --url {resources.url:q} --sha256 {params.sha256:q}"
         " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"

@@ -3,6 +3,7 @@
 # where there is one, has none.
 from snakemake.settings.types import DeploymentMethod
 
+DEVICE = CAMPAIGN.execution.device
 if DEVICE == "auto" and DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     refuse("config.yaml: device auto names no conda env; set device to cpu or cuda")
 

@@ -3,9 +3,9 @@
 
 rule table:
     input:
-        experiments=str(EXPERIMENTS_FILE),
-        metrics=metrics_of,
-        code=CODE,
+        experiments=EXPERIMENTS_FILE,
+        metrics=lambda wildcards: CAMPAIGN.metrics_files([wildcards.experiment]),
+        code=ANALYSIS_SOURCES,
     output:
         f"{RESULTS}/tables/{{experiment}}.csv",
     log:
@@ -25,23 +25,25 @@ rule table:
 rule simulation:
     # Needs no run: the theory on models whose drift is known.
     input:
-        multiext(f"{SOURCE / 'workflow/analysis/theory'}/", "simulation.py", "slow_sde.py", "figure.py"),
+        multiext(
+            f"{SOURCE / 'workflow/analysis/theory'}/", "simulation.py", "slow_sde.py", "figure.py"
+        ),
     output:
         f"{RESULTS}/tables/theory.csv",
     log:
         f"{RESULTS}/logs/simulation.log",
     conda:
         "../../envs/analysis.yaml"
-    threads: CORES
+    threads: ALLOCATION.all_cores
     shell:
         "python -m workflow.analysis theory --processes {threads} --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
 rule figure:
     input:
-        tables=tables_of,
-        experiments=str(EXPERIMENTS_FILE),
-        code=CODE,
+        tables=lambda wildcards: CAMPAIGN.figure_tables(wildcards.figure),
+        experiments=EXPERIMENTS_FILE,
+        code=ANALYSIS_SOURCES,
     output:
         multiext(f"{RESULTS}/figures/{{figure}}", ".png", ".pdf", ".csv"),
     log:
@@ -62,7 +64,7 @@ rule page:
     # The figure with its caption, for the report
     input:
         image=f"{RESULTS}/figures/{{figure}}.png",
-        code=CODE,
+        code=ANALYSIS_SOURCES,
     output:
         report(
             f"{RESULTS}/pages/{{figure}}.html",
@@ -75,7 +77,9 @@ rule page:
     conda:
         "../../envs/analysis.yaml"
     params:
-        caption=caption_of,
+        caption=lambda wildcards: (
+            THEORY_CAPTION if wildcards.figure == THEORY else FIGURES[wildcards.figure].caption
+        ),
     shell:
         "python -m workflow.analysis page --image {input.image:q} --caption {params.caption:q}"
         " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
@@ -88,13 +92,13 @@ for _figure in [*FIGURES, THEORY]:
             _figure
         input:
             figure_files(_figure),
-            metrics_for(experiments_of(_figure)),
+            CAMPAIGN.requested_metrics(CAMPAIGN.experiments_of(_figure)),
         localrule: True
 
 
 # All that the scale has experiments for
 rule figures:
     input:
-        [file for figure in HERE for file in figure_files(figure)],
-        metrics_for(FIGURE_RUNS),
+        [file for figure in AVAILABLE_FIGURES for file in figure_files(figure)],
+        CAMPAIGN.requested_metrics(EXPERIMENTS),
     localrule: True

@@ -61,7 +61,7 @@ try:
     from trainer.settings.yaml import read_yaml
     from workflow.config import load_config
     from workflow.earlier import drop, keep
-    from workflow.experiments import ROOT, experiments_file, source
+    from workflow.paths import ROOT, source
 except ModuleNotFoundError as error:
     refuse(f"Snakemake's own Python lacks {error.name}; install it there, as config/README.md says")
 if ROOT != FOLDER:

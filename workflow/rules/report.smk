@@ -3,9 +3,9 @@
 
 rule judge:
     input:
-        tables=[f"{TABLES}/{name}.csv" for name in [*EXPERIMENTS.experiments, THEORY]],
-        experiments=str(EXPERIMENTS_FILE),
-        code=CODE,
+        tables=CAMPAIGN.table_files([*EXPERIMENTS, THEORY]),
+        experiments=EXPERIMENTS_FILE,
+        code=ANALYSIS_SOURCES,
     output:
         csv=f"{RESULTS}/claims.csv",
         page=report(
@@ -27,16 +27,16 @@ rule judge:
 rule claims:
     input:
         rules.judge.output,
-        metrics_for(FIGURE_RUNS),
+        CAMPAIGN.requested_metrics(EXPERIMENTS),
     localrule: True
 
 
 rule list_runs:
     # Settings, provenance and times. Reads what lies beside the metrics that it depends on.
     input:
-        experiments=str(EXPERIMENTS_FILE),
-        metrics=metrics_files(list(RUNS.values())),
-        code=CODE,
+        experiments=EXPERIMENTS_FILE,
+        metrics=CAMPAIGN.metrics_files(EXPERIMENTS),
+        code=ANALYSIS_SOURCES,
     output:
         csv=f"{RESULTS}/runs.csv",
         page=report(
@@ -61,15 +61,15 @@ rule list_runs:
 rule runs:
     input:
         rules.list_runs.output,
-        metrics_for(FIGURE_RUNS),
+        CAMPAIGN.requested_metrics(EXPERIMENTS),
     localrule: True
 
 
 rule compare:
     # With the results that this repository holds; fails where a mean differs by more than it may.
     input:
-        metrics_for(FIGURE_RUNS),
-        tables=[f"{TABLES}/{name}.csv" for name in EXPERIMENTS.experiments],
+        CAMPAIGN.requested_metrics(EXPERIMENTS),
+        tables=CAMPAIGN.table_files(EXPERIMENTS),
     # No output: it answers whenever it is asked, and its table stays where means differ.
     log:
         f"{RESULTS}/logs/compare.log",
@@ -77,7 +77,7 @@ rule compare:
     conda:
         "../../envs/analysis.yaml"
     params:
-        reference=str(SOURCE / "results/reference" / SCALE / "tables"),
+        reference=str(SOURCE / "results/reference" / CONFIG.scale / "tables"),
         out=f"{RESULTS}/compare.csv",
     shell:
         "python -m workflow.analysis compare --tables {input.tables:q}"

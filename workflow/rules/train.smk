@@ -2,6 +2,11 @@
 # is executed (device, threads, resources) is none of them, so that changing it repeats nothing; nor is where
 # it is copied to, which is therefore given as a resource.
 
+# A forked process finds torch imported, 2 s of a start of 5 saved, and ends with torchrun even where that
+# is killed. CUDA does not survive a fork.
+MAIN = shlex.quote(str(ROOT / "trainer" / "__main__.py"))
+ENTRY_POINT = f"--start-method fork --run-path {MAIN}" if DEVICE == "cpu" else "-m trainer"
+
 
 rule train:
     # The runs of the figures, from a start point or from random initialisation.
@@ -12,40 +17,44 @@ rule train:
         model=f"{RESULTS}/runs/{{run}}/model.pt",
     log:
         f"{RESULTS}/logs/{{run}}.log",
-    retries: RETRIES
+    retries: ALLOCATION.retries
     group:
-        GROUP
+        ALLOCATION.group
     conda:
         TRAIN_ENV
-    threads: lambda wildcards: threads_of(RUNS[wildcards.run], len(RUNS))
+    threads: lambda wildcards: ALLOCATION.threads(CAMPAIGN.runs, wildcards.run)
     resources:
-        processes=lambda wildcards: processes_of(ALL_RUNS[wildcards.run]),
-        processes_per_node=lambda wildcards: processes_per_node(ALL_RUNS[wildcards.run]),
-        nnodes=lambda wildcards: nodes_of(ALL_RUNS[wildcards.run]),
+        processes=lambda wildcards: CAMPAIGN.processes(ALL_RUNS[wildcards.run]),
+        processes_per_node=lambda wildcards: CAMPAIGN.processes_per_node(ALL_RUNS[wildcards.run]),
+        nnodes=lambda wildcards: CAMPAIGN.nodes(ALL_RUNS[wildcards.run]),
         # What Snakemake's Slurm plugin goes by. With mpi it leaves it to the launcher to start a task on each
         # node; of runs on one node it would add these up for a group.
-        mpi=lambda wildcards: on_several_nodes(wildcards, "srun"),
-        nodes=lambda wildcards: on_several_nodes(wildcards, nodes_of(ALL_RUNS[wildcards.run])),
-        tasks=lambda wildcards: on_several_nodes(wildcards, nodes_of(ALL_RUNS[wildcards.run])),
+        mpi=lambda wildcards: "srun" if ALLOCATION.several_nodes(ALL_RUNS[wildcards.run]) else None,
+        nodes=lambda wildcards: ALLOCATION.several_nodes(ALL_RUNS[wildcards.run]),
+        tasks=lambda wildcards: ALLOCATION.several_nodes(ALL_RUNS[wildcards.run]),
         tasks_per_gpu=0,
         # What bounds a group of runs in one job
         runs_at_once=1,
-        slurm_extra=slurm_extra,
-        gpu=lambda wildcards: gpus_of(ALL_RUNS[wildcards.run]),
-        gpu_model=lambda wildcards: CONFIG.gpu_model if gpus_of(ALL_RUNS[wildcards.run]) else None,
+        slurm_extra=lambda wildcards: ALLOCATION.slurm_extra(ALL_RUNS[wildcards.run]),
+        gpu=lambda wildcards: ALLOCATION.gpus_of(ALL_RUNS[wildcards.run]),
+        gpu_model=lambda wildcards: ALLOCATION.gpu_model(ALL_RUNS[wildcards.run]),
         device=DEVICE,
-        trainer=TRAINER,
+        trainer=ENTRY_POINT,
         # Together the processes have the job's cores, no more.
-        threads_per_process=lambda wildcards, threads: threads_of_process(wildcards, threads)[0],
-        nw=lambda wildcards, threads: threads_of_process(wildcards, threads)[1],
-        wandb=WANDB,
-        wandb_group=lambda wildcards: WANDB_GROUPS[wildcards.run],
+        threads_per_process=lambda wildcards, threads: ALLOCATION.divide_threads(
+            ALL_RUNS[wildcards.run], threads
+        )[0],
+        nw=lambda wildcards, threads: ALLOCATION.divide_threads(ALL_RUNS[wildcards.run], threads)[1],
+        wandb=CAMPAIGN.execution.wandb,
+        wandb_group=lambda wildcards: CAMPAIGN.wandb_groups[wildcards.run],
         checkpoint_every=str(CONFIG.checkpoint_every),
         time_limit=str(CONFIG.time_limit),
-        allow_divergence=lambda wildcards: int(wildcards.run in MAY_DIVERGE),
+        allow_divergence=lambda wildcards: int(wildcards.run in CAMPAIGN.may_diverge),
     params:
         options=lambda wildcards: ALL_RUNS[wildcards.run].options(),
-        start=start_option,
+        start=lambda wildcards, input: (
+            f"--resume-pth {shlex.quote(input.start)}" if "start" in input.keys() else ""
+        ),
         data=subpath(input.train, parent=True),
         folder=subpath(output.metrics, parent=True),
         progress=f"{RESULTS}/checkpoints/{{run}}",
@@ -65,15 +74,15 @@ rule train:
 use rule train as start_point with:
     # Phase 1 of post-local SGD, H = 1 until the switch.
     input:
-        unpack(start_point_inputs),
+        unpack(lambda wildcards: CAMPAIGN.betons(CAMPAIGN.start_points[wildcards.run])),
     output:
         metrics=f"{RESULTS}/start_points/{{run}}/metrics.jsonl",
         model=f"{RESULTS}/start_points/{{run}}/model.pt",
-    threads: lambda wildcards: threads_of(START_POINTS[wildcards.run], len(START_POINTS))
+    threads: lambda wildcards: ALLOCATION.threads(CAMPAIGN.start_points, wildcards.run)
 
 
 # All runs without their figures. `--touch` keeps those that are stale, and nothing else, as they are.
 rule trained:
     input:
-        metrics_for(FIGURE_RUNS),
+        CAMPAIGN.requested_metrics(EXPERIMENTS),
     localrule: True

@@ -12,11 +12,11 @@ import pandas as pd
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, parse_json, reading
 from trainer.tracking.metrics import Evaluation
-from workflow.experiments import Run, start_points
+from workflow.experiments import RunSpec, start_points
 
 
 def build_table(
-    name: str, runs: list[Run], results: Path, *, only_finished: bool = False
+    name: str, runs: list[RunSpec], results: Path, *, only_finished: bool = False
 ) -> pd.DataFrame:
     """Build one row per evaluation of ``runs`` and of their phase-1 runs (column ``role``).
 
@@ -36,7 +36,7 @@ def build_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def read_metrics(path: Path, run: Run) -> list[Evaluation]:
+def read_metrics(path: Path, run: RunSpec) -> list[Evaluation]:
     """Read the evaluations of ``run``, in order.
 
     Raises UserError for a file that is missing, damaged or stops before the run's end.
@@ -53,7 +53,7 @@ def read_metrics(path: Path, run: Run) -> list[Evaluation]:
     return evaluations
 
 
-def _find_fault(evaluations: list[Evaluation], run: Run) -> str | None:
+def _find_fault(evaluations: list[Evaluation], run: RunSpec) -> str | None:
     """Explain why these cannot be all evaluations of ``run``; None where they can."""
     steps = [each.step for each in evaluations]
     if not steps or (steps[0] == 0) != run.settings.eval_on_start:
@@ -75,13 +75,13 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, index=False)
 
 
-def _run_columns(experiment: str, role: str, run: Run) -> dict[str, Any]:
+def _run_columns(experiment: str, role: str, run: RunSpec) -> dict[str, Any]:
     settings = run.settings
     return {
         "experiment": experiment,
         "role": {"start_points": "phase 1", "runs": "phase 2"}[role],
         "run": run.id,
-        "start": run.start.id if isinstance(run.start, Run) else None,
+        "start": run.start.id if isinstance(run.start, RunSpec) else None,
         "dataset": settings.dataset,
         "model": settings.model,
         "seed": settings.seed,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trainer.errors import UserError
 from trainer.files.atomic import read_json
 from workflow.analysis.pages.html import write_page
-from workflow.experiments import Experiments, Run, expand, start_points
+from workflow.experiments import Experiments, RunSpec, expand, start_points
 
 
 class Machine(BaseModel):
@@ -61,14 +61,14 @@ def build_runs(experiments: Experiments, results: Path) -> pd.DataFrame:
     return table.assign(experiments=[" ".join(used[run]) for run in table["run"]])
 
 
-def _describe_run(role: str, run: Run, folder: Path) -> dict[str, Any]:
+def _describe_run(role: str, run: RunSpec, folder: Path) -> dict[str, Any]:
     made = read_json(folder / "provenance.json", Provenance, "delete the run's folder, run again")
     machine = made.machine
     return {
         "run": run.id,
         "role": {"start_points": "phase 1", "runs": "phase 2"}[role],
         "settings": run.options(),
-        "start": run.start.id if isinstance(run.start, Run) else None,
+        "start": run.start.id if isinstance(run.start, RunSpec) else None,
         "seconds": made.seconds,
         "processes": made.processes,
         "device": made.device,

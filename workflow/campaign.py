@@ -1,0 +1,246 @@
+"""Derive from config.yaml and experiments/<scale>.yaml which runs to train, and where they lie.
+
+The rules and the commands look everything up here; this module knows nothing of Snakemake.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from trainer.settings.run import check_processes
+
+from trainer.errors import UserError
+from trainer.settings.yaml import read_yaml
+from workflow.analysis.figures.catalogue import FIGURES
+from workflow.analysis.tables.names import THEORY
+from workflow.config import Config, load_config
+from workflow.earlier import METRICS, earlier
+from workflow.experiments import (
+    Execution,
+    Experiments,
+    PublishedCheckpoint,
+    RunSpec,
+    expand,
+    load_experiments,
+    start_points,
+)
+from workflow.paths import experiments_file
+
+Role = Literal["start_points", "runs"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Place a run, a start point or a figure's run, below results/<scale>."""
+
+    run: RunSpec
+    role: Role
+    results: Path
+
+    @property
+    def folder(self) -> Path:
+        """Locate the run's files once it is finished."""
+        return self.results / self.role / self.run.id
+
+    @property
+    def progress(self) -> Path:
+        return self.results / "checkpoints" / self.run.id
+
+    @property
+    def log(self) -> Path:
+        return self.results / "logs" / f"{self.run.id}.log"
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / METRICS).exists()
+
+    @property
+    def kept(self) -> bool:
+        """Tell whether the results of a finished run are kept while it is repeated."""
+        return not self.finished and earlier(self.folder).exists()
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Hold what config.yaml, the command line's KEY=VALUE and experiments/<scale>.yaml ask for."""
+
+    config: Config
+    experiments: Experiments
+    overrides: Sequence[str] = ()
+
+    @property
+    def experiments_file(self) -> Path:
+        return experiments_file(self.config.scale)
+
+    @cached_property
+    def execution(self) -> Execution:
+        """Return the scale's suggestions, replaced by what config.yaml sets."""
+        set_here = {name: getattr(self.config, name, None) for name in Execution.model_fields}
+        chosen = {name: value for name, value in set_here.items() if value is not None}
+        return self.experiments.execution.model_copy(update=chosen)
+
+    # Runs
+
+    @cached_property
+    def runs_by_experiment(self) -> dict[str, list[RunSpec]]:
+        found = self.experiments.experiments.items()
+        return {name: expand(experiment) for name, experiment in found}
+
+    @cached_property
+    def runs(self) -> dict[str, RunSpec]:
+        """Map ids to the experiments' runs, without start points."""
+        return {run.id: run for runs in self.runs_by_experiment.values() for run in runs}
+
+    @cached_property
+    def start_points(self) -> dict[str, RunSpec]:
+        return {run.id: run for run in start_points(list(self.runs.values()))}
+
+    @cached_property
+    def all_runs(self) -> dict[str, RunSpec]:
+        return self.start_points | self.runs
+
+    @cached_property
+    def downloads(self) -> dict[str, PublishedCheckpoint]:
+        """Map paths to the published start points that can be downloaded."""
+        starts = [run.start for run in self.runs.values()]
+        published = [start for start in starts if isinstance(start, PublishedCheckpoint)]
+        return {str(start.path): start for start in published if start.url}
+
+    @cached_property
+    def may_diverge(self) -> set[str]:
+        """Collect the ids of runs for which divergence is a result."""
+        return {
+            run.id
+            for name, experiment in self.experiments.experiments.items()
+            if experiment.allow_divergence
+            for run in self.runs_by_experiment[name]
+        }
+
+    @cached_property
+    def wandb_groups(self) -> dict[str, str]:
+        """Map run ids to W&B groups; a run that several figures share belongs to the first."""
+        return {
+            run.id: f"{self.config.scale}/{name}"
+            for name, runs in reversed(self.runs_by_experiment.items())
+            for run in [*start_points(runs), *runs]
+        }
+
+    # Processes
+
+    def processes(self, run: RunSpec) -> int:
+        """Return a run's processes, never more than its clients: a start point may have one."""
+        return min(self.execution.processes, run.settings.num_clients)
+
+    def nodes(self, run: RunSpec) -> int:
+        """Return a run's nodes: as many as asked for, or as its processes fill evenly."""
+        return math.gcd(self.execution.nodes, self.processes(run))
+
+    def processes_per_node(self, run: RunSpec) -> int:
+        return self.processes(run) // self.nodes(run)
+
+    def check_clients(self) -> None:
+        """Raise UserError if the processes of a run cannot share its clients evenly."""
+        for run in self.all_runs.values():
+            check_processes(run.settings, self.processes(run))
+
+    # Files. Given tables are for figures alone: the runs' own results stay where they are.
+
+    @property
+    def run_results(self) -> Path:
+        """Locate the results of the scale's runs, also while tables are given instead of them."""
+        return Path("results", self.config.scale)
+
+    @cached_property
+    def jobs_by_experiment(self) -> dict[str, list[Job]]:
+        """Place the runs of each experiment, start points first; experiments may share some."""
+        return {
+            name: [Job(run, "start_points", self.run_results) for run in start_points(runs)]
+            + [Job(run, "runs", self.run_results) for run in runs]
+            for name, runs in self.runs_by_experiment.items()
+        }
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """List every job once, in the order of the experiments."""
+        found = self.jobs_by_experiment.values()
+        return list({job.folder: job for jobs in found for job in jobs}.values())
+
+    def betons(self, run: RunSpec) -> dict[str, str]:
+        """Map the splits of a run's data set to their .beton files."""
+        folder = f"resources/{run.settings.dataset}"
+        return {split: f"{folder}/{split}.beton" for split in ("train", "test")}
+
+    def model_file(self, start: RunSpec) -> str:
+        """Locate the model of a start point."""
+        return f"{self.config.results}/start_points/{start.id}/model.pt"
+
+    def metrics_files(self, experiments: Iterable[str]) -> list[str]:
+        """List the metrics of experiments' runs; with ``only_finished``, those that are there."""
+        runs = [run for name in experiments for run in self.runs_by_experiment[name]]
+        placed = [("start_points", run) for run in start_points(runs)]
+        placed += [("runs", run) for run in {run.id: run for run in runs}.values()]
+        files = [f"{self.config.results}/{role}/{run.id}/{METRICS}" for role, run in placed]
+        return [file for file in files if Path(file).exists() or not self.config.only_finished]
+
+    def requested_metrics(self, experiments: Iterable[str]) -> list[str]:
+        """List the metrics that a target of Snakemake asks for itself; none with given tables.
+
+        Snakemake makes a missing file only where a target, or a job that runs, asks for it: behind
+        a table that is there it would stay missing.
+        """
+        return [] if self.config.tables is not None else self.metrics_files(experiments)
+
+    # Tables and figures
+
+    @property
+    def tables(self) -> str:
+        """Locate the folder of the tables: those given, else those of the runs."""
+        return str(self.config.tables or self.config.results / "tables")
+
+    def table_files(self, names: Iterable[str]) -> list[str]:
+        return [f"{self.tables}/{name}.csv" for name in names]
+
+    def experiments_of(self, figure: str) -> list[str]:
+        """List the scale's experiments that a figure shows; none for the theory's figure."""
+        names = () if figure == THEORY else FIGURES[figure].experiments
+        return [name for name in names if name in self.runs_by_experiment]
+
+    def figure_tables(self, figure: str) -> list[str]:
+        return self.table_files(self.experiments_of(figure) or [THEORY])
+
+    @cached_property
+    def available_figures(self) -> list[str]:
+        """List the figures that this scale has an experiment for, and the theory's."""
+        return [*(figure for figure in FIGURES if self.experiments_of(figure)), THEORY]
+
+    def why_unavailable(self, figure: str) -> str:
+        needs = ", ".join(FIGURES[figure].experiments)
+        file = f"experiments/{self.config.scale}.yaml"
+        return f"{figure} needs {needs}, which {file} lacks; add them there"
+
+
+def make_campaign(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Campaign:
+    """Check ``config`` and its scale's experiments. Raises UserError naming file and setting."""
+    checked = load_config(dict(config))
+    return Campaign(checked, load_experiments(experiments_file(checked.scale)), overrides)
+
+
+def load_campaign(overrides: Sequence[str]) -> Campaign:
+    """Read ./config.yaml, replaced by KEY=VALUE ``overrides``. Raises UserError for bad ones."""
+    values = read_yaml(Path("config.yaml"))
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"--config {override}: must be KEY=VALUE, such as scale=paper")
+        try:
+            # As Snakemake does; this loader knows strings, lists and mappings alone.
+            values[name] = yaml.load(value, yaml.BaseLoader)
+        except (yaml.YAMLError, RecursionError):
+            raise UserError(f"--config {override}: is not valid YAML; correct it") from None
+    return make_campaign(values, overrides)
