@@ -18,11 +18,8 @@ from workflow.experiments import RunSpec
 from workflow.machine import DECODERS
 from workflow.paths import scales
 
-SECOND = TINY.partition("experiments:
-")[2].replace("fig1a", "fig2e")
+SECOND = TINY.partition("experiments:\n")[2].replace("fig1a", "fig2e")
 SHARED = TINY + SECOND.replace("{step1: 6", "{step1: 4")
-    "{step1: 6", "{step1: 4"
-)
 PHOTOS = TINY.replace("digits", "photos").replace("processes: 1, threads: 1, device: cpu", "")
 
 
