@@ -64,6 +64,7 @@ class Execution(Settings):
 
 
 Overrides = dict[str, Any]
+Comparison = Literal["local_steps", "num_clients"]
 # Of Figures 1 and 3 the paper's panels, of 2 and 7 each panel by itself
 ExperimentName = Literal[
     "fig1a", "fig1b", "fig2a", "fig2b", "fig2c", "fig2d", "fig2e", "fig2f",
@@ -88,6 +89,10 @@ class Experiment(Settings):
     checkpoint: PublishedCheckpoint | None = Field(None, description="a published start point")
     phase2: Overrides = Field(default={}, description="further settings of the figure's runs")
     runs: list[Overrides] = Field(description="what differs between the runs", min_length=1)
+    compares: Comparison = Field(
+        "local_steps",
+        description="what the figure compares: local_steps, H > 1 with H = 1, or num_clients",
+    )
     allow_divergence: bool = Field(
         False, description="a run that diverges is a result, marked so in the table; else an error"
     )
@@ -153,7 +158,7 @@ def load_experiments(path: Path) -> Experiments:
         runs = expand(experiment, where=f"{file}{name}: ")
         if len({run.id for run in runs}) < len(runs):
             raise UserError(f"{file}{name}.runs: two entries are the same run; remove one")
-        _check_compares(name, runs, f"{file}{name}.runs: ")
+        _check_compares(name, experiment.compares, runs, f"{file}{name}.runs: ")
         judged_h(experiment, f"{file}{name}")
     return loaded
 
@@ -186,7 +191,7 @@ def judged_h(experiment: Experiment, where: str = "") -> int:
     return experiment.judged_h
 
 
-def _check_compares(name: str, runs: list[RunSpec], where: str) -> None:
+def _check_compares(name: str, compares: Comparison, runs: list[RunSpec], where: str) -> None:
     """Figures tell runs apart by H, η and K, and compare H > 1 with H = 1, or a K with another."""
     if any(run.settings.h_rule != "constant" or len(run.settings.phases) > 1 for run in runs):
         raise UserError(f"{where}the figure needs one H per run; leave h_rule and decays out")
@@ -197,7 +202,7 @@ def _check_compares(name: str, runs: list[RunSpec], where: str) -> None:
     if max(kinds.values()) > 1:
         raise UserError(f"{where}two entries have the same H, η and K, which tell runs apart")
     local_steps = {h for _, h, _, _ in kinds}
-    if name == "fig3a":
+    if compares == "num_clients":
         if len({k for _, _, _, k in kinds}) == 1:
             raise UserError(f"{where}the figure compares numbers of clients; add another K")
         return

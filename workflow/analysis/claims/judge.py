@@ -132,6 +132,7 @@ CLAIMS = (
         effect=effects.rise_with_k,
         measure="slope of the accuracy over log₂ K",
         unit="points per doubling",
+        compares="num_clients",
     ),
     *label_noise_claims("a"),
     *label_noise_claims("b"),

@@ -10,6 +10,7 @@ import pandas as pd
 from trainer.errors import UserError
 from workflow.analysis.statistics import ALPHA, TTestResult, holm, t_test
 from workflow.analysis.tables.evaluations import missing_or_diverged
+from workflow.experiments import Comparison
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 NOT_JUDGED = "not judged"
@@ -26,10 +27,11 @@ class Claim:
     effect: Callable[[pd.DataFrame, int], pd.Series[float]]
     measure: str
     unit: str = "points"
+    compares: Comparison = "local_steps"
 
     def judge(self, table: pd.DataFrame, h: int) -> Judgement:
         """Judge ``table``. Raises UserError for a table without the H that the claim compares."""
-        compared = {h} if self.experiment == "fig3a" else {1, h}
+        compared = {h} if self.compares == "num_clients" else {1, h}
         requested = table.loc[table["role"] == "phase 2", "first_local_steps"]
         if missing := sorted(compared - set(requested)):
             raise UserError(
