@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from trainer.settings.run import check_processes
 
 from trainer.errors import UserError
+from trainer.settings.run import check_processes
 from trainer.settings.yaml import read_yaml
 from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.tables.names import THEORY
