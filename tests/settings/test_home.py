@@ -55,7 +55,9 @@ def test_every_path_is_expanded_once(model: type[Settings], name: str, home: Pat
     assert value("~root/x") == pwd.getpwnam("root").pw_dir + "/x"
     for literal in ("a/~/b", "/a/~", "a~"):
         assert value(literal) == literal
-    with pytest.raises(UserError, match=r"unknown; give the path without ~") as caught:
+    with pytest.raises(
+        UserError, match=r"unknown home directory; give the path without ~"
+    ) as caught:
         value("~no such user/x")
     assert name in str(caught.value)
 
