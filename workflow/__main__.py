@@ -1,6 +1,6 @@
-"""Before, during and after: ``python -m workflow {status,plan,doctor,costs,results}``.
+"""Show status, plan, installation, costs: ``python -m workflow {status,plan,doctor,…}``.
 
-None of them trains anything.
+No command trains anything.
 """
 
 from __future__ import annotations
@@ -53,11 +53,17 @@ def show_results(overrides: Sequence[str]) -> int:
 
 
 COMMANDS = {
-    "status": (show_status, "which runs are done, running, failed, stale or missing"),
-    "plan": (show_plan, "what the next call of snakemake would train, and what of it anew"),
-    "doctor": (show_doctor, "whether this machine has what the scale needs"),
-    "costs": (show_costs, "operations, GPU-hours and bytes sent per figure, estimated"),
-    "results": (show_results, "the folder that the next call of snakemake writes its results to"),
+    "status": (show_status, "show which runs are done, running, failed, stale or missing"),
+    "plan": (
+        show_plan,
+        "show what the next call of snakemake would train, and what it repeats",
+    ),
+    "doctor": (show_doctor, "check whether this machine has what the scale needs"),
+    "costs": (show_costs, "estimate operations, GPU-hours and bytes sent per figure"),
+    "results": (
+        show_results,
+        "print the folder that the next call of snakemake writes to",
+    ),
 }
 
 
@@ -67,14 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, help) in COMMANDS.items():
         sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
-        sub.add_argument("--scale", help="in place of config.yaml's")
+        sub.add_argument("--scale", help="overrides config.yaml's")
         sub.add_argument(
             "--config",
             nargs="+",
             action="extend",
             default=[],
             metavar="KEY=VALUE",
-            help="in place of config.yaml's, as for snakemake",
+            help="override settings of config.yaml, as for snakemake",
         )
     try:
         given = parser.parse_args(arguments)
@@ -91,5 +97,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` has read enough: no error
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it without an error
     sys.exit(main())

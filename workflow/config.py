@@ -1,4 +1,4 @@
-"""config.yaml: what a user may change without touching an experiment."""
+"""Define config.yaml: what a user may change without touching an experiment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workflow.paths import scales
 
 
 class Plot(Settings):
-    """How figures look; changing it trains nothing."""
+    """Set how figures look; a change trains nothing."""
 
     colormap: str = Field(
         "viridis_r", description="matplotlib colormap for H > 1, from small to large H"
@@ -32,17 +32,21 @@ class Plot(Settings):
             import matplotlib
 
             if self.colormap not in matplotlib.colormaps:
-                raise ValueError(f"colormap {self.colormap!r} is none of matplotlib's; choose one")
+                raise ValueError(
+                    f"colormap {self.colormap!r} is unknown to matplotlib; choose one of its"
+                )
         if self.sgd_color != defaults["sgd_color"]:
             from matplotlib.colors import is_color_like
 
             if not is_color_like(self.sgd_color):
-                raise ValueError(f"sgd_color {self.sgd_color!r} is no matplotlib colour; mend it")
+                raise ValueError(
+                    f"sgd_color {self.sgd_color!r} is no matplotlib colour; correct it"
+                )
         return self
 
 
 class Config(Settings):
-    """config.yaml"""
+    """Hold the settings of config.yaml."""
 
     scale: str = Field(
         "laptop", description="which experiments/<scale>.yaml to run", pattern=r"^[A-Za-z0-9_-]+$"
@@ -89,8 +93,8 @@ class Config(Settings):
     )
     retries: int | None = Field(
         None,
-        description="how often a training job that stopped or failed is started again, to go on "
-        "from its last checkpoint; null: as the scale suggests, or a cluster's profile",
+        description="how often a training job that stopped or failed is started again and resumes "
+        "from its last checkpoint; null: as the scale or a cluster's profile suggests",
         ge=0,
     )
     checkpoint_every: float = Field(
@@ -98,18 +102,18 @@ class Config(Settings):
     )
     time_limit: float | None = Field(
         None,
-        description="minutes after which a training job saves a checkpoint and fails, for a retry "
-        "to go on; null: none",
+        description="minutes after which a training job saves a checkpoint and fails, so that a "
+        "retry resumes it; null: none",
         gt=0,
     )
     only_finished: bool = Field(
         False,
-        description="figures and claims of the runs that are finished; others are not trained",
+        description="make figures and claims from finished runs alone; train no others",
     )
     tables: Path | None = Field(
         None,
         description="folder of a scale's tables to draw and judge instead of runs; "
-        "null: those of the runs",
+        "null: the tables of the runs",
     )
     plot: Plot = Field(default_factory=Plot, description="how figures look")
 
@@ -119,13 +123,13 @@ class Config(Settings):
         return Path("results", self.scale if self.tables is None else f"{self.scale}-from-tables")
 
     def source(self, dataset: str) -> Path | None:
-        """Where ``dataset`` comes from; None: it needs no source, or none is named."""
+        """Return the source of ``dataset``'s images; None where it needs or names none."""
         path: Path | None = getattr(self, f"{dataset}_source", None)
         return path
 
 
 def load_config(config: dict[str, Any]) -> Config:
-    """Snakemake's config, checked. Raises UserError for an unknown key, value or scale."""
+    """Check Snakemake's config. Raises UserError for an unknown key, value or scale."""
     loaded = validated(Config, config, where="config.yaml: ")
     if loaded.scale not in scales():
         raise UserError(

@@ -24,7 +24,7 @@ def earlier(folder: Path) -> Path:
 
 
 def keep(outputs: Iterable[str]) -> None:
-    """Keep what is there of runs whose ``outputs`` are about to be deleted.
+    """Keep the results of finished runs whose ``outputs`` are about to be deleted.
 
     Raises UserError when it cannot be kept.
     """
@@ -47,7 +47,7 @@ def _keep(folder: Path) -> None:
 
 
 def _link(file: Path, name: Path) -> None:
-    """A second name takes no room; a copy is for file systems without hard links."""
+    """Link ``file`` to a second ``name``; copy it on file systems without hard links."""
     try:
         os.link(file, name)
     except OSError:
@@ -55,9 +55,9 @@ def _link(file: Path, name: Path) -> None:
 
 
 def drop(results: Path) -> None:
-    """Remove what was kept of runs below results/<scale> that are finished again."""
+    """Remove the kept results of runs below results/<scale> that are finished again."""
     for kept in results.glob("checkpoints/*/earlier/*"):
         if (results / kept.name / kept.parents[1].name / METRICS).exists():
             shutil.rmtree(kept, ignore_errors=True)
-            with suppress(OSError):  # of the same run in its other role
+            with suppress(OSError):  # it may hold the same run in its other role
                 kept.parent.rmdir()

@@ -1,8 +1,8 @@
-"""experiments/<scale>.yaml: typed, closed, expanded into runs.
+"""Define experiments/<scale>.yaml: typed, closed, expanded into runs.
 
-A run is known by its content: its id ends in a hash of every setting that decides its numbers and
-of its start point. Two figures that need the same run therefore share it, and a changed value names
-another run instead of quietly standing beside an old result.
+A run is identified by its content: its id ends in a hash of every setting that decides its numbers
+and of its start point. Two figures that need the same run therefore share it, and a changed value
+names another run, so that no old result stands for it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from trainer.settings.run import RESULT_SETTINGS, RunSettings, data_set_suffices
 from trainer.settings.runtime import Device, WandbMode
 from trainer.settings.yaml import read_yaml
 
-# What an experiment may set: the numbers of a run. Its seed and start point have keys of their own.
+# Settings that an experiment may vary; seed and start point have keys of their own.
 VARIABLE = RESULT_SETTINGS - {"seed", "resume", "resume_sha256"}
 DEFAULT = RunSettings()
 
 
 class PublishedCheckpoint(Settings):
-    """A published start point."""
+    """Locate a published start point."""
 
     path: Path = Field(description="the file, a PyTorch state_dict")
     url: str | None = Field(
@@ -41,7 +41,7 @@ class PublishedCheckpoint(Settings):
 
 
 class Execution(Settings):
-    """What a scale suggests for each training run; config.yaml wins."""
+    """Suggest how a scale's training runs are executed; config.yaml wins."""
 
     processes: int = Field(1, description="processes of each training run", ge=1)
     nodes: int = Field(
@@ -65,7 +65,7 @@ class Execution(Settings):
 
 Overrides = dict[str, Any]
 Comparison = Literal["local_steps", "num_clients"]
-# Of Figures 1 and 3 the paper's panels, of 2 and 7 each panel by itself
+# Figures 1 and 3: the panels of the paper that are reproduced; 2 and 7: every panel by itself
 ExperimentName = Literal[
     "fig1a", "fig1b", "fig2a", "fig2b", "fig2c", "fig2d", "fig2e", "fig2f",
     "fig3a", "fig7a", "fig7b",
@@ -73,7 +73,7 @@ ExperimentName = Literal[
 
 
 class Experiment(Settings):
-    """A grid of runs for one figure: ``settings`` | ``phase2`` | one of ``runs``, for each seed.
+    """Define a grid of runs for one figure: ``settings`` | ``phase2`` | one of ``runs``, per seed.
 
     Runs begin from the end of a phase-1 run (``settings`` | ``phase1``, same seed), from a
     published ``checkpoint``, or from random initialisation.
@@ -115,7 +115,7 @@ class Experiment(Settings):
 
 
 class Experiments(Settings):
-    """experiments/<scale>.yaml"""
+    """Hold the content of experiments/<scale>.yaml."""
 
     execution: Execution = Field(default_factory=Execution, description="what a run needs")
     experiments: dict[ExperimentName, Experiment] = Field(description="by figure")
@@ -123,14 +123,14 @@ class Experiments(Settings):
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One training run: its settings with their seed, and where it starts."""
+    """Specify a training run: its settings, seed included, and its start point."""
 
     settings: RunSettings
     start: RunSpec | PublishedCheckpoint | None = None
 
     @cached_property
     def id(self) -> str:
-        """Readable, and unique by content: dataset-model-K-H-seed-hash."""
+        """Name the run readably and uniquely by its content: dataset-model-K-H-seed-hash."""
         start = self.start.id if isinstance(self.start, RunSpec) else None
         content = json.dumps([self.settings.identity(), start])
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
@@ -139,7 +139,7 @@ class RunSpec:
         return f"{s.dataset}-{s.model}-K{s.num_clients}-H{h}-s{s.seed}-{digest}"
 
     def options(self) -> str:
-        """Data set and what else differs from the defaults, as a quoted command line."""
+        """Write the data set and all settings that are not default as a quoted command line."""
         return options(self.settings, sorted({"dataset", *self.settings.non_default()}))
 
 
@@ -147,7 +147,7 @@ Start = RunSpec | PublishedCheckpoint | None
 
 
 def load_experiments(path: Path) -> Experiments:
-    """An experiments file, checked down to every run. Raises UserError naming file and setting."""
+    """Read an experiments file and check every run. Raises UserError naming file and setting."""
     file = f"{path.parent.name}/{path.name}: "
     loaded = validated(Experiments, read_yaml(path), where=file)
     for name, experiment in loaded.experiments.items():
@@ -159,12 +159,12 @@ def load_experiments(path: Path) -> Experiments:
         if len({run.id for run in runs}) < len(runs):
             raise UserError(f"{file}{name}.runs: two entries are the same run; remove one")
         _check_compares(name, experiment.compares, runs, f"{file}{name}.runs: ")
-        judged_h(experiment, f"{file}{name}")
+        test_local_steps(experiment, f"{file}{name}")
     return loaded
 
 
 def expand(experiment: Experiment, where: str = "") -> list[RunSpec]:
-    """The runs of the figure in order of settings, then seeds; each knows its start."""
+    """Expand the grid into runs with their starts, in order of settings, then seeds."""
     return [
         _run({**experiment.settings, **experiment.phase2, **overrides}, seed, start, where)
         for overrides in experiment.runs
@@ -173,28 +173,28 @@ def expand(experiment: Experiment, where: str = "") -> list[RunSpec]:
 
 
 def start_points(runs: list[RunSpec]) -> list[RunSpec]:
-    """The phase-1 runs that ``runs`` begin from, each once."""
+    """List the phase-1 runs that ``runs`` begin from, each once."""
     found = {run.start.id: run.start for run in runs if isinstance(run.start, RunSpec)}
     return list(found.values())
 
 
-def judged_h(experiment: Experiment, where: str = "") -> int:
-    """H > 1 that the claims compare with H = 1."""
+def test_local_steps(experiment: Experiment, where: str = "") -> int:
+    """Return the H > 1 that the claims compare with H = 1."""
     found = {run.settings.phases[0].local_steps for run in expand(experiment)} - {1}
     if experiment.judged_h is None and len(found) == 1:
         return found.pop()
     if experiment.judged_h not in found:
         raise UserError(
-            f"{where}.judged_h: {experiment.judged_h} is none of the H > 1 of its runs; "
+            f"{where}.judged_h: {experiment.judged_h} is not an H > 1 of its runs; "
             f"choose one of {', '.join(map(str, sorted(found)))}"
         )
     return experiment.judged_h
 
 
 def _check_compares(name: str, compares: Comparison, runs: list[RunSpec], where: str) -> None:
-    """Figures tell runs apart by H, η and K, and compare H > 1 with H = 1, or a K with another."""
+    """Raise UserError unless H, η and K tell the runs apart and there is something to compare."""
     if any(run.settings.h_rule != "constant" or len(run.settings.phases) > 1 for run in runs):
-        raise UserError(f"{where}the figure needs one H per run; leave h_rule and decays out")
+        raise UserError(f"{where}the figure needs one H per run; remove h_rule and decays")
     kinds = Counter(
         (s.seed, s.phases[0].local_steps, s.peak_lr, s.num_clients)
         for s in (run.settings for run in runs)
@@ -234,6 +234,6 @@ def _run(values: Overrides, seed: int, start: Start, where: str) -> RunSpec:
 def _check_names(overrides: Overrides, where: str) -> None:
     for name in overrides:
         if name in RunSettings.model_fields and name not in VARIABLE:
-            raise UserError(f"{where}{name} is not for experiments; it follows from the run")
+            raise UserError(f"{where}{name} cannot be set in experiments; it follows from the run")
         if name not in VARIABLE:
             validated(RunSettings, {name: None}, where=where)

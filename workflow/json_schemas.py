@@ -1,4 +1,4 @@
-"""The JSON schemas in ``workflow/schemas``, generated from the models for editors and tests."""
+"""Generate the JSON schemas in ``workflow/schemas`` from the models, for editors and tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workflow.paths import ROOT
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """JSON schemas of the two files, by file name; runs' settings are spelled out and closed."""
+    """Map file names to JSON schemas; the settings of runs are spelled out and closed."""
     config = Config.model_json_schema()
     experiments = Experiments.model_json_schema()
     properties = RunSettings.model_json_schema()["properties"]

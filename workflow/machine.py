@@ -1,4 +1,4 @@
-"""How runs share this machine: its GPUs, and the threads of each process."""
+"""Count this machine's GPUs and divide its cores among processes and their threads."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import subprocess
 from itertools import takewhile
 
-# Threads that decode image files for a process that trains on a GPU: the authors' number, and more
-# than one GPU has use for.
+# Threads that decode image files for a process that trains on a GPU: the authors' number, and the
+# most that one GPU can use.
 DECODERS = 6
 MOST_DECODERS = 16
 
 
 def visible_gpus() -> int:
-    """GPUs of this machine that CUDA_VISIBLE_DEVICES allows; 0 where NVIDIA's driver is missing.
+    """Count this machine's GPUs that CUDA_VISIBLE_DEVICES allows; 0 without NVIDIA's driver.
 
     Asks nvidia-smi, since importing torch would make every call of Snakemake seconds slower.
     """
@@ -39,24 +39,24 @@ def visible_gpus() -> int:
 
 
 def threads_per_process(
-    cores: int, processes: int, runs: int, gpus: int | None, asked: int | None
+    cores: int, processes: int, runs: int, gpus: int | None, requested: int | None
 ) -> int:
-    """``asked``, or else the cores divided among the processes that run at once.
+    """Return ``requested`` threads, or else a fair share of the cores, at least 1.
 
-    At once are at most ``runs``, as many as ``gpus`` allow (None: runs are not bound by GPUs).
-    Never more than the cores allow to one run; at least 1.
+    Cores are divided among the processes of ``runs`` runs, or of as many as ``gpus`` allow at once
+    (None: GPUs do not bound them). One run never gets more than all cores.
     """
     at_once = runs if gpus is None else min(runs, gpus // processes)
-    share = cores // (processes * max(1, at_once)) if asked is None else asked
+    share = cores // (processes * max(1, at_once)) if requested is None else requested
     return max(1, min(share, cores // processes))
 
 
 def divide_threads(threads: int, *, decoding: bool, cores: int | None = None) -> tuple[int, int]:
     """Divide a process's ``threads`` into those that compute and those that decode image files.
 
-    ``decoding``: a GPU computes and waits for images, so that all but one thread decode, as far as
-    there are ``cores``. On the CPU decoding is little beside computing: 0, which leaves it to
-    FFCV's one thread.
+    ``decoding``: a GPU computes and waits for images, so all but one thread decode, up to the
+    number of ``cores``. On the CPU, decoding is cheap beside computing: 0 leaves it to FFCV's one
+    thread.
     """
     if not decoding:
         return threads, 0

@@ -16,8 +16,9 @@ import pytest
 
 from tests.conftest import more
 from tests.workflows import TINY, copy_project, edit, snakemake
+from workflow.campaign import load_campaign
 from workflow.commands import plan
-from workflow.commands.status import STATES, load, show
+from workflow.commands.status import STATES, show
 
 pytestmark = pytest.mark.slow  # it begins early
 
@@ -132,7 +133,7 @@ class Project:
 
 def agree(project: Project, targets: tuple[str, ...]) -> None:
     """Compare the words of `status` and `plan` with dry runs of ``targets`` and of all."""
-    asked = load([])
+    asked = load_campaign([])
     made = plan.make_plan(asked)
     states = {status.job.run.id: status.state for status in made.statuses}
     to_train = {run for run, state in states.items() if state != "done"}

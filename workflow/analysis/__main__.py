@@ -1,4 +1,4 @@
-"""Tables, figures, claims: ``python -m workflow.analysis {table,theory,figure,claims,…}``.
+"""Make tables, figures, claims: ``python -m workflow.analysis {table,theory,figure,claims,…}``.
 
 Each command imports what it needs: many short jobs of a workflow call it.
 """
@@ -21,11 +21,11 @@ from workflow.analysis.tables.build import build_table, write_csv
 from workflow.analysis.tables.names import THEORY
 from workflow.analysis.tables.read import read_tables
 from workflow.config import Plot
-from workflow.experiments import Experiment, expand, judged_h, load_experiments
+from workflow.experiments import Experiment, expand, load_experiments, test_local_steps
 
 
 def table(given: argparse.Namespace) -> None:
-    """Metrics of an experiment's runs to one tidy table."""
+    """Write the metrics of an experiment's runs as one tidy table."""
     loaded = load_experiments(given.experiments).experiments
     experiments: dict[str, Experiment] = dict(loaded.items())
     if given.experiment not in experiments:
@@ -72,14 +72,14 @@ def claims(given: argparse.Namespace) -> None:
 
     experiments = load_experiments(given.experiments)
     h: dict[str, int] = {
-        name: judged_h(experiment) for name, experiment in experiments.experiments.items()
+        name: test_local_steps(experiment) for name, experiment in experiments.experiments.items()
     }
     tables = _tables(given, [*h, THEORY])
     write_claims(judge(tables, h, tables.get(THEORY)), given.out)
 
 
 def runs(given: argparse.Namespace) -> None:
-    """What was run: settings, times, machine and versions of every run, as a table and a page."""
+    """Write settings, times, machine and versions of every run as a table and a page."""
     from workflow.analysis.tables.runs import build_runs, write_runs_page
 
     built = build_runs(load_experiments(given.experiments), given.results)
@@ -87,8 +87,8 @@ def runs(given: argparse.Namespace) -> None:
     write_runs_page(built, given.out.with_name(given.out.name + ".html"))
 
 
-def compared(given: argparse.Namespace) -> None:
-    """Hold a scale's tables against those of another machine."""
+def compare_tables(given: argparse.Namespace) -> None:
+    """Compare a scale's tables with those of another machine."""
     from workflow.analysis.tables.compare import compare
 
     print(compare(read_tables(given.tables), given.reference, given.out))
@@ -102,7 +102,7 @@ def readme(given: argparse.Namespace) -> None:
 
 
 def _tables(given: argparse.Namespace, known: Collection[str]) -> dict[str, pd.DataFrame]:
-    """By experiment. Raises UserError for one that is not ``known``."""
+    """Read the given tables by experiment. Raises UserError for one that is not ``known``."""
     for path in given.tables:
         if path.stem not in known:
             raise UserError(
@@ -122,7 +122,7 @@ def _plot(text: str) -> Plot:
 def _processes(text: str) -> int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of processes")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     of_table, of_theory = command("table", table), command("theory", theory)
     of_figure, of_page = command("figure", figure), command("page", page)
     of_claims = command("claims", claims)
-    of_runs, of_compare = command("runs", runs), command("compare", compared)
+    of_runs, of_compare = command("runs", runs), command("compare", compare_tables)
     of_readme = command("readme", readme)
     from_experiments = [of_table, of_figure, of_claims, of_runs]
     add(from_experiments, "--experiments", "experiments/<scale>.yaml")
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             type=path_argument,
             nargs="+",
             required=True,
-            help="of the experiments: <name>.csv",
+            help="tables of the experiments: <name>.csv",
         )
     add([of_compare], "--reference", "folder of the tables to compare with")
     add([of_readme], "--reference", "results/reference/<scale>")

@@ -21,12 +21,12 @@ def mixture(folders: Iterable[Path], project: Path = ROOT) -> str:
     present = git(project, "rev-parse", "HEAD")
     first: dict[str, str] = {}  # commit by trainer/: many commits change other files alone
     for commit in filter(None, [*made, present]):
-        first.setdefault(_trainer(project, commit), commit)
+        first.setdefault(_hash_trainer(project, commit), commit)
     if not made or len(first) < 2:
         return ""
     counts: Counter[str] = Counter()
     for commit, count in made.items():
-        counts[first[_trainer(project, commit)]] += count
+        counts[first[_hash_trainer(project, commit)]] += count
     parts = ", ".join(f"{count} by commit {commit[:10]}" for commit, count in counts.most_common())
     now = f"; the next are by {present[:10]}" if present else ""
     return (
@@ -45,6 +45,6 @@ def _read_commit(folder: Path) -> str | None:
     return commit if known else None
 
 
-def _trainer(project: Path, commit: str) -> str:
+def _hash_trainer(project: Path, commit: str) -> str:
     """Identify a commit's trainer/ by its content, or by the commit if git does not have it."""
     return git(project, "rev-parse", "--verify", "--quiet", f"{commit}:trainer") or commit

@@ -1,4 +1,4 @@
-"""Whether this machine has what the scale needs: looks, writes nothing, asks no network."""
+"""Check whether this machine has what the scale needs, without writing or network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.files.atomic import sha256
 from workflow.allocation import allocate_here
 from workflow.campaign import Campaign, load_campaign
 from workflow.commands.installation import SET_UP, Check, Level, check_installation, run_python
-from workflow.commands.starting import existing, starting, writable
+from workflow.commands.starting import check_start, existing, writable
 from workflow.commands.wandb_copy import wandb_copy
 from workflow.experiments import PublishedCheckpoint
 from workflow.machine import visible_gpus
@@ -30,15 +30,15 @@ DATA_BYTES = {
     "imagenet": 1.33e6 * 500 * 375 * 3 * (1 + 1 / 6) / 2,
 }
 INSTALLED = {"digits": "scikit-learn", "photos": "scikit-image and scikit-learn"}
-# Of a process with ResNet-56, import torch included, and the activations of one pass (`make bench`)
+# Memory of a process with ResNet-56, torch and the activations of one pass included (`make bench`)
 PROCESS_BYTES = 1.2e9
-# Of a client: parameters, gradients, momentum
+# Copies of a client's model in memory: parameters, gradients, momentum
 CLIENT_COPIES = 3
-# The two that a run keeps to go on from, and the one being written
+# Checkpoints on the disk: the two that a run keeps to resume from, and the one being written
 CHECKPOINTS = 3
 # Metrics, logs, settings, share of tables and figures
 RUN_BYTES = 1e6
-OF_A_MODEL = ("model", "dataset", "image_size", "num_classes", "n_groups")
+MODEL_SETTINGS = ("model", "dataset", "image_size", "num_classes", "n_groups")
 PROBE = """
 import json, sys, torch
 from trainer.settings.run import RunSettings
@@ -52,9 +52,9 @@ print(json.dumps({"gpus": torch.cuda.device_count(), "cuda": torch.version.cuda,
 
 
 def checks(overrides: Sequence[str]) -> Iterator[Check]:
-    """One after the other: some take seconds."""
+    """Yield the checks one after the other, since some take seconds."""
     yield from check_installation()
-    yield from starting()
+    yield from check_start()
     try:
         campaign = load_campaign(overrides)
     except UserError as error:
@@ -65,7 +65,7 @@ def checks(overrides: Sequence[str]) -> Iterator[Check]:
     )
     yield _processes(campaign)
     models = {
-        job.run.settings.model: {name: getattr(job.run.settings, name) for name in OF_A_MODEL}
+        job.run.settings.model: {name: getattr(job.run.settings, name) for name in MODEL_SETTINGS}
         for job in campaign.jobs
     }
     printed, reason = run_python(PROBE, json.dumps([*models.values()]))
@@ -104,7 +104,7 @@ def _devices(campaign: Campaign, probe: dict[str, Any]) -> Check:
     installed, usable = visible_gpus(), probe["gpus"]
     if device == "cpu":
         unused = f"; {installed} GPU(s) left alone" if installed else ""
-        return Check("ok", "devices", f"the CPU, as asked for{unused}")
+        return Check("ok", "devices", f"the CPU, as requested{unused}")
     if installed and not usable:
         return Check(
             "problem",
@@ -114,7 +114,11 @@ def _devices(campaign: Campaign, probe: dict[str, Any]) -> Check:
         )
     if not usable:
         level: Level = "problem" if device == "cuda" else "warning"
-        return Check(level, "devices", f"no GPU, device is {device}; set device cpu, or find a GPU")
+        return Check(
+            level,
+            "devices",
+            f"no GPU, device is {device}; set device to cpu, or add a GPU",
+        )
     if processes > min(installed or usable, usable):
         return Check(
             "problem",
@@ -189,7 +193,7 @@ def _data(campaign: Campaign) -> Iterator[Check]:
             continue
         yield _source(campaign, dataset)
         if dataset not in DATA_BYTES:
-            yield Check("warning", "data", f"{dataset}: its size is not known to the doctor")
+            yield Check("warning", "data", f"{dataset}: its size is unknown")
             continue
         basis = f"for {dataset}: arrays and .beton files" + (
             ", and the archive" if dataset == "cifar10" else ""
@@ -221,7 +225,7 @@ def _start_points(campaign: Campaign) -> Iterator[Check]:
     for start in {s.path: s for s in starts if isinstance(s, PublishedCheckpoint)}.values():
         if start.path.is_file():
             if sha256(start.path) == start.sha256:
-                yield Check("ok", "start point", f"{start.path} is the one asked for")
+                yield Check("ok", "start point", f"{start.path} has the expected SHA-256")
             else:
                 text = f"{start.path}: its SHA-256 is not that of the experiments; remove it"
                 yield Check("problem", "start point", text)

@@ -34,11 +34,11 @@ def would_run(overrides: Sequence[str]) -> dict[Path, str]:
         reason = next((line for line in said if line.startswith("error: ")), said[-1])
         raise UserError(f"snakemake --dry-run: {reason.removeprefix('error: ')}")
     jobs = JOB.findall(done.stdout + done.stderr)
-    return {Path(output).parent: _in_our_words(said) for output, said in jobs}
+    return {Path(output).parent: _translate_reason(said) for output, said in jobs}
 
 
-def _in_our_words(said: str) -> str:
-    """Take the first of a job's reasons."""
+def _translate_reason(said: str) -> str:
+    """Put the first of a job's reasons into words about runs."""
     what, _, files = said.split("; ")[0].partition(": ")
     named = ": " + ", ".join(sorted(files.split(", "))) if files else ""
     return REASONS.get(what, what[:1].lower() + what[1:] + named)

@@ -1,7 +1,7 @@
-"""What the next call of Snakemake would train, and which finished runs an edit makes it repeat.
+"""Plan what the next call of Snakemake would train, and which finished runs it repeats.
 
-A run is known by its content, so that a changed setting names another run: it repeats a finished
-one when that is of the same data set, model, K, H and seed, and nothing asks for it any more.
+A run is identified by its content, so a changed setting names another run. It repeats a finished
+one of the same data set, model, K, H and seed that no experiment asks for any more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workflow.campaign import Campaign, Job
 from workflow.commands.status import Status, held_back, states, wrapped
 from workflow.experiments import DEFAULT, RunSpec
 
-# From the call of torchrun to the first step, which a run's own time leaves out (`make bench`).
+# From the call of torchrun to the first step; a run's own time excludes it (`make bench`).
 START_SECONDS = 3.0
 
 Kind = tuple[str, str]
@@ -29,17 +29,17 @@ Kind = tuple[str, str]
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run on the disk, asked for or not."""
+    """Read a finished run on the disk, whether or not an experiment asks for it."""
 
     folder: Path
 
     @property
     def slot(self) -> tuple[str, str]:
-        """Role and id without its hash."""
+        """Return the role, and the id without its hash."""
         return self.folder.parent.name, _slot(self.folder.name)
 
     def read(self, name: str) -> dict[str, Any]:
-        """The JSON file ``name`` of the run; empty when it is missing or damaged."""
+        """Read the JSON file ``name`` of the run; empty when it is missing or damaged."""
         try:
             content = json.loads((self.folder / name).read_text("utf-8"))
         except (OSError, ValueError):
@@ -47,7 +47,7 @@ class Finished:
         return content if isinstance(content, dict) else {}
 
     def pace(self) -> float | None:
-        """Seconds per sample; None where a file that tells is missing or damaged."""
+        """Return the seconds per sample; None where a file is missing or damaged."""
         try:
             lines = (self.folder / "metrics.jsonl").read_text("utf-8").splitlines()
             samples = json.loads(lines[-1])["step"] * self.read("settings.json")["total_batch_size"]
@@ -58,7 +58,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time of so many runs, one after the other, by that of ``basis`` finished ones."""
+    """Estimate the time of ``runs`` runs, one after the other, from ``basis`` finished ones."""
 
     seconds: float
     runs: int
@@ -69,13 +69,13 @@ class Estimate:
 class WorkPlan:
     campaign: Campaign
     statuses: list[Status]
-    # Of each finished run that another takes the place of: in which settings they differ
+    # Maps each finished run that another replaces to the settings in which they differ
     replaced: dict[Path, tuple[str, ...]]
     left_over: list[Path]
     estimate: Estimate
     at_once: int
 
-    def of(self, *wanted: str) -> list[Job]:
+    def jobs_in(self, *wanted: str) -> list[Job]:
         return [status.job for status in self.statuses if status.state in wanted]
 
 
@@ -86,26 +86,26 @@ def make_plan(campaign: Campaign) -> WorkPlan:
         Finished(path.parent) for path in sorted(campaign.run_results.glob("*/*/metrics.jsonl"))
     ]
     wanted = {job.folder for job in campaign.jobs}
-    unasked = [finished for finished in here if finished.folder not in wanted]
+    unrequested = [finished for finished in here if finished.folder not in wanted]
     new = [job for job in to_train if not job.finished]
-    replaced = replacements(new, unasked)
+    replaced = replacements(new, unrequested)
     return WorkPlan(
         campaign=campaign,
         statuses=statuses,
         replaced=replaced,
-        left_over=[f.folder for f in unasked if f.folder not in replaced],
+        left_over=[f.folder for f in unrequested if f.folder not in replaced],
         estimate=estimate(to_train, here),
         at_once=allocate_here(campaign).at_once(len(to_train)),
     )
 
 
-def replacements(new: list[Job], unasked: list[Finished]) -> dict[Path, tuple[str, ...]]:
-    """Which of ``unasked`` a new run of the same slot replaces, and how the two differ.
+def replacements(new: list[Job], unrequested: list[Finished]) -> dict[Path, tuple[str, ...]]:
+    """Map finished runs that a new run of the same slot replaces to how the two differ.
 
-    Several may share a slot; those that differ least belong together, each once.
+    Where several share a slot, those that differ least are paired, each once.
     """
     by_slot = defaultdict(list)
-    for finished in unasked:
+    for finished in unrequested:
         by_slot[finished.slot].append(finished)
     pairs = []
     for job in new:
@@ -121,11 +121,11 @@ def replacements(new: list[Job], unasked: list[Finished]) -> dict[Path, tuple[st
 
 
 def differences(finished: Finished, run: RunSpec) -> tuple[str, ...]:
-    """The settings that decide numbers and differ, as ``name old → new``."""
+    """List the result settings that differ, as ``name old → new``."""
     before = finished.read("settings.json")
     if not before:
         return ("unknown settings: settings.json is missing or damaged",)
-    # A setting that did not exist then had no other effect than its default has now.
+    # A setting that did not exist then had the effect of its present default.
     old = DEFAULT.result_settings() | {
         name: before[name] for name in RESULT_SETTINGS if name in before
     }
@@ -142,7 +142,7 @@ def differences(finished: Finished, run: RunSpec) -> tuple[str, ...]:
 
 
 def _slot(run: str) -> str:
-    """dataset-model-K-H-seed of a run's id."""
+    """Return dataset-model-K-H-seed of a run's id."""
     return run.rpartition("-")[0]
 
 
@@ -151,9 +151,9 @@ def _word(value: Any) -> str:
 
 
 def estimate(to_train: list[Job], finished: list[Finished]) -> Estimate:
-    """By the median time per sample of finished runs of the same model and data set.
+    """Estimate from the median time per sample of finished runs of the same model and data set.
 
-    Of the same K, H and measurements as well, where there are such: they decide what a step costs.
+    Runs of the same K, H and measurements, which decide a step's cost, are preferred.
     """
     paces: dict[Kind, dict[Path, float]] = defaultdict(dict)
     for run in finished:
@@ -174,7 +174,7 @@ def estimate(to_train: list[Job], finished: list[Finished]) -> Estimate:
 
 
 def _kinds(slot: str, settings: dict[str, Any]) -> tuple[Kind, Kind]:
-    """What a step's cost depends on: all that is known of it, then data set and model alone."""
+    """Key runs by what a step's cost depends on: by all of it, and by data set and model."""
     without_seed = slot.rpartition("-")[0]
     return (
         (without_seed, str(settings.get("sharpness"))),
@@ -183,7 +183,7 @@ def _kinds(slot: str, settings: dict[str, Any]) -> tuple[Kind, Kind]:
 
 
 def samples(settings: RunSettings) -> int | None:
-    """That the run trains on, counted each time; None before the data is prepared."""
+    """Count the samples that a run trains on, repeats included; None without prepared data."""
     batch, epochs = settings.total_batch_size, settings.total_epochs
     if settings.steps_per_epoch is not None:
         return epochs * settings.steps_per_epoch * batch
@@ -197,11 +197,11 @@ def samples(settings: RunSettings) -> int | None:
 
 
 def show(plan: WorkPlan) -> Iterator[str]:
-    """Lines for a terminal."""
-    done = plan.of("done")
+    """Format the plan for a terminal."""
+    done = plan.jobs_in("done")
     again = Counter(status.repeats for status in plan.statuses if status.repeats)
-    to_train = plan.of("stale", "failed", "stopped", "missing")
-    running = len(plan.of("running"))
+    to_train = plan.jobs_in("stale", "failed", "stopped", "missing")
+    running = len(plan.jobs_in("running"))
     results = plan.campaign.run_results
     yield (
         f"{results.name}: {len(plan.statuses)} runs asked for, start points included: "
@@ -215,9 +215,9 @@ def show(plan: WorkPlan) -> Iterator[str]:
         yield wrapped(f"{count:5}  {', '.join(differing)}", indent=7)
     for reason, count in again.most_common():
         yield wrapped(f"{count:5}  {reason}", indent=7)
-    if unasked := len(plan.replaced) + len(plan.left_over):
+    if unrequested := len(plan.replaced) + len(plan.left_over):
         yield wrapped(
-            f"{unasked} finished runs that nothing asks for stay in {results} until you delete "
+            f"{unrequested} finished runs that nothing asks for stay in {results} until you delete "
             "them; undo the edit, and they are found again",
             indent=0,
         )

@@ -19,7 +19,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 the kernel's, not a temporary fil
 SHARED_BYTES = 100e6
 
 
-def starting() -> Iterator[Check]:
+def check_start() -> Iterator[Check]:
     yield _cache()
     yield _scripts()
     yield _profiles()
@@ -27,7 +27,7 @@ def starting() -> Iterator[Check]:
 
 
 def _cache() -> Check:
-    """Snakemake keeps copies of source files below XDG_CACHE_HOME, else HOME."""
+    """Check the folder of Snakemake's copies of source files, below XDG_CACHE_HOME, else HOME."""
     check = writable(str(Path(get_appdirs().user_cache_dir)))
     if check.level == "ok":
         return Check("ok", "cache", f"{check.subject} {check.text}")
@@ -39,7 +39,7 @@ def _cache() -> Check:
 
 
 def _scripts() -> Check:
-    """An environment's scripts name their Python by its path when it was made."""
+    """Check the path of Python in an environment's scripts, which moving it leaves behind."""
     script = Path(sys.prefix, "bin", "snakemake")
     try:
         head = script.read_bytes()[:4096].decode("utf-8", "replace")
@@ -57,7 +57,7 @@ def _is_ours(python: Path) -> bool:
 
 
 def _profiles() -> Check:
-    """Snakemake takes its defaults from profiles/default, behind a link that unzipping may lose."""
+    """Check profiles/default, which is behind a link that unzipping may lose."""
     if Path("profiles", "default", "config.yaml").is_file():
         return Check("ok", "profiles/", "has Snakemake's defaults")
     text = "is no link to workflow/profiles any more; run: ln -sfn workflow/profiles profiles"
@@ -89,5 +89,5 @@ def writable(name: str) -> Check:
 
 
 def existing(path: Path) -> Path:
-    """``path``, or the nearest of its parents that is there."""
+    """Return ``path``, or its nearest parent that exists."""
     return next(p for p in [path, *path.absolute().parents] if p.exists())

@@ -1,8 +1,8 @@
 """Report the state of every run that the experiments ask for. Trains, writes and locks nothing.
 
 A run is done when its metrics are there and ``snakemake all`` would keep them, running while its
-lock is held (``trainer/run/lock.py``), failed when its log holds the reason of an end before its
-time, and stopped when there is no such reason and a checkpoint to go on from.
+lock is held (``trainer/run/lock.py``), failed when its log holds an error, and
+stopped when it holds none and there is a checkpoint to resume from.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STATES: tuple[State, ...] = get_args(State)
 STALE_LINES = 20
 NEXT = {
     "failed": "The next `snakemake` tries again; logs are {results}/logs/<run>.log",
-    "stopped": "The next `snakemake` goes on with them",
+    "stopped": "The next `snakemake` resumes them",
     "stale": "The next `snakemake` repeats them; `snakemake trained --touch` keeps "
     "those whose inputs are all there",
 }
@@ -43,7 +43,7 @@ class Status:
 
     @property
     def repeats(self) -> str:
-        """Say why the next ``snakemake`` repeats a finished run as it is; empty for others."""
+        """Say why the next ``snakemake`` repeats a finished run unchanged; empty for others."""
         if self.state == "stale":
             return f"stale: {self.detail}"
         begun = self.job.kept and self.state != "running"
@@ -51,7 +51,7 @@ class Status:
 
 
 def states(campaign: Campaign) -> list[Status]:
-    """Of every job, in order. Raises UserError when Snakemake refuses to plan."""
+    """Determine every job's state, in order. Raises UserError when Snakemake refuses to plan."""
     repeated = would_run(campaign.overrides) if any(job.finished for job in campaign.jobs) else {}
     return [_status(job, repeated.get(job.folder)) for job in campaign.jobs]
 
@@ -82,7 +82,7 @@ def _progress(job: Job, holder: Owner) -> str:
 
 
 def _failure(log: Path) -> str:
-    """Why the run ended before its time; empty for one that was never begun, or was stopped."""
+    """Return why a run failed; empty for one that was never begun, or was stopped."""
     try:
         lines = log.read_text("utf-8", errors="replace").splitlines()
     except OSError:
@@ -97,7 +97,7 @@ def _failure(log: Path) -> str:
 
 
 def show(campaign: Campaign, found: Iterable[Status]) -> Iterator[str]:
-    """Lines for a terminal: counts per figure, then the runs that are neither done nor missing."""
+    """Format counts per figure, then the runs that are neither done nor missing."""
     by_folder = {status.job.folder: status for status in found}
     yield f"{campaign.config.scale}: {len(by_folder)} runs asked for, start points included"
     yield ""
@@ -147,7 +147,7 @@ def held_back(campaign: Campaign) -> str:
 
 
 def wrapped(line: str, indent: int) -> str:
-    """``line``, folded to the terminal's width; into a file or a pipe it goes as it is."""
+    """Fold ``line`` to the terminal's width; leave it unfolded in a file or a pipe."""
     width = shutil.get_terminal_size((len(line) + 1, 24)).columns
     return textwrap.fill(
         line,

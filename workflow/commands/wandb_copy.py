@@ -20,12 +20,12 @@ def wandb_copy(campaign: Campaign) -> Check:
         return Check("ok", "wandb", f"{mode}; a key is configured")
     if mode == "offline":
         return Check("ok", "wandb", "offline; no key is configured: `wandb login` before syncing")
-    text = "online, but no key is configured, so that runs go on without it; run: wandb login"
+    text = "online, but no key is configured, so runs continue without it; run: wandb login"
     return Check("warning", "wandb", text)
 
 
 def _has_wandb_key() -> bool:
-    """In the places that wandb looks at; the key itself is nobody's business."""
+    """Look for a key where wandb does, without printing it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc

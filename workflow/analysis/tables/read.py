@@ -1,4 +1,4 @@
-"""Tables that figures and claims are made of, checked line by line when they are read."""
+"""Read the tables of figures and claims, and check them line by line."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ AtLeast0 = Annotated[int, Field(ge=0)]
 
 
 class _Line(BaseModel):
-    """What is read of a table's line; further columns are nobody's business."""
+    """Hold what is read of a table's line; further columns are ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 class EvaluationLine(_Line):
-    """Of an experiment's table (``tables.py``). A run that is missing has no evaluation."""
+    """Hold a line of an experiment's table; a run that is missing has no evaluation."""
 
     experiment: str
     role: Literal["phase 1", "phase 2"]
@@ -46,7 +46,7 @@ class EvaluationLine(_Line):
     diverged: bool | None
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _is_complete(self) -> Self:
         of_evaluation = (self.step, self.epoch, self.test_accuracy, self.bytes_sent)
         if None in of_evaluation and of_evaluation != (None,) * 4:
             raise ValueError("an evaluation is not whole")
@@ -54,7 +54,7 @@ class EvaluationLine(_Line):
 
 
 class SimulationLine(_Line):
-    """Of the simulation's table (``theory.py``)."""
+    """Hold a line of the simulation's table."""
 
     model: Literal["valley", "circle"]
     quantity: str
@@ -71,12 +71,12 @@ class SimulationLine(_Line):
 
 
 def read_tables(paths: list[Path]) -> dict[str, pd.DataFrame]:
-    """By experiment, which names the file."""
+    """Read tables by experiment, which names the file."""
     return {path.stem: read_table(path) for path in paths}
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table as it was written, to the last bit. Raises UserError when it is damaged."""
+    """Read a table exactly as it was written. Raises UserError when it is damaged."""
     with reading(path, REMAKE):
         content = path.read_bytes()
     try:
@@ -90,7 +90,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _check(text: str, name: str) -> None:
-    """Raises ValueError for what is not the whole table ``name``."""
+    """Raise ValueError unless ``text`` is the complete table ``name``."""
     if not text.endswith("\n") or "\0" in text:
         raise ValueError("its end is missing" if "\0" not in text else "it holds zero bytes")
     lines: list[dict[str, Any]] = []
@@ -110,7 +110,7 @@ def _check(text: str, name: str) -> None:
 
 
 def _check_simulation(lines: list[SimulationLine]) -> None:
-    """Each model and quantity has all K with all H, in equally many batches."""
+    """Check that each model and quantity has all K with all H, in equally many batches."""
     batches = Counter((x.model, x.quantity, x.num_clients, x.local_steps) for x in lines)
     kinds = defaultdict(list)
     for model, quantity, k, h in batches:
@@ -123,7 +123,7 @@ def _check_simulation(lines: list[SimulationLine]) -> None:
 
 
 def _check_evaluations(lines: list[EvaluationLine], experiment: str) -> None:
-    """All seeds have all settings, each evaluated at the same steps, or diverged, or missing."""
+    """Check that all seeds have all settings, evaluated at the same steps, diverged or missing."""
     if odd := {line.experiment for line in lines} - {experiment}:
         raise ValueError(f"it is of experiment {min(odd)}")
     if len({(line.run, line.step) for line in lines}) < len(lines):
