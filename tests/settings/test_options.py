@@ -93,7 +93,7 @@ def test_nw_threads_gather_the_same_batches(trained: Callable[..., Trained]) -> 
     plain, threaded = trained(), trained(nw=2)
     assert plain.metrics == threaded.metrics
     run = TrainingRun(threaded.settings, WORLD)
-    batches = run.training.batches(run.sampler, run.own, 0, 0)
+    batches = run.training.batches(run.sampler, run.own_clients, 0, 0)
     next(batches)
     assert any(thread.name.startswith("loader") for thread in threading.enumerate())
     batches.close()  # type: ignore[attr-defined]

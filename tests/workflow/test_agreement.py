@@ -150,9 +150,9 @@ def agree(project: Project, targets: tuple[str, ...]) -> None:
     if complete and project.happened[-1:] == ["touch_all trained"]:
         assert "stale" not in states.values()
     for target in targets:
-        names = [target] if target in asked.figures else ["fig1a"]
-        names = names if target in (*asked.figures, "communication") else [*asked.figures]
-        wanted = {job.run.id for name in names for job in asked.figures[name]}
+        names = [target] if target in asked.jobs_by_experiment else ["fig1a"]
+        names = names if target in (*asked.jobs_by_experiment, "communication") else [*asked.jobs_by_experiment]
+        wanted = {job.run.id for name in names for job in asked.jobs_by_experiment[name]}
         trained = would_train(project.folder, target)
         assert {run for run in wanted if states[run] == "missing"} <= trained <= wanted & to_train
         if complete:
