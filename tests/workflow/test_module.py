@@ -194,7 +194,7 @@ def test_an_importers_mistake_is_one_line(
 @pytest.mark.parametrize("prefix", ['prefix: "mine"', 'replace_prefix: {"results/": "mine/"}'])
 def test_a_prefix_is_refused(repository: Path, tmp_path: Path, prefix: str) -> None:
     folder = importer(tmp_path / "here", f"{BY_PATH.format(path=repository)}\n    {prefix}")
-    assert "leave it out" in refused(folder)
+    assert "remove it" in refused(folder)
 
 
 @pytest.mark.usefixtures("internet")

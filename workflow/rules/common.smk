@@ -1,4 +1,4 @@
-# What the rules share: the checked settings, and what a run gets of cores and GPUs.
+# Define what the rules share: the checked settings, and the cores and GPUs of each run.
 import re
 import shlex
 
@@ -11,14 +11,14 @@ from workflow.analysis.tables.names import THEORY
 from workflow.campaign import make_campaign
 from workflow.experiments import RunSpec
 
-# Jobs run elsewhere, or this is such a job. Which executor it will be Snakemake does not tell while it reads
-# rules, but none that runs jobs here does without cores.
+# True where jobs run elsewhere, and inside such a job. Snakemake does not tell the executor while it reads
+# rules, but every executor that runs jobs here needs cores.
 CLUSTER = workflow.resource_settings.cores is None or workflow.remote_exec
 
 try:
     CAMPAIGN = make_campaign(config)
-    # `--resources gpu=N` says how many GPUs there are to share; without it, all of this machine. A
-    # cluster's scheduler knows its own. What the pool lets start together, the leases keep apart.
+    # `--resources gpu=N` sets how many GPUs to share; the default is all of this machine's. A cluster's
+    # scheduler knows its own. Leases keep jobs that start together on different GPUs.
     GPUS = workflow.global_resources.get("gpu").value
     if GPUS is None and not CLUSTER and (GPUS := usable_gpus(CAMPAIGN)) is not None:
         workflow.register_resource("gpu", GPUS)
@@ -27,8 +27,8 @@ try:
 except UserError as error:
     refuse(error)
 
-# Logs are long, the reason is one line: a failed job repeats it where the person looks. A job that stopped,
-# and is to be started again, ends with a status of its own. Snakemake deletes the log before the next try.
+# A failed job repeats the one line of its long log that gives the reason. A job that was stopped, and is to
+# be retried, ends with status 75. Snakemake deletes the log before the next try, so a copy is kept.
 shell.prefix(
     f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     'set -euo pipefail; say_why() {{ cat "$1" >> "${{1%.log}}.earlier.log" || true;'
@@ -43,7 +43,7 @@ RESULTS = str(CONFIG.results)
 ALL_RUNS = CAMPAIGN.all_runs
 EXPERIMENTS = [*CAMPAIGN.runs_by_experiment]
 AVAILABLE_FIGURES = CAMPAIGN.available_figures
-# Tables, figures and verdicts depend on this code: a change of it makes them anew, and trains nothing.
+# A change of this code remakes tables, figures and verdicts, and trains nothing.
 ANALYSIS_SOURCES = sorted(map(str, SOURCE.glob("workflow/analysis/**/*.py")))
 
 
@@ -59,7 +59,7 @@ def run_inputs(wildcards):
     run = CAMPAIGN.runs[wildcards.run]
     if isinstance(run.start, RunSpec):
         return CAMPAIGN.betons(run) | {"start": CAMPAIGN.model_file(run.start)}
-    # The SHA-256 of a published one is a parameter: a file that is only newer repeats nothing.
+    # The SHA-256 of a published start point is a parameter, so a merely newer file repeats nothing.
     start = {} if run.start is None else {"start": ancient(str(run.start.path))}
     return CAMPAIGN.betons(run) | start
 

@@ -1,15 +1,15 @@
-# Raw data to one layout to FFCV's .beton files. Small images of one size become arrays; image files are
-# listed and stay where they are.
+# Convert raw data to one layout, then to FFCV's .beton files. Small images of one size become arrays; image
+# files are listed and stay where they are.
 
 OF_FILES = "|".join(name for name, spec in DATASETS.items() if spec.of_files)
 OF_ARRAYS = "|".join(name for name, spec in DATASETS.items() if not spec.of_files)
 
 
-# What downloads, and what takes seconds, runs where Snakemake does: the nodes of a cluster may have no network.
+# Local rules download or take seconds: the nodes of a cluster may have no network.
 
 
 rule data:
-    # All that needs the network or the raw images, for training without either.
+    # Make all that needs the network or the raw images, for training without either.
     input:
         sorted({file for run in ALL_RUNS.values() for file in CAMPAIGN.betons(run).values()}),
         list(CAMPAIGN.downloads),
@@ -29,7 +29,7 @@ rule prepare:
         "../../envs/data.yaml"
     params:
         source=lambda wildcards: CONFIG.source(wildcards.dataset),
-        # Snakemake compares no Path. Other images, or a folder elsewhere, are other data.
+        # Snakemake cannot compare a Path; other images, or another folder, are other data.
         state=lambda wildcards: state_to_compare(
             CONFIG.source(wildcards.dataset), Path("resources", wildcards.dataset)
         ),
@@ -70,7 +70,7 @@ use rule prepare as list_files with:
 
 
 rule beton_of_files:
-    # Each split by itself: a writer that is stopped after hours repeats one.
+    # Write each split in a job of its own, so that a writer stopped after hours repeats only one.
     input:
         "resources/{dataset}/{split}.json",
     output:
@@ -93,8 +93,8 @@ rule beton_of_files:
 
 
 rule download:
-    # A published start point, unless it is there already. Its address is a resource, not a
-    # parameter: the same file from elsewhere repeats nothing.
+    # Download a published start point that is missing. Its address is a resource, not a parameter:
+    # the same file from elsewhere repeats nothing.
     output:
         "{checkpoint}",
     log:

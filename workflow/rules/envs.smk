@@ -1,6 +1,6 @@
-# Which conda env trains, by the setting `device` alone: jobs and whoever submits them must name the same one, and
-# conda picks a build of PyTorch by the machine that makes an env, not by those that use it. So `auto`, a GPU
-# where there is one, has none.
+# Choose the conda env for training by the setting `device` alone: jobs and their submitter must name the same
+# one, and conda picks a build of PyTorch by the machine that makes an env, not by those that use it. So `auto`
+# has none.
 from snakemake.settings.types import DeploymentMethod
 
 DEVICE = CAMPAIGN.execution.device

@@ -1,4 +1,4 @@
-# Metrics of runs to one tidy table per experiment, and to figures.
+# Make one tidy table per experiment from the metrics of its runs, and figures from tables.
 
 
 rule table:
@@ -23,7 +23,7 @@ rule table:
 
 
 rule simulation:
-    # Needs no run: the theory on models whose drift is known.
+    # Simulate the theory on models whose drift is known; needs no run.
     input:
         multiext(
             f"{SOURCE / 'workflow/analysis/theory'}/", "simulation.py", "slow_sde.py", "figure.py"
@@ -61,7 +61,7 @@ rule figure:
 
 
 rule page:
-    # The figure with its caption, for the report
+    # Write the figure and its caption for the report.
     input:
         image=f"{RESULTS}/figures/{{figure}}.png",
         code=ANALYSIS_SOURCES,
@@ -96,7 +96,7 @@ for _figure in [*FIGURES, THEORY]:
         localrule: True
 
 
-# All that the scale has experiments for
+# Make all figures that the scale has experiments for.
 rule figures:
     input:
         [file for figure in AVAILABLE_FIGURES for file in figure_files(figure)],

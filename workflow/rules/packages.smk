@@ -1,8 +1,7 @@
-# Makes the packages that rules and jobs import, `trainer` and `workflow`, importable. They lie beside this
-# file, unless the workflow is a module out of a git repository: of that Snakemake keeps a bare clone in its cache
-# and reads one Snakefile after the other from it, while Python and torchrun need files. So the commit is checked
-# out below the working directory, where jobs on other nodes find it, too. A clone, not an archive: a run's
-# provenance names the commit of its folder.
+# Make `trainer` and `workflow`, which rules and jobs import, importable. They lie beside this file, unless the
+# workflow is a module out of a git repository: then Snakemake reads the Snakefiles from a bare clone in its
+# cache, while Python and torchrun need files. So the commit is checked out below the working directory, where
+# jobs on other nodes find it, too. A clone, not an archive: a run's provenance names its folder's commit.
 import sys
 import tempfile
 from pathlib import Path
@@ -11,13 +10,13 @@ from snakemake.sourcecache import HostingProviderFile, LocalGitFile, LocalSource
 
 
 def refuse(error):
-    """As the project's other commands do."""
+    """Print the error in one line and exit, as the project's other commands do."""
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 
 
 def project_folder():
-    """Where this project's files are."""
+    """Locate this project's files."""
     here = workflow.current_basedir.join("../..")
     if isinstance(here, LocalSourceFile):
         return Path(here.path).resolve()
@@ -29,7 +28,7 @@ def project_folder():
 
 
 def checkout(repository, ref):
-    """The folder with ``ref``. It gets its name once it is whole, and concurrent starts make one."""
+    """Return the folder with ``ref``, named once it is complete; concurrent starts share one."""
     from git import Repo
 
     clone = Repo(repository)
@@ -38,10 +37,10 @@ def checkout(repository, ref):
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            begun = Path(temporary, commit)
-            clone.clone(begun, no_checkout=True).git.checkout(commit, detach=True)
+            unfinished = Path(temporary, commit)
+            clone.clone(unfinished, no_checkout=True).git.checkout(commit, detach=True)
             try:
-                begun.rename(folder)
+                unfinished.rename(folder)
             except OSError:
                 if not folder.exists():  # else another start was faster
                     raise
@@ -49,7 +48,7 @@ def checkout(repository, ref):
 
 
 FOLDER = project_folder()
-# Snakemake takes braces in the paths of envs for wildcards; a colon parts Python's and the shell's search paths.
+# Snakemake takes braces in the paths of envs for wildcards; a colon separates entries of search paths.
 if found := [character for character in "{}:" if character in str(FOLDER)]:
     refuse(
         f"{str(FOLDER)!r}: Snakemake cannot work in a folder with {found[0]} in its path; rename it"
@@ -68,5 +67,5 @@ if ROOT != FOLDER:
     refuse(
         f"two versions of this workflow in one: {ROOT} and {FOLDER}; import both modules from one commit"
     )
-# Its files as inputs of rules
+# Prefix of the project's files as inputs of rules
 SOURCE = source()

@@ -1,4 +1,4 @@
-# The claims' verdicts, what was run, and the comparison with the reference results.
+# Judge the claims, list the runs, and compare with the reference results.
 
 
 rule judge:
@@ -32,7 +32,7 @@ rule claims:
 
 
 rule list_runs:
-    # Settings, provenance and times. Reads what lies beside the metrics that it depends on.
+    # List settings, provenance and times, read from the files beside the metrics.
     input:
         experiments=EXPERIMENTS_FILE,
         metrics=CAMPAIGN.metrics_files(EXPERIMENTS),
@@ -66,11 +66,11 @@ rule runs:
 
 
 rule compare:
-    # With the results that this repository holds; fails where a mean differs by more than it may.
+    # Compare with this repository's reference results; fails where a mean differs by more than allowed.
     input:
         CAMPAIGN.requested_metrics(EXPERIMENTS),
         tables=CAMPAIGN.table_files(EXPERIMENTS),
-    # No output: it answers whenever it is asked, and its table stays where means differ.
+    # No output: it runs whenever requested, and its table stays after a failure.
     log:
         f"{RESULTS}/logs/compare.log",
     localrule: True

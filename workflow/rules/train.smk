@@ -1,15 +1,15 @@
-# One torchrun job per configuration and seed. Parameters hold what decides a run's numbers; how it
-# is executed (device, threads, resources) is none of them, so that changing it repeats nothing; nor is where
-# it is copied to, which is therefore given as a resource.
+# Train with one torchrun job per configuration and seed. Parameters hold what decides a run's numbers. How a
+# run is executed (device, threads) and where it is copied to are resources, so that changing them repeats
+# nothing.
 
-# A forked process finds torch imported, 2 s of a start of 5 saved, and ends with torchrun even where that
+# A forked process finds torch imported, which saves 2 s of a start of 5, and ends with torchrun even if that
 # is killed. CUDA does not survive a fork.
 MAIN = shlex.quote(str(ROOT / "trainer" / "__main__.py"))
 ENTRY_POINT = f"--start-method fork --run-path {MAIN}" if DEVICE == "cpu" else "-m trainer"
 
 
 rule train:
-    # The runs of the figures, from a start point or from random initialisation.
+    # Train the runs of the figures, from a start point or from random initialisation.
     input:
         unpack(run_inputs),
     output:
@@ -27,20 +27,20 @@ rule train:
         processes=lambda wildcards: CAMPAIGN.processes(ALL_RUNS[wildcards.run]),
         processes_per_node=lambda wildcards: CAMPAIGN.processes_per_node(ALL_RUNS[wildcards.run]),
         nnodes=lambda wildcards: CAMPAIGN.nodes(ALL_RUNS[wildcards.run]),
-        # What Snakemake's Slurm plugin goes by. With mpi it leaves it to the launcher to start a task on each
-        # node; of runs on one node it would add these up for a group.
+        # Read by Snakemake's Slurm plugin. With mpi, the launcher starts a task on each node. For a group of
+        # runs on one node the plugin would add these up, hence None.
         mpi=lambda wildcards: "srun" if ALLOCATION.several_nodes(ALL_RUNS[wildcards.run]) else None,
         nodes=lambda wildcards: ALLOCATION.several_nodes(ALL_RUNS[wildcards.run]),
         tasks=lambda wildcards: ALLOCATION.several_nodes(ALL_RUNS[wildcards.run]),
         tasks_per_gpu=0,
-        # What bounds a group of runs in one job
+        # Bounds a group of runs in one job.
         runs_at_once=1,
         slurm_extra=lambda wildcards: ALLOCATION.slurm_extra(ALL_RUNS[wildcards.run]),
         gpu=lambda wildcards: ALLOCATION.gpus_of(ALL_RUNS[wildcards.run]),
         gpu_model=lambda wildcards: ALLOCATION.gpu_model(ALL_RUNS[wildcards.run]),
         device=DEVICE,
         trainer=ENTRY_POINT,
-        # Together the processes have the job's cores, no more.
+        # The processes of a job share its cores.
         threads_per_process=lambda wildcards, threads: ALLOCATION.divide_threads(
             ALL_RUNS[wildcards.run], threads
         )[0],
@@ -59,8 +59,8 @@ rule train:
         folder=subpath(output.metrics, parent=True),
         progress=f"{RESULTS}/checkpoints/{{run}}",
     shell:
-        # Snakemake exports the job's threads, which each process would take. And it waits for a run that a
-        # killed snakemake has left behind.
+        # Snakemake exports the job's threads, all of which each process would use. --wait 1 waits for a run
+        # that a killed snakemake has left behind.
         "export OMP_NUM_THREADS={resources.threads_per_process} MKL_NUM_THREADS={resources.threads_per_process};"
         " python -m trainer.launch --nnodes {resources.nnodes:q} --nproc-per-node {resources.processes_per_node:q}"
         " {resources.trainer} train {params.options} {params.start} --processes {resources.processes:q}"
@@ -72,7 +72,7 @@ rule train:
 
 
 use rule train as start_point with:
-    # Phase 1 of post-local SGD, H = 1 until the switch.
+    # Train phase 1 of post-local SGD, H = 1 until the switch.
     input:
         unpack(lambda wildcards: CAMPAIGN.betons(CAMPAIGN.start_points[wildcards.run])),
     output:
@@ -81,7 +81,7 @@ use rule train as start_point with:
     threads: lambda wildcards: ALLOCATION.threads(CAMPAIGN.start_points, wildcards.run)
 
 
-# All runs without their figures. `--touch` keeps those that are stale, and nothing else, as they are.
+# Train all runs, without figures. With `--touch`, stale runs count as up to date, and nothing else does.
 rule trained:
     input:
         CAMPAIGN.requested_metrics(EXPERIMENTS),

@@ -1,7 +1,7 @@
-# The copies on Weights & Biases; no figure needs them.
+# Copy runs to Weights & Biases; no figure needs the copies.
 
 
-# Of finished runs that were offline; trains nothing.
+# Upload finished runs that were offline; trains nothing.
 rule wandb_sync:
     log:
         f"{RESULTS}/logs/wandb_sync.log",
