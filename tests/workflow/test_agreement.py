@@ -1,6 +1,6 @@
 """`status`, `plan` and Snakemake agree on what is to be trained, whatever was deleted or edited.
 
-In a project whose results are made up: nothing is trained, Snakemake is asked for real.
+In a project whose results are made up: nothing is trained, Snakemake is campaign for real.
 """
 
 from __future__ import annotations
@@ -133,26 +133,27 @@ class Project:
 
 def agree(project: Project, targets: tuple[str, ...]) -> None:
     """Compare the words of `status` and `plan` with dry runs of ``targets`` and of all."""
-    asked = load_campaign([])
-    made = plan.make_plan(asked)
+    campaign = load_campaign([])
+    made = plan.make_plan(campaign)
     states = {status.job.run.id: status.state for status in made.statuses}
     to_train = {run for run, state in states.items() if state != "done"}
     assert would_train(project.folder, "all") == to_train
     assert f"finished and kept, {len(to_train)} to be trained" in next(plan.show(made))
     for state in ("stale", "missing"):
         column = 1 + STATES.index(state)
-        row = next(line for line in show(asked, made.statuses) if line.startswith("all "))
+        row = next(line for line in show(campaign, made.statuses) if line.startswith("all "))
         assert row.split()[1 + column].replace("·", "0") == str([*states.values()].count(state))
     # A shared input that is missing is made where a run needs it, and then all that it made are.
     inputs = [*Path("resources/digits").glob("*.beton")]
-    models = [job.folder / "model.pt" for job in asked.jobs if job.role == "start_points"]
+    models = [job.folder / "model.pt" for job in campaign.jobs if job.role == "start_points"]
     complete = len(inputs) == 2 and all(model.exists() for model in models)
     if complete and project.happened[-1:] == ["touch_all trained"]:
         assert "stale" not in states.values()
     for target in targets:
-        names = [target] if target in asked.jobs_by_experiment else ["fig1a"]
-        names = names if target in (*asked.jobs_by_experiment, "communication") else [*asked.jobs_by_experiment]
-        wanted = {job.run.id for name in names for job in asked.jobs_by_experiment[name]}
+        every = campaign.jobs_by_experiment
+        names = [target] if target in every else ["fig1a"]
+        names = names if target in (*every, "communication") else [*every]
+        wanted = {job.run.id for name in names for job in every[name]}
         trained = would_train(project.folder, target)
         assert {run for run in wanted if states[run] == "missing"} <= trained <= wanted & to_train
         if complete:

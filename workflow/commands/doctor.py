@@ -117,7 +117,7 @@ def _devices(campaign: Campaign, probe: dict[str, Any]) -> Check:
         return Check(
             level,
             "devices",
-            f"no GPU, device is {device}; set device to cpu, or add a GPU",
+            f"no GPU, device is {device}; set device cpu, or add a GPU",
         )
     if processes > min(installed or usable, usable):
         return Check(
