@@ -1,6 +1,6 @@
 """`status`, `plan` and Snakemake agree on what is to be trained, whatever was deleted or edited.
 
-In a project whose results are made up: nothing is trained, Snakemake is campaign for real.
+In a project whose results are made up: nothing is trained, Snakemake is asked for real.
 """
 
 from __future__ import annotations
@@ -134,6 +134,7 @@ class Project:
 def agree(project: Project, targets: tuple[str, ...]) -> None:
     """Compare the words of `status` and `plan` with dry runs of ``targets`` and of all."""
     campaign = load_campaign([])
+    figures = campaign.jobs_by_experiment
     made = plan.make_plan(campaign)
     states = {status.job.run.id: status.state for status in made.statuses}
     to_train = {run for run, state in states.items() if state != "done"}
@@ -150,10 +151,9 @@ def agree(project: Project, targets: tuple[str, ...]) -> None:
     if complete and project.happened[-1:] == ["touch_all trained"]:
         assert "stale" not in states.values()
     for target in targets:
-        every = campaign.jobs_by_experiment
-        names = [target] if target in every else ["fig1a"]
-        names = names if target in (*every, "communication") else [*every]
-        wanted = {job.run.id for name in names for job in every[name]}
+        names = [target] if target in figures else ["fig1a"]
+        names = names if target in (*figures, "communication") else [*figures]
+        wanted = {job.run.id for name in names for job in figures[name]}
         trained = would_train(project.folder, target)
         assert {run for run in wanted if states[run] == "missing"} <= trained <= wanted & to_train
         if complete:
