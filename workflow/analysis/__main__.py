@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from trainer.errors import UserError, escape_unprintable, os_errors_as_user_errors
 from trainer.files.atomic import first_problem
 from trainer.settings.cli import Parser, path_argument
-from workflow.analysis.figures.catalogue import FIGURES
+from workflow.analysis.figures.catalogue import FIGURES, THEORY_CAPTION
 from workflow.analysis.tables.build import build_table, write_csv
 from workflow.analysis.tables.names import THEORY
 from workflow.analysis.tables.read import read_tables
@@ -63,7 +63,8 @@ def page(given: argparse.Namespace) -> None:
     """Write a figure and its caption as a page of the report."""
     from workflow.analysis.pages.html import write_figure_page
 
-    write_figure_page(given.image, given.caption, given.out)
+    caption = THEORY_CAPTION if given.figure == THEORY else FIGURES[given.figure].caption
+    write_figure_page(given.image, caption, given.out)
 
 
 def claims(given: argparse.Namespace) -> None:
@@ -158,13 +159,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add([of_compare], "--reference", "folder of the tables to compare with")
     add([of_readme], "--reference", "results/reference/<scale>")
     add([of_page], "--image", "the figure, a PNG")
-    of_page.add_argument("--caption", required=True)
     add([of_table, of_theory, of_page, of_claims, of_compare], "--out", "the file to write")
     add([of_figure, of_runs], "--out", "the files to write, without their endings")
     of_table.add_argument("--experiment", required=True, help="its name in the file")
     of_table.add_argument("--only-finished", action="store_true", help="leave out missing runs")
     of_theory.add_argument("--processes", type=_processes, default=1, help="default: %(default)s")
-    of_figure.add_argument("figure", choices=[*FIGURES, THEORY])
+    for one in (of_figure, of_page):
+        one.add_argument("figure", choices=[*FIGURES, THEORY])
     of_figure.add_argument("--plot", type=_plot, default=Plot(), help="JSON")
     try:
         given = parser.parse_args(arguments)

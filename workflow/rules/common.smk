@@ -6,7 +6,7 @@ from trainer.data.preparation.source_state import state_to_compare
 from trainer.data.specs import DATASETS
 from trainer.settings.cli import options
 from workflow.allocation import Allocation, usable_gpus
-from workflow.analysis.figures.catalogue import FIGURES, THEORY_CAPTION
+from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.tables.names import THEORY
 from workflow.campaign import make_campaign
 from workflow.experiments import RunSpec
