@@ -47,6 +47,7 @@ lint: .venv/complete
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 	snakefmt --check Snakefile workflow
 	$(SNAKEMAKE) --lint
 

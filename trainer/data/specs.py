@@ -34,7 +34,7 @@ class DatasetSpec:
         return self.padding is None
 
     def count(self, split: str) -> int | None:
-        """Samples of ``split``, if they are known."""
+        """Count the samples of ``split``; None if the source decides."""
         return None if self.samples is None else self.samples[SPLITS.index(split)]
 
 
