@@ -32,7 +32,7 @@ IMPORTED = [
 
 
 def command(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Runs a command of the environment under test with one thread per process."""
+    """Run a command of the environment under test with one thread per process."""
     return subprocess.run(
         [str(a) for a in arguments], cwd=cwd, env=_environment(), capture_output=True, text=True
     )
@@ -46,7 +46,7 @@ def trainer(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess
 def torchrun(
     processes: int, *arguments: object, cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """The trainer under torchrun, as the workflow starts it on the CPU, with its imports done."""
+    """Run the trainer under torchrun, as the workflow does on the CPU, with imports preloaded."""
     launch = ("--standalone", "--nproc-per-node", processes, *FORKED, *arguments)
     return forked("torch.distributed.run", launch, cwd)
 
@@ -54,7 +54,7 @@ def torchrun(
 def forked(
     module: str, arguments: Sequence[object], cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """``main`` of a module, with the imports of the trainer done."""
+    """Run a module's ``main`` in a fork that has the trainer's imports preloaded."""
     words = [str(a) for a in arguments]
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")

@@ -17,7 +17,7 @@ LOCK = dict(
 
 
 def parts(file: Path) -> tuple[list[str], list[str]]:
-    """What conda installs, and what pip does."""
+    """List what conda installs, and what pip installs."""
     dependencies = yaml.safe_load(file.read_text())["dependencies"]
     from_pip = [p for d in dependencies if isinstance(d, dict) for p in d["pip"]]
     return [d for d in dependencies if isinstance(d, str)], from_pip

@@ -35,12 +35,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def more(*values: object) -> object:
-    """A case of a parametrized test that runs only where every one is asked for."""
+    """Mark a case of a parametrized test as exhaustive: it runs only in the full test suite."""
     return pytest.param(*values, marks=pytest.mark.exhaustive)
 
 
 def shared_file(name: str) -> Path:
-    """A file of the authors' or of real images that a developer may have beside the checkout."""
+    """Return a file of the authors' or of real images from ../shared/data; skip if absent."""
     path = SHARED / name
     if not path.is_file():
         pytest.skip(f"needs {name} in ../shared/data, which this machine does not have")
@@ -55,7 +55,7 @@ def unpacked(archive: Path, folder: Path) -> Path:
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The message of a command that must have failed with one ``error:`` line and no traceback."""
+    """Return the only ``error:`` line of a command that must have failed without a traceback."""
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -92,7 +92,7 @@ def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Https]:
 
 @pytest.fixture(scope="module")
 def served(https: Https, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A folder and the https URL that it is served under."""
+    """Serve a folder over https; yield the folder and its URL."""
     folder = tmp_path_factory.mktemp("served")
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     with https.serving(handler) as url:
@@ -101,7 +101,7 @@ def served(https: Https, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits as .beton files, made by the real commands."""
+    """Make the digits' .beton files with the real commands."""
     folder = tmp_path_factory.mktemp("digits")
     for step in (["prepare", "--out", folder], ["beton", "--data-pth", folder]):
         done = trainer(*step)
@@ -125,7 +125,7 @@ def tiny_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The patches of photographs: JPEG files of several sizes, and their .beton files."""
+    """Make the patches of photographs: JPEG files of several sizes, and their .beton files."""
     folder = tmp_path_factory.mktemp("photos")
     for step in (["prepare", "--dataset", "photos", "--out"], ["beton", "--data-pth"]):
         done = trainer(*step, folder)
@@ -143,7 +143,7 @@ def trained(digits: Path, tmp_path: Path) -> Callable[..., Trained]:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project (its path with a space and an accent) with a tiny experiment."""
+    """Copy the project, with a tiny experiment, to a path with a space and an accent."""
     folder = workflows.copy_project(tmp_path_factory.mktemp("a projét") / "copy")
     (folder / "experiments" / "laptop.yaml").write_text(workflows.TINY)
     return folder
@@ -151,7 +151,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(project: Path, digits: Path) -> Path:
-    """The project after `snakemake fig1a`, with everything made by its own rules."""
+    """Run `snakemake fig1a` in the project, so that its own rules make everything."""
     done = workflows.snakemake(project, "fig1a")
     assert done.returncode == 0, done.stdout + done.stderr
     return project
@@ -159,7 +159,7 @@ def finished(project: Path, digits: Path) -> Path:
 
 @pytest.fixture
 def edited(finished: Path) -> Iterator[Path]:
-    """The finished project, whose settings are put back after the test."""
+    """Yield the finished project; restore its settings after the test."""
     files = [finished / "config.yaml", finished / "experiments" / "laptop.yaml"]
     before = [file.read_text() for file in files]
     yield finished
@@ -169,7 +169,7 @@ def edited(finished: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def own(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished project, for tests that make other results."""
+    """Copy the finished project, for tests that make other results."""
     return shutil.copytree(finished, tmp_path / "own")
 
 

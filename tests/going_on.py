@@ -41,7 +41,7 @@ def nodes(rounds: Sequence[int]) -> list[Node]:
 
 
 def data() -> list[tuple[Tensor, Tensor]]:
-    """STEPS of noise images (K, B_loc, 1, 8, 8) and labels (K, B_loc) in float64."""
+    """Draw STEPS of noise images (K, B_loc, 1, 8, 8) and labels (K, B_loc), in float64."""
     draw = torch.Generator().manual_seed(0)
     return [
         (
@@ -117,7 +117,7 @@ def go_on(rank: int, folder: Path, rounds: Sequence[int], policy: MomentumPolicy
 
 
 def save_numbered(rank: int, folder: Path, processes: int, clients: int) -> None:
-    """A checkpoint by many processes in which every client's parameter is its number."""
+    """Save a checkpoint from many processes; every client's parameter is the client's number."""
     with _group(rank, processes, folder / "group") as world:
         own = world.own_clients(clients)
         numbers = torch.arange(own.start, own.stop, dtype=torch.float64)[:, None]

@@ -113,7 +113,7 @@ def _floats(bounds: dict[str, float]) -> Strategy:
 
 @st.composite
 def fitting_some(draw: st.DrawFn, model: type[BaseModel]) -> dict[str, Any]:
-    """A mapping of what is required, and of some other fields."""
+    """Draw a mapping with all required fields and some others."""
     fields = model.model_fields
     names = draw(st.lists(st.sampled_from(sorted(fields)), unique=True, max_size=4))
     required = [name for name, field in fields.items() if field.is_required()]

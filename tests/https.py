@@ -25,7 +25,7 @@ class Https:
 
     @contextmanager
     def serving(self, handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
-        """The URL that ``handler`` answers under."""
+        """Serve ``handler`` over https; yield its URL."""
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self._key)

@@ -55,7 +55,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def refused(folder: Path, *arguments: object) -> str:
-    """The one line that a dry run of fig1a fails with."""
+    """Return the only error line of a dry run of fig1a, which must fail."""
     done = snakemake(folder, "--dry-run", *(arguments or ("fig1a",)))
     assert done.returncode != 0
     assert "Traceback" not in done.stderr

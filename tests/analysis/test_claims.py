@@ -32,7 +32,7 @@ def runs(
     steps: tuple[int, ...] = (0, 100, 200),
     experiment: str = "fig1a",
 ) -> pd.DataFrame:
-    """A table of phase-2 runs; accuracy in points, the Hessian's trace is 100 minus it."""
+    """Build a table of phase-2 runs: ``accuracy`` in points, Hessian trace exp(-accuracy / 10)."""
     rows = [
         {
             "experiment": experiment,
@@ -122,7 +122,7 @@ def test_label_noise_is_judged_throughout_and_not_at_the_start() -> None:
 
 
 def varied(experiment: str) -> pd.DataFrame:
-    """Runs of every setting that some claim needs, all of them noisy."""
+    """Build noisy runs of every setting that some claim needs."""
     return runs(
         lambda seed, h, lr, k, step: 50 + noise(seed, h) + step * noise(seed, k) / 100 + lr,
         local_steps=(1, 4, 8, 64),
@@ -200,7 +200,7 @@ def test_verdicts_follow_sign_and_corrected_p() -> None:
 
 
 def test_the_number_of_claims_counts() -> None:
-    """p just below 0.05 alone is not enough beside a second claim as weak."""
+    """Check that judging a second claim with the same p doubles the adjusted p."""
     values = tables(0.55, 0.45)["fig1a"]
     alone = judge({"fig1a": values}, {"fig1a": 8}, None).set_index("claim").loc["1a"]
     p = stats.ttest_1samp(effects.gain_at_the_end(values, 8), 0).pvalue

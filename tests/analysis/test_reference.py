@@ -211,7 +211,7 @@ def plain_batches(chosen: RunSettings) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def prepared(chosen: RunSettings) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The training images and labels that the run may use, as `prepare` left them."""
+    """Load the training images and labels that the run may use, as `prepare` wrote them."""
     content = np.load(chosen.data_pth / "train.npz")
     images, labels = content["images"], content["labels"]
     if chosen.train_subset is None:
@@ -236,5 +236,5 @@ def normalised(image: NDArray[np.uint8], spec: DatasetSpec) -> NDArray[np.float6
 
 
 def noisy(label: int, offset: int, classes: int) -> int:
-    """The true class, or the one ``offset`` classes further, after the last the first again."""
+    """Return the class ``offset`` after ``label``, wrapping around after the last class."""
     return label if offset == 0 else [*range(classes), *range(classes)][label + offset]

@@ -23,7 +23,7 @@ arguments = st.floats(0, 1e6)
 
 @pytest.mark.parametrize("x", [0.0, 1e-12, 1e-6, 1e-3, 0.00999, 0.01001, 0.1, 1.0, 7.0, 60.0])
 def test_psi_is_its_integral(x: float) -> None:
-    """x ∫₀¹ (1 − s) e^(−xs) ds is ψ without a difference that cancels."""
+    """Compare ψ with x ∫₀¹ (1 − s) e^(−xs) ds, which is ψ without cancellation."""
     integral, _ = quad(lambda s: (1 - s) * math.exp(-x * s), 0, 1, epsabs=0, epsrel=1e-12)
     assert psi(x) == pytest.approx(x * integral, rel=1e-11, abs=0)
 
@@ -108,7 +108,7 @@ def test_the_circle_drifts_and_diffuses(num_clients: int, local_steps: int) -> N
 
 
 def close(values: NDArray[np.float64], expected: float) -> None:
-    """The mean within four standard errors."""
+    """Assert that the mean is within four standard errors of ``expected``."""
     assert values.mean() == pytest.approx(expected, abs=4 * values.std() / math.sqrt(len(values)))
 
 

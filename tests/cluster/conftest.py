@@ -33,7 +33,7 @@ def cluster() -> Iterator[None]:
 
 
 def for_this_cluster(folder: Path, experiments: str) -> Path:
-    """A project whose profile is the one that users copy, edited for this small cluster."""
+    """Create a project with the profile that users copy, edited for this small cluster."""
     copy_project(folder)
     (folder / "experiments" / "laptop.yaml").write_text(experiments)
     profile = folder / PROFILE
@@ -57,7 +57,7 @@ def on_slurm(folder: Path, *arguments: object) -> subprocess.CompletedProcess[st
 
 
 def trained_here(folder: Path, experiments: str, *words: object) -> Path:
-    """A project with its figure, made without Slurm."""
+    """Create a project and make its figure without Slurm."""
     copy_project(folder)
     (folder / "experiments" / "laptop.yaml").write_text(experiments)
     done = snakemake(folder, "--cores", 2, *words)
@@ -114,7 +114,7 @@ def training(folder: Path, target: str, *config: str) -> Iterator[Training]:
 
 
 def until(found: Callable[[], T | None], process: subprocess.Popen[bytes]) -> T:
-    """What is found while ``process`` goes on."""
+    """Poll ``found`` until it returns a true value; fail if ``process`` ends first."""
     deadline = time.monotonic() + 120
     while not (value := found()):
         assert process.poll() is None, "Snakemake ended"
@@ -124,7 +124,7 @@ def until(found: Callable[[], T | None], process: subprocess.Popen[bytes]) -> T:
 
 
 def _begun(folder: Path) -> tuple[str, Path] | None:
-    """A job, and the folder of its run, which has had two evaluations."""
+    """Find a job whose run has at least two evaluations; return its id and the run's folder."""
     words = ["squeue", "--noheader", "--states=RUNNING", "--format=%i %k"]
     for line in subprocess.run(words, capture_output=True, text=True).stdout.splitlines():
         if match := re.fullmatch(r"(\d+) rule_train_wildcards_(\S+)", line):

@@ -150,7 +150,7 @@ def _configured(folder: Path, cpus: int, memory_mb: int) -> Iterator[None]:
 
 
 def _munge(folder: Path) -> list[str]:
-    """A daemon of our own: its key, its socket."""
+    """Return the command of a private munge daemon, with its own key and socket."""
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o600)
@@ -190,7 +190,7 @@ def _cancel_all() -> None:
 
 
 def _kill_left() -> None:
-    """What ran on a node that was set down may go on without Slurm, which forgets its job."""
+    """Kill what still runs of jobs that Slurm forgot when their node was set to down."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get("SLURM_CLUSTER_NAME") == CLUSTER:

@@ -47,7 +47,7 @@ def listening(process: psutil.Process) -> set[tuple[str, int]]:
 
 @contextmanager
 def training(command: Sequence[object], folder: Path, **variables: str) -> Iterator[psutil.Process]:
-    """A run that goes on until it has been looked at."""
+    """Start a run, yield it once it has recorded an evaluation, then end it."""
     words = [str(word) for word in command]
     with (folder.parent / "log").open("w") as log:
         process = psutil.Popen(words, env=ENVIRONMENT | variables, stdout=log, stderr=log)
@@ -96,7 +96,7 @@ def interface() -> tuple[str, str]:
 def test_nor_do_processes_go_by_the_machines_name(
     digits: Path, tmp_path: Path, interface: tuple[str, str], launcher: Sequence[object]
 ) -> None:
-    """gloo listens at the address that the name has, where nothing else is said."""
+    """Check that gloo listens on loopback, not on the host name's address, its default."""
     renamed = ("unshare", "--uts", "sh", "-c", f'hostname {interface[1]} && exec "$@"', "sh")
     if subprocess.run([*renamed, "true"], capture_output=True).returncode:
         pytest.skip("needs root, to give this machine another name")
@@ -152,7 +152,7 @@ def test_the_workflows_runs_listen_on_loopback_alone(digits: Path, tmp_path: Pat
 def test_processes_that_are_started_again_find_each_other(
     digits: Path, tmp_path: Path, start: Sequence[object]
 ) -> None:
-    """torchrun's own restarts, after one process was killed in mid-run."""
+    """Kill one process mid-run, so that the launcher restarts all of them."""
     folder = tmp_path / "run"
     words = ("train", "--data-pth", digits, "--log-pth", folder, "--total-batch-size", 256)
     words = [*LAUNCH, "--max-restarts", 1, *start, *words, "--epochs", 100]

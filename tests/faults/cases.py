@@ -130,12 +130,12 @@ class Kind:
     cases: list[Case] = field(default_factory=list)
 
     def refused(self, *says: str) -> Callable[[Damage], Damage]:
-        """The function below ends in one line with all of these."""
+        """Register the decorated damage: it must cause one error line with all of ``says``."""
         assert says
         return lambda damage: self.add(damage.__name__.replace("_", " "), damage, *says)
 
     def same(self, damage: Damage) -> Damage:
-        """What the function below does changes no result."""
+        """Register the decorated damage: it must change no result."""
         return self.add(damage.__name__.replace("_", " "), damage)
 
     def add(self, name: str, damage: Damage, *says: str) -> Damage:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def cut(path: Path, keep: float) -> None:
-    """The beginning is left: so many bytes, or that share of them; negative: less so many."""
+    """Keep the first ``keep`` bytes, or that share if below 1; if negative, drop that many."""
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if 0 < keep < 1 else int(keep)])
 

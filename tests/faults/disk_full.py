@@ -25,7 +25,7 @@ SIZE = 64 * 2**20
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[Path]:
-    """Raises PermissionError where it may not be mounted."""
+    """Mount a small file system at ``place``; raise PermissionError if mounting is not allowed."""
     place.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place)]
     if subprocess.run(words, capture_output=True).returncode:
@@ -67,7 +67,7 @@ def outcomes(folder: Path, kinds: int | None = None) -> Iterator[Outcome]:
 
 
 def through_snakemake(folder: Path, data: Path) -> list[str]:
-    """A project on a disk that gets full under it; then with room. What is wrong, if anything."""
+    """Run the workflow on a disk that fills up, then with free space; return the complaints."""
     complaints = []
     with small_disk(folder / "disk of a project") as disk:
         project = workflows.copy_project(disk / "project")

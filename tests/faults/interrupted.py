@@ -31,7 +31,7 @@ def newest(folder: Path) -> Path:
 
 
 def damaged(name: str, damage: Callable[[Path], None], folder: Path) -> Command:
-    """The newest checkpoint's; the one before it is gone on from."""
+    """Damage a file of the newest checkpoint; the run resumes from the previous one."""
     damage(newest(folder) / name)
     return RUN
 

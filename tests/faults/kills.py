@@ -90,7 +90,7 @@ class Outcome:
 
 
 def prepared(folder: Path) -> Path:
-    """The digits' .beton files, made in ``folder``."""
+    """Make the digits' .beton files in ``folder``."""
     for step in (["prepare", "--out", folder], ["beton", "--data-pth", folder]):
         words = [sys.executable, "-m", "trainer", *map(str, step)]
         subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
@@ -98,7 +98,7 @@ def prepared(folder: Path) -> Path:
 
 
 def by_hand(kind: Kind, data: Path, folder: Path) -> tuple[list[str], Path]:
-    """The command of a run, and where it is given."""
+    """Return the command of a run, and its working directory."""
     words: list[object] = [sys.executable, "-m", "trainer"]
     if kind.processes > 1:
         main = ("--start-method", "fork", "--run-path", ROOT / "trainer" / "__main__.py")
@@ -118,7 +118,7 @@ def by_snakemake(data: Path, folder: Path) -> tuple[list[str], Path]:
 
 
 def survive(command: Sequence[str], cwd: Path, kills: int, draw: random.Random) -> Outcome:
-    """Starts ``command`` until it succeeds, its first starts killed at random moments.
+    """Start ``command`` until it succeeds, killing its first starts at random moments.
 
     What a killed launcher leaves behind is not waited for: the next start meets it.
     """
@@ -176,7 +176,7 @@ def compare(whole: Path, killed: Path, files: Sequence[str]) -> list[str]:
 
 
 def results(folder: Path) -> list[str]:
-    """What must be equal: metrics and models of runs, tables and numbers of figures."""
+    """List the files that must be equal: metrics and models of runs, tables, figures' numbers."""
     found = itertools.chain.from_iterable(
         folder.rglob(pattern) for pattern in ("metrics.jsonl", "*.pt", "fig*.csv")
     )

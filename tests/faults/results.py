@@ -34,7 +34,7 @@ COMPARE = analysis("compare", "--tables", CSV, "--reference", "reference", "--ou
 
 
 def make(folder: Path) -> None:
-    """The runs of a tiny experiment, trained; its table; the simulation's of the reference."""
+    """Train a tiny experiment's runs and make their table; copy the reference's theory table."""
     betons.make(folder)
     (folder / EXPERIMENTS).parent.mkdir()
     (folder / EXPERIMENTS).write_text(workflows.TINY)
@@ -60,7 +60,7 @@ RESULTS = Kind("results", make)
 
 
 def of_a_run(name: str, folder: Path) -> Path:
-    """That file of the run that is first in the table's order."""
+    """Return the path of file ``name`` of the first run in the table's order."""
     runs = expand(load_experiments(folder / EXPERIMENTS).experiments["fig1a"])
     return folder / "results/laptop/runs" / runs[0].id / name
 

@@ -180,7 +180,7 @@ def _complaints(
 
 
 def _same(a: Path, b: Path) -> bool:
-    """A PDF holds the time at which it was made, an image list its folder."""
+    """Compare two files, ignoring a PDF's body (it has a timestamp) and the files' own folders."""
     if a.suffix == ".pdf":
         return a.read_bytes()[-6:] == b.read_bytes()[-6:]
     here, there = (str(path.parent.resolve()).encode() for path in (a, b))

@@ -33,7 +33,7 @@ class Clock:
 def saves(
     clock: Clock, *, h: int, rounds: int, every: float, step: float, evaluation: float = 0.0
 ) -> list[tuple[int, float]]:
-    """The steps at which a run with such rounds and times is saved, and when (from its start)."""
+    """List the steps at which a run of ``rounds`` rounds is saved, with times since its start."""
     start, found = clock.now, []
 
     policy = CheckpointPolicy(WORLD, PreemptionGuard(), every, 0)

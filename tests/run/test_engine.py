@@ -158,7 +158,7 @@ def test_one_two_and_four_processes_give_the_same_metrics(
 def test_a_model_that_draws_numbers_trains_alike_on_one_and_two_processes(
     tiny_cifar10: Path, tmp_path: Path
 ) -> None:
-    """torchvision's smallest with dropout and BatchNorm."""
+    """Train torchvision's smallest model with dropout and BatchNorm."""
     for processes in (1, 2):
         done = torchrun(
             processes, "train", "--model", "mobilenet_v3_small", "--dataset", "cifar10",

@@ -18,7 +18,7 @@ SMALL = ("mlp", "cnn", "cnn_bn")
 
 
 def chosen(data: Path, **changes: object) -> Execution:
-    """The execution of 4 clients on one process, before anything is trained."""
+    """Return the execution chosen for 4 clients on one process, before any training."""
     return TrainingRun(configured(data, clients="auto", **changes), WORLD).clients.execution
 
 

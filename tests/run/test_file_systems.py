@@ -46,7 +46,7 @@ NO_EXCHANGE = {"RENAMEAT2": errno.EINVAL}
 
 @pytest.fixture(scope="module", autouse=True)
 def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The commands below call a library that fails as the environment says."""
+    """Preload a library whose calls fail as environment variables say, in all commands below."""
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc, to make the library that fails as such file systems do")
     library = tmp_path_factory.mktemp("library") / "no_such_calls.so"

@@ -103,7 +103,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def place_with(inputs: Path, *, copied: bool = False) -> Iterator[Path]:
-    """A folder for one run, with the inputs or, for damage, copies of them."""
+    """Make a folder for one run, with links to the inputs or, to be damaged, copies of them."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         for path in inputs.iterdir():

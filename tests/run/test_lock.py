@@ -61,7 +61,7 @@ def started(*command: object) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """The lock, held by another process."""
+    """Hold the lock in another process."""
     with started(sys.executable, "-c", HOLD, folder) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_hold_a_lock_is_named(tmp_path: Path) -> None:
 
 
 def test_a_killed_launcher_leaves_no_trainer_behind(digits: Path, tmp_path: Path) -> None:
-    """torchrun as the workflow calls it on the CPU; `-m trainer` would train on, unsupervised."""
+    """Run torchrun as the workflow does; with `-m trainer`, the trainer outlives its launcher."""
     run = tmp_path / "run"
     command = [
         *(BIN / "torchrun", "--standalone", "--nproc-per-node", 2, *FORKED, "train"),

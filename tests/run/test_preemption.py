@@ -76,7 +76,7 @@ def until_waiting(process: subprocess.Popen[str], folder: Path) -> None:
 
 
 def ranks(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes that train, the main one first."""
+    """List the processes that train, by rank."""
     found = psutil.Process(launcher.pid).children(recursive=True)
     by_rank = {p.environ()["RANK"]: p for p in found if "RANK" in p.environ()}
     return [by_rank[rank] for rank in sorted(by_rank)]

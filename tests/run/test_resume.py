@@ -65,7 +65,7 @@ def bits(folder: Path) -> list[bytes]:
 
 
 def checkpoints(run: RunSettings) -> list[Path]:
-    """The oldest first."""
+    """List the run's checkpoints, oldest first."""
     return sorted((run.log_pth / STATE).glob("*"), key=lambda path: int(path.name[5:]))
 
 
@@ -115,14 +115,14 @@ def test_a_run_stopped_at_any_steps_ends_with_the_same_bits(
 
 @pytest.fixture
 def whole(digits: Path, tmp_path: Path) -> list[bytes]:
-    """The files of the undisturbed run of the tests below."""
+    """Train the undisturbed run that the tests below compare with; return its files' bytes."""
     train(settings(digits, log_pth=tmp_path / "whole", clients="serial", momentum=0.9), WORLD)
     return bits(tmp_path / "whole")
 
 
 @pytest.fixture
 def halted(digits: Path, tmp_path: Path) -> RunSettings:
-    """That run, stopped in the middle of a round at step 9 and at step 14, its checkpoints kept."""
+    """Stop the same run mid-round at step 9, and again at step 14; keep its checkpoints."""
     run = settings(digits, log_pth=tmp_path / "run", clients="serial", momentum=0.9)
     stopped(run, 9)
     stopped(run, 5)

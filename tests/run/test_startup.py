@@ -22,7 +22,7 @@ sys.exit(status)
 
 
 def imported(*arguments: object) -> set[str]:
-    """The top-level modules in memory when the trainer's command is done."""
+    """List the top-level modules in memory when the trainer's command is done."""
     done = command(sys.executable, "-c", SCRIPT, *arguments)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))

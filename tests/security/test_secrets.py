@@ -19,7 +19,7 @@ DIGEST = "a" * 64
 
 
 def holding(folder: Path, secret: str = SECRET) -> list[Path]:
-    """The files below ``folder`` that the secret is in."""
+    """List the files below ``folder`` that contain the secret."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return [path for path in files if secret.encode() in path.read_bytes()]
 

@@ -35,7 +35,7 @@ def new_repository(folder: Path) -> Path:
 
 
 def unpacked(folder: Path) -> Path:
-    """The project's files as out of its zip."""
+    """Copy the project's files, as if unpacked from its zip."""
     folder.mkdir(exist_ok=True)
     shutil.copytree(ROOT / "trainer", folder / "trainer")
     shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
@@ -43,7 +43,7 @@ def unpacked(folder: Path) -> Path:
 
 
 def own(folder: Path) -> tuple[Path, str]:
-    """A clone of the project, and its commit."""
+    """Commit the project to a new git repository; return its folder and the commit."""
     git(unpacked(folder), "init")
     git(folder, "add", ".")
     git(folder, "commit", "-m", "ours")

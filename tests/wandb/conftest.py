@@ -15,7 +15,7 @@ from tests.wandb.server import Server
 
 @pytest.fixture(autouse=True)
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home without key or settings, and a server that nobody answers for."""
+    """Set up a home without key or settings, and the URL of a server that does not answer."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     home = tmp_path / "home"

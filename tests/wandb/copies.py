@@ -24,14 +24,14 @@ def train(digits: Path, folder: Path, *options: object) -> subprocess.CompletedP
 
 
 def warnings(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """The console has these of W&B, and nothing else."""
+    """Return the console's lines about W&B, which must all be warnings."""
     lines = [line for line in done.stderr.splitlines() if "wandb" in line.lower()]
     assert all(line.startswith("warning: wandb: ") for line in lines), done.stderr
     return lines
 
 
 def records(folder: Path) -> list[Any]:
-    """The records of the one offline run in ``folder``: LevelDB's log format."""
+    """Read the records of the only offline run in ``folder`` (LevelDB's log format)."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     [file] = folder.glob("wandb/offline-run-*/*.wandb")

@@ -42,7 +42,7 @@ class Server(ThreadingHTTPServer):
         self.accounts: set[str] = set()
 
     def handle_error(self, *_: object) -> None:
-        """A client that is killed is no error of ours."""
+        """Ignore errors: a client that is killed is not the server's fault."""
 
     def graphql(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
         project = {"id": "p", "name": variables.get("project"), "entity": {"name": ENTITY}}

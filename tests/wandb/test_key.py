@@ -59,7 +59,7 @@ def key_in(
 
 
 def assert_kept(said: str, seen: set[bytes], folder: Path) -> None:
-    """The key is in ~/.netrc at most."""
+    """Assert that the keys are in no output, command line or file except ~/.netrc."""
     assert any(b"wandb-core" in line for line in seen), "nobody looked"
     for secret in (KEY, ACCOUNT):
         assert secret not in said

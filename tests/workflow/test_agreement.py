@@ -32,7 +32,7 @@ JOBS = re.compile(
 
 
 def would_train(folder: Path, target: str) -> set[str]:
-    """The runs that a dry run of ``target`` lists."""
+    """List the runs that a dry run of ``target`` would train."""
     done = snakemake(folder, "--dry-run", target)
     assert done.returncode == 0, done.stdout + done.stderr
     return {run for _, run in JOBS.findall(done.stdout + done.stderr)}

@@ -25,7 +25,7 @@ PHOTOS = TINY.replace("digits", "photos").replace("processes: 1, threads: 1, dev
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the settings of a tiny campaign, in which the test runs."""
+    """Create a folder with only a tiny campaign's settings, and run the test in it."""
     (tmp_path / "experiments").mkdir()
     (tmp_path / "config.yaml").write_text("scale: laptop\n")
     write(tmp_path, TINY)

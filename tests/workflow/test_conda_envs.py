@@ -30,7 +30,7 @@ UNPINNED = {"pip", "python", "cxx-compiler", "pkg-config", "libjpeg-turbo", "ope
 
 
 def specs(file: Path) -> dict[str, MatchSpec]:
-    """The parsed conda dependencies by name."""
+    """Parse the conda dependencies, by name."""
     return {spec.name.normalized: spec for spec in map(MatchSpec, parts(file)[0])}
 
 

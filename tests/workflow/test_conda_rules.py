@@ -68,7 +68,7 @@ COMMANDS = {
 
 
 def brought(file: Path) -> set[str]:
-    """The distributions that come with an env, by the metadata of those installed here."""
+    """List the distributions that come with an env, by the metadata of those installed here."""
     conda, from_pip = parts(file)
     names = [on_pypi(re.split("[=<>]", d)[0]) for d in conda]
     wanted = [*(n for n in names if n in LOCK), *(Requirement(p).name for p in from_pip)]
@@ -130,7 +130,7 @@ def test_every_rule_with_a_command_has_an_env(checkout: Path) -> None:
 
 
 def stand_in(folder: Path) -> Path:
-    """A `conda` that knows what Snakemake asks before it plans: there is none here to be had."""
+    """Write a fake `conda` that answers what Snakemake asks before it plans."""
     answers = {
         "info --json": {"conda_prefix": "/conda", "platform": "linux-64", "root_prefix": "/conda"},
         "config --get channel_priority --json": {"get": {"channel_priority": "strict"}},

@@ -22,7 +22,10 @@ def test_a_perceptrons_operations_are_those_of_its_matrices() -> None:
 
 
 def test_resnet50_is_that_of_torchvisions_table() -> None:
-    """4.09·10⁹ multiplications and additions: https://docs.pytorch.org/vision/stable/models.html"""
+    """Compare with torchvision's 4.09·10⁹ multiplications and additions.
+
+    https://docs.pytorch.org/vision/stable/models.html
+    """
     settings = RunSettings(dataset="imagenet", model="resnet50")
     operations, parameters = _model_cost("resnet50", settings.data, 8)
     assert operations == pytest.approx(3 * 2 * 4.09e9, rel=0.02)

@@ -29,7 +29,7 @@ PROBE = {"gpus": 0, "cuda": "13.0"}
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project, where the doctor is; nothing trained, no data, no key."""
+    """Copy the project and work in it: nothing trained, no data, no key."""
     folder = copy_project(tmp_path / "copy")
     for name in ("requirements.lock", "pyproject.toml"):
         shutil.copyfile(ROOT / name, folder / name)

@@ -47,7 +47,7 @@ rule count:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's files as a git repository with a tag, its path with a space."""
+    """Make a git repository of the project's files, with a tag, at a path with a space."""
     folder = copy_project(tmp_path_factory.mktemp("a repository") / "local-sgd")
     identity = ("-c", "user.name=Someone", "-c", "user.email=someone@example.org")
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"], ["tag", "v1"]):
@@ -74,7 +74,7 @@ def internet(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def importer(
     folder: Path, source: str, renamed: str = "", settings: str = "{scale: laptop}"
 ) -> Path:
-    """A directory with a workflow that imports this one, and experiments of its own."""
+    """Create a folder with a workflow that imports this one, and its own experiments."""
     (folder / "experiments").mkdir(parents=True)
     (folder / "experiments" / "laptop.yaml").write_text(TINY)
     (folder / "settings.yaml").write_text(f"paper: {settings}\n")

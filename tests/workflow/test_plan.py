@@ -25,7 +25,7 @@ WORLD = World(rank=0, size=1, device=torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    """A start point and two runs, trained here and now to where Snakemake looks for them."""
+    """Train a start point and two runs in this process, to where Snakemake looks for them."""
     folder = small_project(tmp_path_factory.mktemp("small") / "copy", digits)
     before = ask(folder, "plan")
     assert "3 runs asked for, start points included: 0 finished and kept, 3 to be trained" in before

@@ -22,7 +22,10 @@ def test_the_configuration_is_where_snakedeploy_copies_it_from(tmp_path: Path) -
 
 
 def test_the_catalog_finds_what_standardized_usage_needs() -> None:
-    """https://github.com/snakemake/snakemake-workflow-catalog, docs/about/adding_workflows.md"""
+    """Check the fields and words that the workflow catalog requires.
+
+    https://github.com/snakemake/snakemake-workflow-catalog, docs/about/adding_workflows.md
+    """
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
     assert usage["software-stack-deployment"] == {"conda": True, "report": True}
     assert (ROOT / "workflow" / "Snakefile").is_file()

@@ -21,7 +21,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 def simulated() -> pd.DataFrame:
-    """A table as the simulation makes it, which would take a minute."""
+    """Make up a table like that of the simulation, which would take a minute."""
     draw = np.random.default_rng(0)
     rows = [
         {
@@ -48,7 +48,7 @@ def simulated() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def reported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the finished project after `snakemake all` and its report."""
+    """Copy the finished project; run `snakemake all` and make its report there."""
     own = shutil.copytree(finished, tmp_path_factory.mktemp("reported") / "own")
     simulated().to_csv(own / "results/laptop/tables/theory.csv", index=False)
     for arguments in (["all"], ["all", "--report", "results/laptop/report.html"]):
@@ -58,7 +58,7 @@ def reported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dom(page: Path) -> str:
-    """What a browser that reaches no network makes of ``page``."""
+    """Render ``page`` in a browser without network access; return its DOM."""
     if BROWSER is None:
         pytest.skip("needs chromium: apt-get install chromium")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]

@@ -63,7 +63,7 @@ def smi(folder: Path, gpus: int) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A tiny experiment whose 4 start points and 8 runs only pretend to train."""
+    """Create a tiny experiment whose 4 start points and 8 runs only pretend to train."""
     folder = copy_project(tmp_path / "copy")
     experiments = folder / "experiments" / "laptop.yaml"
     experiments.write_text(TINY.replace("execution: {processes: 1, threads: 1, device: cpu}\n", ""))
@@ -87,7 +87,7 @@ def snakemake(project: Path, *arguments: object) -> subprocess.CompletedProcess[
 
 
 def trained(project: Path, *arguments: object) -> tuple[list[Job], list[Job]]:
-    """The jobs of phase 1 and of phase 2."""
+    """Run Snakemake; return the jobs of phase 1 and of phase 2."""
     done = snakemake(project, *arguments)
     assert done.returncode == 0, done.stderr
     results = project / "results" / "laptop"

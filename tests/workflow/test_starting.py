@@ -25,7 +25,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def problem(folder: Path) -> str:
-    """The doctor's only one."""
+    """Run the doctor, which must find exactly one problem; return its line."""
     done = command("python", "-B", "-m", "workflow", "doctor", cwd=folder)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("1 problem(s), "), done.stdout

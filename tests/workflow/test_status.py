@@ -30,7 +30,7 @@ SECOND = SMALL.partition("experiments:\n")[2].replace("fig1a", "fig2e").replace(
 
 
 def small_project(folder: Path, digits: Path) -> Path:
-    """A copy of the project with one start point, two runs, and its data prepared."""
+    """Copy the project, with one start point, two runs and prepared data."""
     copy_project(folder)
     (folder / "experiments" / "laptop.yaml").write_text(SMALL)
     shutil.copytree(digits, folder / "resources" / "digits")
@@ -38,7 +38,7 @@ def small_project(folder: Path, digits: Path) -> Path:
 
 
 def small_runs(folder: Path) -> tuple[RunSpec, list[RunSpec]]:
-    """The start point, and the runs of H = 1 and of H > 1."""
+    """Return the start point, and the runs with H = 1 and with H > 1."""
     experiments = load_experiments(folder / "experiments" / "laptop.yaml").experiments
     runs = expand(experiments["fig1a"])
     [start] = start_points(runs)
@@ -53,7 +53,7 @@ def train_all(folder: Path) -> None:
 
 
 def ask(folder: Path, *words: str) -> str:
-    """What a command of ``python -m workflow`` prints; it must leave every file as it is."""
+    """Return what ``python -m workflow`` prints; assert that it leaves every file unchanged."""
     before = files(folder)
     done = command(sys.executable, "-B", "-m", "workflow", *words, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,7 +22,7 @@ SCALES = ("laptop", "photos", "workstation", "paper")
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the project with a tiny experiment; nothing is made yet."""
+    """Copy the project, with a tiny experiment and no results."""
     folder = copy_project(tmp_path / "copy")
     (folder / "experiments" / "laptop.yaml").write_text(TINY)
     return folder
