@@ -251,7 +251,7 @@ def test_a_truncated_file_of_jpegs_is_refused(own: Path, keep: float) -> None:
     with pytest.raises(UserError, match=r"train\.beton: truncated or changed"):
         read_index(own)
     sidecar_agrees(own)
-    with pytest.raises(UserError, match=r"train\.beton: not a whole \.beton"):
+    with pytest.raises(UserError, match=r"train\.beton: not a complete \.beton"):
         read_index(own)
 
 
@@ -259,7 +259,7 @@ def test_a_file_of_another_version_is_refused(own: Path) -> None:
     content = bytearray(own.read_bytes())
     content[0] += 1  # FFCV's header begins with the version, little-endian
     own.write_bytes(content)
-    with pytest.raises(UserError, match=r"not a whole \.beton \(format version 3"):
+    with pytest.raises(UserError, match=r"not a complete \.beton \(format version 3"):
         read_index(own)
 
 
