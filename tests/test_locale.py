@@ -102,3 +102,13 @@ def test_a_figures_files_are_the_same(finished: Path, tmp_path: Path) -> None:
     for ending in (".png", ".csv"):
         drawn, expected = tmp_path / f"drawn{ending}", results / "figures" / f"fig1a{ending}"
         assert drawn.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.usefixtures("ascii_alone")
+def test_snakemake_passes_no_greek_letter_on_a_command_line(copy: Path) -> None:
+    """Its own Popen and logger could not encode one there."""
+    done = command(BIN / "snakemake", "--dry-run", "--printshellcmds", "all", cwd=copy)
+    assert done.returncode == 0, done.stderr
+    commands = done.stdout + done.stderr
+    assert "workflow.analysis page" in commands
+    assert "UnicodeEncodeError" not in commands

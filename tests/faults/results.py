@@ -237,7 +237,7 @@ def a_table_of_no_experiment(folder: Path) -> Command:
 
 @RESULTS.refused("gone.png", "no such file")
 def an_image_that_is_missing(folder: Path) -> Command:
-    return analysis("page", "--image", "gone.png", "--caption", "c", "--out", "out/page.html")
+    return analysis("page", "fig1a", "--image", "gone.png", "--out", "out/page.html")
 
 
 @RESULTS.refused("figure.png", "make the figure again")
@@ -246,7 +246,7 @@ def an_image_that_is_cut(folder: Path) -> Command:
     shutil.move(folder / "out/fig1a.png", folder / "figure.png")
     shutil.rmtree(folder / "out")
     cut(folder / "figure.png", 0.5)
-    return analysis("page", "--image", "figure.png", "--caption", "c", "--out", "out/page.html")
+    return analysis("page", "fig1a", "--image", "figure.png", "--out", "out/page.html")
 
 
 @RESULTS.refused("--plot", "width")

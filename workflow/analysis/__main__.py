@@ -17,7 +17,7 @@ from trainer.cli import Parser, path_argument
 from trainer.console import escape_unprintable
 from trainer.errors import UserError, named
 from trainer.files import first_problem
-from workflow.analysis.figures import FIGURES, THEORY
+from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION
 from workflow.analysis.given_tables import read_tables
 from workflow.analysis.tables import build_table, write_csv
 from workflow.config import Plot
@@ -63,7 +63,8 @@ def page(given: argparse.Namespace) -> None:
     """Write a figure and its caption as a page of the report."""
     from workflow.analysis.pages import write_figure_page
 
-    write_figure_page(given.image, given.caption, given.out)
+    caption = THEORY_CAPTION if given.figure == THEORY else FIGURES[given.figure].caption
+    write_figure_page(given.image, caption, given.out)
 
 
 def claims(given: argparse.Namespace) -> None:
@@ -158,13 +159,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add([of_compare], "--reference", "folder of the tables to compare with")
     add([of_readme], "--reference", "results/reference/<scale>")
     add([of_page], "--image", "the figure, a PNG")
-    of_page.add_argument("--caption", required=True)
     add([of_table, of_theory, of_page, of_claims, of_compare], "--out", "the file to write")
     add([of_figure, of_runs], "--out", "the files to write, without their endings")
     of_table.add_argument("--experiment", required=True, help="its name in the file")
     of_table.add_argument("--only-finished", action="store_true", help="leave out missing runs")
     of_theory.add_argument("--processes", type=_processes, default=1, help="default: %(default)s")
-    of_figure.add_argument("figure", choices=[*FIGURES, THEORY])
+    for one in (of_figure, of_page):
+        one.add_argument("figure", choices=[*FIGURES, THEORY])
     of_figure.add_argument("--plot", type=_plot, default=Plot(), help="JSON")
     try:
         given = parser.parse_args(arguments)

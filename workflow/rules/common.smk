@@ -8,7 +8,7 @@ from trainer.checks import check_processes
 from trainer.cli import options
 from trainer.data.source_state import state_to_compare
 from trainer.data.specs import DATASETS
-from workflow.analysis.figures import FIGURES, THEORY, THEORY_CAPTION
+from workflow.analysis.figures import FIGURES, THEORY
 from workflow.experiments import Checkpoint, Run, expand, load_experiments, start_points
 from workflow.machine import DECODERS, divided, threads_per_process, visible_gpus
 
@@ -221,10 +221,6 @@ def metrics_for(experiments):
 def tables_of(wildcards):
     names = experiments_of(wildcards.figure) or [THEORY]
     return [f"{TABLES}/{name}.csv" for name in names]
-
-
-def caption_of(wildcards):
-    return THEORY_CAPTION if wildcards.figure == THEORY else FIGURES[wildcards.figure].caption
 
 
 def figure_files(figure):

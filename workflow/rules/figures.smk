@@ -74,10 +74,8 @@ rule page:
     localrule: True
     conda:
         "../../envs/analysis.yaml"
-    params:
-        caption=caption_of,
     shell:
-        "python -m workflow.analysis page --image {input.image:q} --caption {params.caption:q}"
+        "python -m workflow.analysis page {wildcards.figure:q} --image {input.image:q}"
         " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
