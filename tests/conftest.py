@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,9 @@ from trainer.data.specs import DATASETS
 SHARED = ROOT.parent / "shared" / "data"
 
 torch.set_num_threads(1)
+
+# xdist sets it for its workers, and commands would fold their lines to it.
+os.environ.pop("COLUMNS", None)
 
 # What nohup or a script's & starts ignores it, and so would every command that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

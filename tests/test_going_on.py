@@ -39,7 +39,7 @@ def test_every_way_goes_on_from_every_other_as_if_nothing_had_come_between(
 ) -> None:
     """Each client has momentum of its own; no way may lose it, or give it to another client."""
     in_processes(max(PROCESSES), going_on.go_on, tmp_path, rounds, policy)
-    ends = torch.load(tmp_path / "ends.pt")
+    ends = torch.load(tmp_path / "ends.pt", weights_only=True)
     assert len(ends) == len(nodes(rounds)) ** 2
     model = local_sgd(
         build("mlp", DATASETS["digits"], seed=5).double(),
