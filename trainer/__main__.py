@@ -31,8 +31,7 @@ from trainer.settings.commands import (
     PrepareSettings,
     SidecarSettings,
 )
-from trainer.settings.run import RunSettings, check_processes
-from trainer.settings.start import check_start
+from trainer.settings.run import RunSettings, check_processes, check_start
 from trainer.tracking.wandb_sync import WandbSyncSettings, wandb_sync
 
 

@@ -33,11 +33,7 @@ def _small(factory: str, **options: Any) -> ModelSpec:
 
 def _cifar(factory: str, depth: int, **options: Any) -> ModelSpec:
     return ModelSpec(
-        factory=factory,
-        dataset="cifar10",
-        arguments={"depth": depth},
-        image_size=32,
-        **options,
+        factory=factory, dataset="cifar10", arguments={"depth": depth}, image_size=32, **options
     )
 
 

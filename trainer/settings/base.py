@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -32,6 +33,10 @@ def setting(
     return Field(**given, description=help, json_schema_extra=extra, **bounds)
 
 
+# Declares a setting that no number of a run depends on.
+execution_setting = partial(setting, affects_results=False)
+
+
 class Settings(BaseModel):
     """Hold settings: frozen, closed (unknown keys are refused), finite numbers only."""
 
@@ -41,30 +46,15 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _none_is_absent(cls, values: Any) -> Any:
-        """Read ``--resume-pth None`` as None, as in the authors' scripts."""
-        if isinstance(values, dict):
-            return {k: None if v == "None" else v for k, v in values.items()}
-        return values
+    def _read_plain_values(cls, values: Any) -> Any:
+        """Refuse what pydantic would accept; read ``--resume-pth None`` as the authors' scripts do.
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_passwords(cls, values: Any) -> Any:
-        """Refuse credentials, which settings.json, logs and provenance would keep."""
-        if isinstance(values, dict):
-            for name, value in values.items():
-                if isinstance(value, str) and CREDENTIALS.search(value):
-                    raise ValueError(
-                        f"{name}: a URL with a user name or password would be written to files; "
-                        "download the file yourself and give its path"
-                    )
-        return values
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_booleans_and_non_text(cls, values: Any) -> Any:
-        """Refuse true where pydantic would read 1, and strings that no file can hold."""
-        for name, value in values.items() if isinstance(values, dict) else ():
+        It would read true as 1, and keep strings that no file can hold, and credentials, which
+        settings.json, logs and provenance would repeat.
+        """
+        if not isinstance(values, dict):
+            return values
+        for name, value in values.items():
             if isinstance(value, bool) and name in _non_boolean_fields(cls):
                 raise ValueError(
                     f"{name}: cannot be {str(value).lower()} (YAML reads yes and on as true, no "
@@ -73,7 +63,12 @@ class Settings(BaseModel):
             text = str(value) if isinstance(value, str | Path) else ""
             if not is_text(text) and name in cls.model_fields:
                 raise ValueError(f"{name}: {text!r} {NOT_TEXT}; remove it")
-        return values
+            if CREDENTIALS.search(text):
+                raise ValueError(
+                    f"{name}: a URL with a user name or password would be written to files; "
+                    "download the file yourself and give its path"
+                )
+        return {name: None if value == "None" else value for name, value in values.items()}
 
     @field_validator("*")
     @classmethod
@@ -81,11 +76,28 @@ class Settings(BaseModel):
         return local_path(value) if isinstance(value, Path) else value
 
     @model_validator(mode="after")
-    def _fits_into_64_bits(self) -> Self:
+    def _settings_agree(self) -> Self:
+        if message := next(self.conflicts(), None):
+            raise ValueError(message)
+        return self
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what is wrong between valid settings: one line that names them and the fix.
+
+        Only the first is reported, so that a check may rely on those before it.
+        """
         for name, value in self.__dict__.items():
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise ValueError(f"{name}: does not fit into 64 bits; give a smaller number")
-        return self
+                yield f"{name}: does not fit into 64 bits; give a smaller number"
+
+    def changed(self, *names: str) -> list[str]:
+        """List the ``names`` whose value differs from the default."""
+        return [name for name in names if getattr(self, name) != self._default(name)]
+
+    def _default(self, name: str) -> Any:
+        """Return the default of ``name``, which may depend on the settings before it."""
+        field = type(self).model_fields[name]
+        return field.get_default(call_default_factory=True, validated_data=self.__dict__)
 
 
 @cache
@@ -121,16 +133,3 @@ def local_path(path: Path) -> Path:
             "set LC_ALL=C.UTF-8 or rename the file"
         ) from None
     return expanded
-
-
-def changed(settings: Settings, *names: str) -> list[str]:
-    """List the ``names`` whose value differs from the default."""
-    fields = type(settings).model_fields
-    return [name for name in names if getattr(settings, name) != fields[name].default]
-
-
-def require_one_of(kind: str, name: str, names: tuple[str, ...]) -> str:
-    """Return ``name``. Raises ValueError, which lists ``names``, unless it is one of them."""
-    if name not in names:
-        raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(names)}")
-    return name

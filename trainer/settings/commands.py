@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import field_validator
+from pydantic import AfterValidator
 
 from trainer.data.beton.encoding import ImageEncoding
 from trainer.data.specs import DATASETS
 from trainer.files.download import FOLDER, https
-from trainer.settings.base import Settings, require_one_of, setting
+from trainer.settings.base import Settings, setting
 
 
-def require_dataset(name: str) -> str:
-    """Return ``name``. Raises ValueError unless it is a data set."""
-    return require_one_of("dataset", name, tuple(DATASETS))
+def _require_dataset(name: str) -> str:
+    if name not in DATASETS:
+        raise ValueError(f"unknown dataset {name!r}; choose one of {', '.join(DATASETS)}")
+    return name
+
+
+DatasetName = Annotated[str, AfterValidator(_require_dataset)]
 
 
 class PrepareSettings(Settings):
     """Configure ``prepare``, which brings raw data to the layout that ``beton`` reads."""
 
-    dataset: str = setting("digits", "data set", "data")
+    dataset: DatasetName = setting("digits", "data set", "data")
     source: Path | None = setting(
         None,
         "cifar10: the official archive or a folder train/<class>/*, test/<class>/*; None: "
@@ -29,8 +33,6 @@ class PrepareSettings(Settings):
         "data",
     )
     out: Path = setting(Path("resources/digits"), "directory to write to", "data")
-
-    _dataset_is_known = field_validator("dataset")(require_dataset)
 
 
 class ImageFileSettings(Settings):
@@ -69,7 +71,7 @@ class SidecarSettings(Settings):
     data_pth: Path = setting(
         Path("resources/imagenet"), "directory of train.beton and test.beton", "data"
     )
-    dataset: str = setting(
+    dataset: DatasetName = setting(
         "imagenet",
         "data set in the files, which names the classes; imagefolder: as many as there are labels",
         "data",
@@ -77,18 +79,14 @@ class SidecarSettings(Settings):
     split: Literal["train", "test"] | None = setting(None, "split to verify; None: both", "data")
     num_workers: int = setting(1, "threads that decode JPEGs", "data", ge=1, le=256)
 
-    _dataset_is_known = field_validator("dataset")(require_dataset)
-
 
 class DownloadSettings(Settings):
     """Configure ``download``, which fetches a file such as a published checkpoint."""
 
-    url: str = setting(..., "https URL of the file", "download")
+    url: Annotated[str, AfterValidator(https)] = setting(..., "https URL of the file", "download")
     sha256: str = setting(
         ..., "SHA-256 that the file must have", "download", pattern="^[0-9a-f]{64}$"
     )
     out: Path | None = setting(
         None, f"file to write; None: <SHA-256's beginning>-<name> in {FOLDER}", "download"
     )
-
-    _url_is_https = field_validator("url")(https)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import field_validator
+from pydantic import AfterValidator
 
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.models.registry import incompatibility, model_spec, require_model
 from trainer.models.specs import MODELS, SMALLEST_GROUPNORM
-from trainer.settings.base import Settings, setting
-from trainer.settings.commands import require_dataset
+from trainer.settings.base import Settings, execution_setting, setting
+from trainer.settings.commands import DatasetName
 
 # The authors train this data set with other defaults (train_imagenet) than the rest (train_cifar).
 IMAGENET = "imagenet"
@@ -22,7 +23,7 @@ class DataSettings(Settings):
     """Choose model and data set, and how its samples are read, drawn and augmented."""
 
     # Model
-    model: str = setting(
+    model: Annotated[str, AfterValidator(require_model)] = setting(
         "mlp",
         f"architecture: {', '.join(MODELS)}, or a classification model of torchvision by its name",
         "model",
@@ -41,25 +42,21 @@ class DataSettings(Settings):
     )
 
     # Data
-    dataset: str = setting(
+    dataset: DatasetName = setting(
         lambda given: model_spec(given["model"]).dataset,
         f"data set: {', '.join(DATASETS)}; default: the one that the model is made for",
         "data",
     )
-    data_pth: Path = setting(
+    data_pth: Path = execution_setting(
         lambda given: Path("resources") / given["dataset"],
         "directory with train.beton and test.beton; default: resources/<dataset>",
         "data",
-        affects_results=False,
     )
-    train_pth: Path | None = setting(
-        None,
-        "training samples, a .beton; None: train.beton in data_pth",
-        "data",
-        affects_results=False,
+    train_pth: Path | None = execution_setting(
+        None, "training samples, a .beton; None: train.beton in data_pth", "data"
     )
-    val_pth: Path | None = setting(
-        None, "test samples, a .beton; None: test.beton in data_pth", "data", affects_results=False
+    val_pth: Path | None = execution_setting(
+        None, "test samples, a .beton; None: test.beton in data_pth", "data"
     )
     image_size: int | None = setting(
         None,
@@ -70,19 +67,17 @@ class DataSettings(Settings):
     num_classes: int | None = setting(
         None, "dataset imagefolder: how many class folders it has", "data", ge=2
     )
-    loader: Literal["auto", "memory", "ffcv"] = setting(
+    loader: Literal["auto", "memory", "ffcv"] = execution_setting(
         "auto",
         "memory: images of one size from a memory-mapped file; ffcv: streamed and decoded by FFCV; "
         "auto: ffcv for image files",
         "data",
-        affects_results=False,
     )
-    nw: int = setting(
+    nw: int = execution_setting(
         0,
         "data loader workers: threads that prepare batches ahead; 0: the training thread prepares "
         "them (FFCV always uses a thread of its own)",
         "data",
-        affects_results=False,
         ge=0,
         le=256,
     )
@@ -105,9 +100,6 @@ class DataSettings(Settings):
         lt=1,
     )
 
-    _dataset_is_known = field_validator("dataset")(require_dataset)
-    _model_is_known = field_validator("model")(require_model)
-
     @property
     def betons(self) -> tuple[Path, Path]:
         """Return the files of training and test samples."""
@@ -129,63 +121,54 @@ class DataSettings(Settings):
         """Return whether FFCV streams the samples from the files."""
         return self.loader == "ffcv" or (self.loader == "auto" and self.data.of_files)
 
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        yield from self._model_conflicts()
+        given = DATASETS[self.dataset]
+        if self.image_size is not None and not given.of_files:
+            yield (
+                f"image_size applies only to image files; dataset {self.dataset} has images of "
+                f"{given.image_size} pixels; remove image_size"
+            )
+        if given.num_classes == 0 and self.num_classes is None:
+            yield (
+                f"dataset {self.dataset} needs num_classes, the number of its class folders; set it"
+            )
+        if given.num_classes != 0 and self.num_classes not in (None, given.num_classes):
+            yield f"dataset {self.dataset} has {given.num_classes} classes; remove num_classes"
+        if self.loader == "memory" and given.of_files:
+            yield (
+                f"loader memory needs images of one size, but dataset {self.dataset} consists of "
+                "image files; set loader auto"
+            )
+        if self.loader == "ffcv" and given.channels != 3:
+            yield (
+                f"loader ffcv needs colour images, which dataset {self.dataset} lacks; set loader "
+                "auto"
+            )
+        if reason := incompatibility(self.model, self.data):
+            yield (
+                f"model {self.model} does not fit dataset {self.dataset}, images of "
+                f"{self.data.image_size} pixels and {given.channels} channel(s): {reason}; choose "
+                "another model or dataset"
+            )
 
-def bn_is_the_models(s: DataSettings) -> str | None:
-    batchnorm = model_spec(s.model).batchnorm
-    if s.bn not in (None, batchnorm):
-        has = "has" if batchnorm else "has no"
-        return (
-            f"bn {int(not batchnorm)} contradicts model {s.model}, which {has} BatchNorm; "
-            f"remove bn or set it to {int(batchnorm)}"
-        )
-    if batchnorm and s.bn_batches == 0:
-        return (
-            f"bn_batches 0 leaves model {s.model} without BatchNorm statistics to evaluate with; "
-            "set bn_batches 1 or more"
-        )
-    return None
-
-
-def groups_divide_channels(s: DataSettings) -> str | None:
-    channels = SMALLEST_GROUPNORM
-    if not model_spec(s.model).groupnorm or (s.n_groups >= 1 and channels % s.n_groups == 0):
-        return None
-    fits = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
-    return (
-        f"n_groups {s.n_groups} does not divide the {channels} channels of {s.model}'s first "
-        f"layers; choose one of {fits}"
-    )
-
-
-def images_are_the_data_sets(s: DataSettings) -> str | None:
-    given = DATASETS[s.dataset]
-    if s.image_size is not None and not given.of_files:
-        return (
-            f"image_size applies only to image files; dataset {s.dataset} has images of "
-            f"{given.image_size} pixels; remove image_size"
-        )
-    if given.num_classes == 0 and s.num_classes is None:
-        return f"dataset {s.dataset} needs num_classes, the number of its class folders; set it"
-    if given.num_classes not in (0, s.num_classes) and s.num_classes is not None:
-        return f"dataset {s.dataset} has {given.num_classes} classes; remove num_classes"
-    return None
-
-
-def loader_can_read(s: DataSettings) -> str | None:
-    if s.loader == "memory" and s.data.of_files:
-        return (
-            f"loader memory needs images of one size, but dataset {s.dataset} consists of "
-            "image files; set loader auto"
-        )
-    if s.loader == "ffcv" and s.data.channels != 3:
-        return f"loader ffcv needs colour images, which dataset {s.dataset} lacks; set loader auto"
-    return None
-
-
-def model_fits_images(s: DataSettings) -> str | None:
-    data = s.data
-    reason = incompatibility(s.model, data)
-    return reason and (
-        f"model {s.model} does not fit dataset {s.dataset}, images of {data.image_size} pixels and "
-        f"{data.channels} channel(s): {reason}; choose another model or dataset"
-    )
+    def _model_conflicts(self) -> Iterator[str]:
+        spec = model_spec(self.model)
+        if self.bn not in (None, spec.batchnorm):
+            has = "has" if spec.batchnorm else "has no"
+            yield (
+                f"bn {int(not spec.batchnorm)} contradicts model {self.model}, which {has} "
+                f"BatchNorm; remove bn or set it to {int(spec.batchnorm)}"
+            )
+        if spec.batchnorm and self.bn_batches == 0:
+            yield (
+                f"bn_batches 0 leaves model {self.model} without BatchNorm statistics to evaluate "
+                "with; set bn_batches 1 or more"
+            )
+        fits = [n for n in range(1, SMALLEST_GROUPNORM + 1) if SMALLEST_GROUPNORM % n == 0]
+        if spec.groupnorm and self.n_groups not in fits:
+            yield (
+                f"n_groups {self.n_groups} does not divide the {SMALLEST_GROUPNORM} channels of "
+                f"{self.model}'s first layers; choose one of {', '.join(map(str, fits))}"
+            )

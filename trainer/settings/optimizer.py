@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
-from trainer.settings.base import changed, setting
+from trainer.settings.base import setting
 from trainer.settings.data import IMAGENET, DataSettings
 from trainer.settings.schedule import ScheduleSettings
 
@@ -34,9 +35,7 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
         gt=0,
     )
     max_lr: float = setting(
-        -1.0,
-        "learning rate at the end of the warm-up; negative: start_lr · K",
-        "optimizer",
+        -1.0, "learning rate at the end of the warm-up; negative: start_lr · K", "optimizer"
     )
     warm_up: bool = setting(False, "linear learning rate warm-up", "optimizer")
     warmup_epochs: int = setting(5, "length of the warm-up", "optimizer", ge=0)
@@ -88,71 +87,46 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
         """Return η at the beginning of the warm-up."""
         return self.start_lr if self.lr is None else self.lr
 
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        if self.total_batch_size % self.batch_size != 0:
+            yield (
+                f"total_batch_size {self.total_batch_size} is not a multiple of batch_size "
+                f"{self.batch_size}; B = K · B_loc needs a whole number of clients K"
+            )
+        both = self.changed("start_lr", "max_lr")
+        if self.lr is not None and both:
+            yield f"lr and {' and '.join(both)} both set the learning rate; set one or the other"
+        if self.peak_lr * max(phase.lr_factor for phase in self.phases) == math.inf:
+            names = ("lr", "start_lr", "max_lr", "total_batch_size", "gamma", "schedule")
+            given = self.changed(*names)
+            yield f"{' and '.join(given)} make the learning rate infinite; lower {given[0]}"
+        if self.warm_up:
+            yield from self._incomplete_warm_up()
+        elif self.max_lr >= 0:
+            yield (
+                f"max_lr {self.max_lr:g} applies only to a warm-up; set warm_up 1 or remove max_lr"
+            )
+        if self.nesterov and self.momentum == 0:
+            yield "nesterov needs momentum > 0; set momentum or nesterov 0"
+        if self.momentum_averaging != "keep" and self.momentum == 0:
+            yield f"momentum_averaging {self.momentum_averaging} needs momentum > 0; set momentum"
+        if self.lr_schedule == "cosine" and any(phase.lr_factor != 1 for phase in self.phases):
+            yield "lr_schedule cosine has no decays; remove decay1 and lr_factor, or set gamma 1"
 
-def clients_are_whole(s: OptimizerSettings) -> str | None:
-    if s.total_batch_size % s.batch_size == 0:
-        return None
-    return (
-        f"total_batch_size {s.total_batch_size} is not a multiple of batch_size {s.batch_size}; "
-        "B = K · B_loc needs a whole number of clients K"
-    )
-
-
-def learning_rate_is_given_once(s: OptimizerSettings) -> str | None:
-    both = changed(s, "start_lr", "max_lr")
-    if s.lr is None or not both:
-        return None
-    return f"lr and {' and '.join(both)} both set the learning rate; set one or the other"
-
-
-def learning_rate_is_a_number(s: OptimizerSettings) -> str | None:
-    highest = s.peak_lr * max(phase.lr_factor for phase in s.phases)
-    if highest < math.inf:
-        return None
-    names = changed(s, "lr", "start_lr", "max_lr", "total_batch_size", "gamma", "schedule")
-    return f"{' and '.join(names)} make the learning rate infinite; lower {names[0]}"
-
-
-def warm_up_is_complete(s: OptimizerSettings) -> str | None:
-    if not s.warm_up:
-        if s.max_lr < 0:
-            return None
-        return f"max_lr {s.max_lr:g} applies only to a warm-up; set warm_up 1 or remove max_lr"
-    if s.warmup_epochs <= s.total_epochs:
-        return None
-    return (
-        f"warmup_epochs {s.warmup_epochs} is longer than the run ({s.total_epochs} epochs); "
-        "lower warmup_epochs"
-    )
-
-
-def warm_up_goes_up(s: OptimizerSettings) -> str | None:
-    if not s.warm_up or s.peak_lr >= s.initial_lr:
-        return None
-    if s.lr is not None:
-        return (
-            f"total_batch_size {s.total_batch_size} is below 256, so that lr {s.lr:g} would "
-            "decrease during warm-up; set warm_up 0"
-        )
-    return (
-        f"max_lr {s.max_lr:g} is below start_lr {s.start_lr:g}, but a warm-up must rise; "
-        "raise max_lr or make it negative for start_lr · K"
-    )
-
-
-def nesterov_has_momentum(s: OptimizerSettings) -> str | None:
-    if not s.nesterov or s.momentum > 0:
-        return None
-    return "nesterov needs momentum > 0; set momentum or nesterov 0"
-
-
-def momentum_to_average(s: OptimizerSettings) -> str | None:
-    if s.momentum > 0 or s.momentum_averaging == "keep":
-        return None
-    return f"momentum_averaging {s.momentum_averaging} needs momentum > 0; set momentum"
-
-
-def cosine_has_no_decays(s: OptimizerSettings) -> str | None:
-    if s.lr_schedule == "step" or all(phase.lr_factor == 1 for phase in s.phases):
-        return None
-    return "lr_schedule cosine has no decays; remove decay1 and lr_factor, or set gamma 1"
+    def _incomplete_warm_up(self) -> Iterator[str]:
+        if self.warmup_epochs > self.total_epochs:
+            yield (
+                f"warmup_epochs {self.warmup_epochs} is longer than the run ({self.total_epochs} "
+                "epochs); lower warmup_epochs"
+            )
+        if self.peak_lr < self.initial_lr and self.lr is not None:
+            yield (
+                f"total_batch_size {self.total_batch_size} is below 256, so that lr {self.lr:g} "
+                "would decrease during warm-up; set warm_up 0"
+            )
+        if self.peak_lr < self.initial_lr:
+            yield (
+                f"max_lr {self.max_lr:g} is below start_lr {self.start_lr:g}, but a warm-up must "
+                "rise; raise max_lr or make it negative for start_lr · K"
+            )

@@ -8,51 +8,44 @@ the JSON schema of the experiments all derive from these models (``trainer/setti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import cache
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
-from pydantic import model_validator
+from pydantic import field_validator
 
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
+from trainer.files.download import https, is_url
 from trainer.models.registry import model_spec
-from trainer.settings.base import setting
-from trainer.settings.data import (
-    IMAGENET,
-    bn_is_the_models,
-    groups_divide_channels,
-    images_are_the_data_sets,
-    loader_can_read,
-    model_fits_images,
-)
-from trainer.settings.optimizer import (
-    OptimizerSettings,
-    clients_are_whole,
-    cosine_has_no_decays,
-    learning_rate_is_a_number,
-    learning_rate_is_given_once,
-    momentum_to_average,
-    nesterov_has_momentum,
-    warm_up_goes_up,
-    warm_up_is_complete,
-)
-from trainer.settings.runtime import RuntimeSettings, wandb_is_there_to_save_to
-from trainer.settings.schedule import (
-    decays_come_in_order,
-    decays_leave_a_rate,
-    h_follows_one_rule,
-    schedule_is_given_once,
-)
-from trainer.settings.start import StartSettings
+from trainer.settings.base import execution_setting, local_path, setting
+from trainer.settings.data import IMAGENET
+from trainer.settings.optimizer import OptimizerSettings
+from trainer.settings.runtime import RuntimeSettings
 
 # Raised when a default or the arithmetic changes, so that the same settings give other numbers.
 RESULTS_VERSION = 1
 MOST_SUGGESTIONS = 256  # numbers of processes that an error lists
 
 
-class RunSettings(StartSettings, RuntimeSettings, OptimizerSettings):
+class RunSettings(RuntimeSettings, OptimizerSettings):
     """Configure one training run, with one seed."""
+
+    # Start point: a checkpoint, or random initialisation
+    resume: int = setting(0, "epoch of the start point", "start", ge=0)
+    resume_pth: str | None = execution_setting(
+        None,
+        "checkpoint (state_dict) to start from, file or https URL; None: random initialisation",
+        "start",
+    )
+    resume_sha256: str | None = setting(
+        None,
+        "SHA-256 that the checkpoint must have (a URL needs it); None: not checked",
+        "start",
+        pattern="^[0-9a-f]{64}$",
+    )
+    eval_on_start: bool = setting(False, "evaluate the initial model", "start")
 
     # Sharpness
     sharpness: bool = setting(
@@ -68,12 +61,12 @@ class RunSettings(StartSettings, RuntimeSettings, OptimizerSettings):
     # Run
     seed: int = setting(0, "seed of all randomness", "run", ge=0, lt=2**63)
 
-    @model_validator(mode="after")
-    def _settings_agree(self) -> Self:
-        for check in CHECKS:
-            if message := check(self):
-                raise ValueError(message)
-        return self
+    @field_validator("resume_pth")
+    @classmethod
+    def _start_is_a_file_or_https(cls, place: str | None) -> str | None:
+        if place is None or is_url(place):
+            return place and https(place)
+        return str(local_path(Path(place))) if place.startswith("~") else place
 
     @property
     def epochs_before_decays(self) -> int:
@@ -100,13 +93,32 @@ class RunSettings(StartSettings, RuntimeSettings, OptimizerSettings):
 
     def non_default(self) -> list[str]:
         """List the settings that decide numbers and differ from their default, sorted."""
-        names = sorted(result_setting_names(type(self)))
-        return [name for name in names if getattr(self, name) != self._default(name)]
+        return self.changed(*sorted(result_setting_names(type(self))))
 
-    def _default(self, name: str) -> Any:
-        """Return the default of ``name``, which may depend on the settings before it."""
-        field = type(self).model_fields[name]
-        return field.get_default(call_default_factory=True, validated_data=self.__dict__)
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        if self.clients in ("vectorized", "fused"):
+            yield from self._separate_clients()
+        if self.train_subset and (reason := _too_few_samples(self, self.train_subset)):
+            yield f"train_subset {self.train_subset} is too small: {reason}"
+
+    def _separate_clients(self) -> Iterator[str]:
+        if model_spec(self.model).stochastic:
+            yield (
+                f"clients {self.clients} would draw model {self.model}'s dropout for several "
+                "clients at once, so that results would depend on the number of processes; set "
+                "clients serial"
+            )
+        if self.clients == "vectorized" and self.mixed_precision:
+            # autocast does not reach inside vmap
+            yield (
+                f"precision {self.precision} needs clients serial (or fused, for H = 1); set "
+                "clients auto"
+            )
+        longest = max(phase.local_steps for phase in self.phases)
+        if self.clients == "fused" and (self.h_rule != "constant" or longest > 1):
+            h = f"H is {longest}" if self.h_rule == "constant" else f"h_rule {self.h_rule} raises H"
+            yield f"clients fused needs H = 1 throughout, but {h}; set clients auto"
 
 
 @cache
@@ -122,47 +134,23 @@ def result_setting_names(model: type[RunSettings]) -> set[str]:
 RESULT_SETTINGS = result_setting_names(RunSettings)
 
 
-def clients_can_be_computed_together(s: RunSettings) -> str | None:
-    if s.clients in ("auto", "serial"):
-        return None
-    if model_spec(s.model).stochastic:
-        return (
-            f"clients {s.clients} would draw model {s.model}'s dropout for several clients at "
-            "once, so that results would depend on the number of processes; set clients serial"
-        )
-    if s.clients == "vectorized" and s.mixed_precision:  # autocast does not reach inside vmap
-        return (
-            f"precision {s.precision} needs clients serial (or fused, for H = 1); set clients auto"
-        )
-    longest = max(phase.local_steps for phase in s.phases)
-    if s.clients == "fused" and (s.h_rule != "constant" or longest > 1):
-        h = f"H is {longest}" if s.h_rule == "constant" else f"h_rule {s.h_rule} raises H"
-        return f"clients fused needs H = 1 throughout, but {h}; set clients auto"
-    return None
-
-
-def subset_suffices(s: RunSettings) -> str | None:
-    reason = s.train_subset and _check_samples(s, s.train_subset)
-    return f"train_subset {s.train_subset} is too small: {reason}" if reason else None
-
-
 def samples_suffice(s: RunSettings, available: int) -> str | None:
     """Return None if ``available`` training samples are enough for the run, else why not."""
     if s.train_subset is not None and s.train_subset > available:
         return f"train_subset {s.train_subset} exceeds the {available} training samples; lower it"
-    return _check_samples(s, s.train_subset or available)
+    return _too_few_samples(s, s.train_subset or available)
 
 
 def data_set_suffices(s: RunSettings) -> str | None:
     """Check the size of a known data set, before there is a file to count samples in.
 
-    Not one of ``CHECKS``: files given by ``train_pth`` may hold any number.
+    Not one of the ``conflicts``: files given by ``train_pth`` may hold any number.
     """
     size = DATASETS[s.dataset].count("train")
     return None if size is None else samples_suffice(s, size)
 
 
-def _check_samples(s: RunSettings, num_samples: int) -> str | None:
+def _too_few_samples(s: RunSettings, num_samples: int) -> str | None:
     total = s.total_batch_size
     steps = s.steps_per_epoch or num_samples // total
     if steps == 0:
@@ -183,30 +171,16 @@ def _check_samples(s: RunSettings, num_samples: int) -> str | None:
     return None
 
 
-# Each returns None, or one line that names the settings, the reason and the fix.
-CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
-    clients_are_whole,
-    # ``phases`` can be computed only from settings that pass these three.
-    schedule_is_given_once,
-    decays_come_in_order,
-    decays_leave_a_rate,
-    learning_rate_is_given_once,
-    learning_rate_is_a_number,
-    warm_up_is_complete,
-    warm_up_goes_up,
-    bn_is_the_models,
-    clients_can_be_computed_together,
-    groups_divide_channels,
-    images_are_the_data_sets,
-    loader_can_read,
-    model_fits_images,
-    nesterov_has_momentum,
-    momentum_to_average,
-    wandb_is_there_to_save_to,
-    subset_suffices,
-    cosine_has_no_decays,
-    h_follows_one_rule,
-)
+def check_start(settings: RunSettings) -> None:
+    """Check that the start point is named and can be trusted; raises UserError otherwise.
+
+    Experiments leave the path to the workflow, so that it is known only when the run begins.
+    """
+    for name in settings.changed("resume", "resume_sha256"):
+        if settings.resume_pth is None:
+            raise UserError(f"{name} describes a start point; set resume_pth or remove {name}")
+    if settings.resume_pth and is_url(settings.resume_pth) and settings.resume_sha256 is None:
+        raise UserError(f"resume_pth {settings.resume_pth}: a URL needs resume_sha256; set it")
 
 
 def check_processes(settings: RunSettings, processes: int) -> None:

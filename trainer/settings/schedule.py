@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from trainer.settings.base import Settings, changed, setting
+from trainer.settings.base import Settings, execution_setting, setting
 from trainer.settings.yaml import parse_yaml
 
 # The authors' scripts switch a decay off by giving it a very large epoch.
@@ -54,19 +55,14 @@ class ScheduleSettings(Settings):
     )
     eval_freq2: int = setting(1, "the same in phase 2", "schedule", ge=1)
     eval_freq3: int = setting(1, "the same from phase 3 on", "schedule", ge=1)
-    save_freq1: int | None = setting(
+    save_freq1: int | None = execution_setting(
         None,
         "rounds from one save of the model to the next in phase 1; None: only at the phase's end",
         "schedule",
-        affects_results=False,
         ge=1,
     )
-    save_freq2: int | None = setting(
-        None, "the same in phase 2", "schedule", affects_results=False, ge=1
-    )
-    save_freq3: int | None = setting(
-        None, "the same from phase 3 on", "schedule", affects_results=False, ge=1
-    )
+    save_freq2: int | None = execution_setting(None, "the same in phase 2", "schedule", ge=1)
+    save_freq3: int | None = execution_setting(None, "the same from phase 3 on", "schedule", ge=1)
     schedule: tuple[PhaseSettings, ...] | None = setting(
         None,
         "phases as a list instead of epochs, decay, step and eval-freq: YAML, each with epochs, "
@@ -101,11 +97,10 @@ class ScheduleSettings(Settings):
 
     @property
     def phases(self) -> tuple[PhaseSettings, ...]:
-        """Return ``schedule``, or the phases of the options, without decays past the end."""
+        """Return ``schedule``, or the phases of the options."""
         if self.schedule is not None:
             return self.schedule
-        decays = [d for d in self.decays if d < self.epochs]
-        starts, stops = [0, *decays], [*decays, self.epochs]
+        starts, stops = [0, *self.decays], [*self.decays, self.epochs]
         return tuple(
             PhaseSettings(
                 epochs=stop - start,
@@ -129,65 +124,59 @@ class ScheduleSettings(Settings):
 
     @property
     def decays(self) -> list[int]:
-        """List the epochs from the start point to the decays, in the order of their names."""
+        """List the epochs from the start point to the decays before the end."""
         given = [d for d in (self.decay1, self.decay2, self.decay3) if d is not None]
-        return [decay - self.epochs_before_decays for decay in given]
+        epochs = [decay - self.epochs_before_decays for decay in given]
+        return [epoch for epoch in epochs if epoch < self.epochs]
 
-
-def schedule_is_given_once(s: ScheduleSettings) -> str | None:
-    by_phase = [
-        f"{name}{i}" for name in ("decay", "step", "eval_freq", "save_freq") for i in (1, 2, 3)
-    ]
-    both = changed(s, "epochs", "gamma", *by_phase)
-    if s.schedule is None or not both:
-        return None
-    return f"schedule and {', '.join(both)} both define the phases; set one or the other"
-
-
-def decays_come_in_order(s: ScheduleSettings) -> str | None:
-    before = s.epochs_before_decays
-    end = before + s.epochs
-    coming = [(f"decay{i}", getattr(s, f"decay{i}")) for i in (1, 2, 3)]
-    late = max(end, FAR_PAST_THE_END * s.epochs)
-    coming = [(n, None if epoch is not None and epoch >= late else epoch) for n, epoch in coming]
-    for name, epoch in coming:
-        if epoch is not None and epoch <= before:
-            return (
-                f"{name} {epoch} is not after epoch {before}, where this run starts: decays of "
-                "dataset imagenet count from epoch 0, as in the authors' code; raise or remove it"
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        names = ("decay", "step", "eval_freq", "save_freq")
+        both = self.changed("epochs", "gamma", *(f"{name}{i}" for name in names for i in (1, 2, 3)))
+        if self.schedule is not None and both:
+            yield f"schedule and {', '.join(both)} both define the phases; set one or the other"
+        yield from self._misplaced_decays()
+        count = len(self.decays)
+        if not 1e-300 < math.prod([self.gamma] * count) < 1e300:  # unlike **, without an exception
+            yield (
+                f"gamma {self.gamma:g} at {count} decays overflows or underflows; "
+                "bring gamma closer to 1"
             )
-        if epoch is not None and epoch >= end:
-            length = f"{s.epochs} epochs" + (f" from epoch {before}" if before else "")
-            return (
-                f"{name} {epoch} is past the end ({length}) and would never happen; "
-                "lower or remove it"
-            )
-    for (first, a), (second, b) in pairwise(coming):
-        if b is not None and a is None:
-            return f"{second} {b} needs {first} before it; set {first}"
-        if b is not None and a is not None and b <= a:
-            return f"{second} {b} must come after {first} ({a}); raise {second}"
-    return None
+        if self.h_rule == "qsr":
+            if self.alpha is None:
+                yield "h_rule qsr needs alpha, the η below which H exceeds 1; set alpha"
+            for name in self.changed("step1", "step2", "step3"):
+                yield f"{name} and h_rule qsr both set H; remove {name}"
+        else:
+            for name in self.changed("h_base", "alpha"):
+                yield f"{name} applies only to h_rule qsr; set h_rule qsr or remove {name}"
 
-
-def decays_leave_a_rate(s: ScheduleSettings) -> str | None:
-    count = sum(decay < s.epochs for decay in s.decays)
-    try:
-        last = s.gamma**count
-    except OverflowError:
-        last = math.inf
-    if 0 < last < math.inf:
-        return None
-    return f"gamma {s.gamma:g} at {count} decays overflows or underflows; bring gamma closer to 1"
-
-
-def h_follows_one_rule(s: ScheduleSettings) -> str | None:
-    if s.h_rule == "constant":
-        extra = changed(s, "h_base", "alpha")
-        if not extra:
-            return None
-        return f"{extra[0]} applies only to h_rule qsr; set h_rule qsr or remove {extra[0]}"
-    if s.alpha is None:
-        return "h_rule qsr needs alpha, the η below which H exceeds 1; set alpha"
-    fixed = changed(s, "step1", "step2", "step3")
-    return f"{fixed[0]} and h_rule qsr both set H; remove {fixed[0]}" if fixed else None
+    def _misplaced_decays(self) -> Iterator[str]:
+        start = self.epochs_before_decays
+        end = start + self.epochs
+        off = max(end, FAR_PAST_THE_END * self.epochs)
+        given = {name: getattr(self, name) for name in ("decay1", "decay2", "decay3")}
+        coming = {name: epoch for name, epoch in given.items() if epoch is not None and epoch < off}
+        for name, epoch in coming.items():
+            if epoch <= start:
+                yield (
+                    f"{name} {epoch} is not after epoch {start}, where this run starts: decays of "
+                    "dataset imagenet count from epoch 0, as in the authors' code; raise or remove "
+                    "it"
+                )
+            if epoch >= end:
+                length = f"{self.epochs} epochs" + (f" from epoch {start}" if start else "")
+                yield (
+                    f"{name} {epoch} is past the end ({length}) and would never happen; "
+                    "lower or remove it"
+                )
+        for first, second in pairwise(given):
+            if second not in coming:
+                continue
+            if first not in coming:
+                yield f"{second} {coming[second]} needs {first} before it; set {first}"
+            elif coming[second] <= coming[first]:
+                yield (
+                    f"{second} {coming[second]} must come after {first} ({coming[first]}); "
+                    f"raise {second}"
+                )
