@@ -1,6 +1,7 @@
 """Build CIFAR ResNets (He et al. 2016, section 4.2; https://arxiv.org/abs/1512.03385).
 
-With BatchNorm and ReLU, or (``_gn``) with GroupNorm and SiLU; parameter-free shortcuts (option A).
+With BatchNorm and ReLU or, given ``n_groups``, with GroupNorm and SiLU; parameter-free shortcuts
+(option A).
 Names of parameters and buffers match every key of the paper's published checkpoints: the
 normalisation layers are called ``bn`` in both variants.
 """
@@ -49,51 +50,39 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Stack 6n + 2 layers: n blocks each of 16, 32 and 64 channels."""
+    """Stack ``depth`` = 6n + 2 layers: n blocks each of 16, 32 and 64 channels.
 
-    def __init__(
-        self, n: int, channels: int, classes: int, norm: Norm, activation: Activation
-    ) -> None:
+    Initialised as the authors do: He for convolutions, a small normal for the classifier.
+    """
+
+    def __init__(self, data: DatasetSpec, depth: int, n_groups: int | None = None) -> None:
         super().__init__()
+        n = (depth - 2) // 6
+        norm: Norm = nn.BatchNorm2d
+        activation: Activation = F.relu
+        if n_groups is not None:
+            norm, activation = partial(nn.GroupNorm, n_groups), F.silu
 
         def stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
             first = Block(inputs, outputs, stride, norm, activation)
             rest = [Block(outputs, outputs, 1, norm, activation) for _ in range(n - 1)]
             return nn.Sequential(first, *rest)
 
-        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(data.channels, 16, 3, padding=1, bias=False)
         self.bn1 = norm(16)
         self.layer1 = stage(16, 16, stride=1)
         self.layer2 = stage(16, 32, stride=2)
         self.layer3 = stage(32, 64, stride=2)
-        self.linear = nn.Linear(64, classes)
+        self.linear = nn.Linear(64, data.num_classes)
         self.activation = activation
-        self.apply(_initialise)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(torch.mean(x, dim=(-2, -1)))
         return logits
-
-
-def resnet(data: DatasetSpec, depth: int) -> nn.Module:
-    """Build ResNet-``depth`` with BatchNorm."""
-    n = (depth - 2) // 6
-    return CifarResNet(n, data.channels, data.num_classes, nn.BatchNorm2d, F.relu)
-
-
-def resnet_gn(data: DatasetSpec, depth: int, n_groups: int) -> nn.Module:
-    """Build ResNet-``depth`` with GroupNorm of ``n_groups`` groups in every layer."""
-    n = (depth - 2) // 6
-    norm = partial(nn.GroupNorm, n_groups)
-    return CifarResNet(n, data.channels, data.num_classes, norm, F.silu)
-
-
-def _initialise(module: nn.Module) -> None:
-    """Initialise as the authors do: He for convolutions, a small normal for the classifier."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight)
-    elif isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.01)
-        nn.init.zeros_(module.bias)

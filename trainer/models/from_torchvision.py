@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.ops import StochasticDepth
 
-from trainer.data.specs import DatasetSpec
+from trainer.data.specs import IMAGENET, DatasetSpec
 from trainer.models.specs import MODELS, ModelSpec
 
 PREFIX = "torchvision."
@@ -29,7 +29,11 @@ def names() -> list[str]:
 
 def torchvision_model(data: DatasetSpec, name: str) -> nn.Module:
     """Build ``name`` with torchvision's own initialisation and a score for each class."""
-    return _make(name, data.num_classes)
+    name = name.removeprefix(PREFIX)
+    model: nn.Module = models.get_model(
+        name, weights=None, num_classes=data.num_classes, **OPTIONS.get(name, {})
+    )
+    return model
 
 
 @cache
@@ -62,18 +66,10 @@ def incompatibility(name: str, channels: int, image_size: int) -> str | None:
 def _meta_model(name: str) -> nn.Module:
     try:
         with torch.device("meta"):
-            return _make(name, classes=2)
+            return torchvision_model(IMAGENET, name)
     except NotImplementedError:  # RegNets compute their widths with tensors
         with torch.random.fork_rng(devices=[]):
-            return _make(name, classes=2)
-
-
-def _make(name: str, classes: int) -> nn.Module:
-    name = name.removeprefix(PREFIX)
-    model: nn.Module = models.get_model(
-        name, weights=None, num_classes=classes, **OPTIONS.get(name, {})
-    )
-    return model
+            return torchvision_model(IMAGENET, name)
 
 
 def _is_stochastic(module: nn.Module) -> bool:

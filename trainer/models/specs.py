@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 SMALLEST_GROUPNORM = 16  # channels of the CIFAR ResNets' first stage; the others are multiples
@@ -27,22 +28,20 @@ class ModelSpec:
     image_size: int | None = None
 
 
-def _small(factory: str, **options: Any) -> ModelSpec:
-    return ModelSpec(factory=factory, dataset="digits", **options)
-
-
 def _cifar(factory: str, depth: int, **options: Any) -> ModelSpec:
     return ModelSpec(
         factory=factory, dataset="cifar10", arguments={"depth": depth}, image_size=32, **options
     )
 
 
+_small = partial(ModelSpec, dataset="digits")
+_resnet = partial(_cifar, "cifar_resnet:CifarResNet")
 RESNET_DEPTHS = (20, 32, 44, 56, 110, 1202)
 MODELS = {
-    "mlp": _small("small:mlp"),
-    "cnn": _small("small:cnn"),
-    "cnn_bn": _small("small:cnn", arguments={"batchnorm": True}, batchnorm=True),
-    **{f"resnet{d}": _cifar("cifar_resnet:resnet", d, batchnorm=True) for d in RESNET_DEPTHS},
-    **{f"resnet{d}_gn": _cifar("cifar_resnet:resnet_gn", d, groupnorm=True) for d in RESNET_DEPTHS},
-    **{f"vgg{d}": _cifar("vgg:vgg", d) for d in (11, 13, 16, 19)},
+    "mlp": _small(factory="small:mlp"),
+    "cnn": _small(factory="small:cnn"),
+    "cnn_bn": _small(factory="small:cnn", arguments={"batchnorm": True}, batchnorm=True),
+    **{f"resnet{depth}": _resnet(depth, batchnorm=True) for depth in RESNET_DEPTHS},
+    **{f"resnet{depth}_gn": _resnet(depth, groupnorm=True) for depth in RESNET_DEPTHS},
+    **{f"vgg{depth}": _cifar("vgg:Vgg", depth) for depth in (11, 13, 16, 19)},
 }

@@ -23,8 +23,9 @@ CHANNELS = (64, 128, 256, 512, 512)
 class Vgg(nn.Module):
     """Stack ``features`` and one linear ``classifier``; He initialisation, zero biases."""
 
-    def __init__(self, depth: int, channels: int, classes: int) -> None:
+    def __init__(self, data: DatasetSpec, depth: int) -> None:
         super().__init__()
+        channels = data.channels
         layers: list[nn.Module] = []
         for count, width in zip(CONVOLUTIONS[depth], CHANNELS, strict=True):
             for _ in range(count):
@@ -32,7 +33,7 @@ class Vgg(nn.Module):
                 channels = width
             layers.append(nn.AvgPool2d(2))
         self.features = nn.Sequential(*layers, nn.Flatten())
-        self.classifier = nn.Linear(channels, classes)
+        self.classifier = nn.Linear(channels, data.num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -42,7 +43,3 @@ class Vgg(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.features(x))
         return logits
-
-
-def vgg(data: DatasetSpec, depth: int) -> nn.Module:
-    return Vgg(depth, data.channels, data.num_classes)
