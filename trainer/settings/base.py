@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -55,13 +55,15 @@ class Settings(BaseModel):
         if not isinstance(values, dict):
             return values
         for name, value in values.items():
-            if isinstance(value, bool) and name in _non_boolean_fields(cls):
+            field = cls.model_fields.get(name)
+            kinds = {field.annotation, *get_args(field.annotation)} if field else {Any}
+            if isinstance(value, bool) and not kinds & {bool, Any}:
                 raise ValueError(
                     f"{name}: cannot be {str(value).lower()} (YAML reads yes and on as true, no "
                     "and off as false); give a number, or put the word in quotes"
                 )
             text = str(value) if isinstance(value, str | Path) else ""
-            if not is_text(text) and name in cls.model_fields:
+            if field and not is_text(text):
                 raise ValueError(f"{name}: {text!r} {NOT_TEXT}; remove it")
             if CREDENTIALS.search(text):
                 raise ValueError(
@@ -98,13 +100,6 @@ class Settings(BaseModel):
         """Return the default of ``name``, which may depend on the settings before it."""
         field = type(self).model_fields[name]
         return field.get_default(call_default_factory=True, validated_data=self.__dict__)
-
-
-@cache
-def _non_boolean_fields(model: type[BaseModel]) -> set[str]:
-    fields = model.model_fields.items()
-    kinds = {name: (field.annotation, *get_args(field.annotation)) for name, field in fields}
-    return {name for name, kind in kinds.items() if bool not in kind and Any not in kind}
 
 
 NOT_TEXT = "is not text: it has a NUL character or an unpaired surrogate"

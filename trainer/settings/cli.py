@@ -39,16 +39,14 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
         metavar="FILE",
         help="YAML file with the same keys; options win",
     )
-    groups: dict[str, argparse._ArgumentGroup] = {}
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
     # Within a group, the model's own settings come before those of its bases.
     fields = sorted(
         model.model_fields.items(),
         key=lambda item: (GROUPS.index(_group(item[1])), item[0] not in model.__annotations__),
     )
     for name, field in fields:
-        title = _group(field)
-        group = groups.setdefault(title, parser.add_argument_group(title))
-        group.add_argument(
+        groups[_group(field)].add_argument(
             option(name),
             dest=name,
             default=argparse.SUPPRESS,
@@ -109,11 +107,10 @@ def describe(failure: ValidationError, model: type[Settings], spell: Any = str) 
     path = ".".join([*parents, name])
     if problem["type"] == "extra_forbidden":
         missing = [str(p["loc"][-1]) for p in problems if p["type"] == "missing"]
-        near = difflib.get_close_matches(name, missing if parents else model.model_fields, n=1)
-        hint = "; remove it"
-        if near:
-            hint = f"; did you mean {near[0] if parents else spell(near[0])}?"
-        return f"unknown setting {path or repr(path)}{hint}"
+        hint = "remove it"
+        if near := difflib.get_close_matches(name, missing if parents else model.model_fields, n=1):
+            hint = f"did you mean {near[0] if parents else spell(near[0])}?"
+        return f"unknown setting {path or repr(path)}; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
     if not path:
         return message
@@ -128,21 +125,21 @@ def options(settings: Settings, names: Sequence[str]) -> str:
     values = settings.model_dump(mode="json")
     words = []
     for name in names:
-        word = _argument(values[name])
+        word = _word(values[name])
         # After a space, argparse would read a word with a leading dash as another option.
         words += [f"{option(name)}={word}"] if word.startswith("-") else [option(name), word]
     return shlex.join(words)
 
 
-def _argument(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(int(value))
-    return json.dumps(value) if isinstance(value, list) else str(value)
-
-
 def option(name: str) -> str:
     """Spell a setting's name as an option of the command line."""
     return "--" + name.replace("_", "-")
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    return json.dumps(value) if isinstance(value, list) else str(value)
 
 
 def _type_name(annotation: Any) -> str:
@@ -159,18 +156,17 @@ def _type_name(annotation: Any) -> str:
 
 
 def _default_and_bounds(field: FieldInfo) -> str:
-    default = int(field.default) if isinstance(field.default, bool) else field.default
-    given = [f"default {default}"]
     if field.is_required():
-        given = ["required"]
+        notes = ["required"]
     elif field.default_factory is not None:
-        given = []  # the help text describes it
+        notes = []  # the help text describes it
+    else:
+        notes = [f"default {_word(field.default)}"]
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    bounds = [
+    notes += [
         f"{sign} {getattr(constraint, key)}"
         for constraint in field.metadata
         for key, sign in signs.items()
         if hasattr(constraint, key)
     ]
-    notes = ", ".join([*given, *bounds])
-    return f" [{notes}]" if notes else ""
+    return f" [{', '.join(notes)}]" if notes else ""
