@@ -6,7 +6,7 @@ Imports torch only to build a model, and torchvision only for a name of torchvis
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from trainer.models.specs import MODELS, ModelSpec
@@ -55,8 +55,7 @@ def build(name: str, data: DatasetSpec, seed: int, n_groups: int = 8) -> nn.Modu
     import torch
 
     spec = model_spec(name)
-    module, function = spec.factory.split(":")
-    make: Callable[..., nn.Module] = getattr(import_module(f"{__package__}.{module}"), function)
+    make: Callable[..., nn.Module] = resolve_name(f"{__package__}.{spec.factory}")
     groups = {"n_groups": n_groups} if spec.groupnorm else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -116,14 +116,7 @@ def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
     """Build the schedule of ``settings`` for epochs of ``steps_per_epoch`` steps."""
     stops = list(accumulate(phase.epochs * steps_per_epoch for phase in settings.phases))
     phases = tuple(
-        Phase(
-            start=start,
-            stop=stop,
-            lr_factor=phase.lr_factor,
-            local_steps=phase.local_steps,
-            eval_freq=phase.eval_freq,
-            save_freq=phase.save_freq,
-        )
+        Phase(start=start, stop=stop, **phase.model_dump(exclude={"epochs"}))
         for phase, start, stop in zip(settings.phases, [0, *stops], stops, strict=False)
     )
     rule: HRule = constant_h

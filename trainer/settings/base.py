@@ -93,13 +93,13 @@ class Settings(BaseModel):
                 yield f"{name}: does not fit into 64 bits; give a smaller number"
 
     def changed(self, *names: str) -> list[str]:
-        """List the ``names`` whose value differs from the default."""
-        return [name for name in names if getattr(self, name) != self._default(name)]
-
-    def _default(self, name: str) -> Any:
-        """Return the default of ``name``, which may depend on the settings before it."""
-        field = type(self).model_fields[name]
-        return field.get_default(call_default_factory=True, validated_data=self.__dict__)
+        """List the ``names`` whose value differs from the default, which may depend on others."""
+        fields, given = type(self).model_fields, self.__dict__
+        defaults = {
+            name: fields[name].get_default(call_default_factory=True, validated_data=given)
+            for name in names
+        }
+        return [name for name in names if given[name] != defaults[name]]
 
 
 NOT_TEXT = "is not text: it has a NUL character or an unpaired surrogate"

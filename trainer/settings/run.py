@@ -64,9 +64,9 @@ class RunSettings(RuntimeSettings, OptimizerSettings):
     @field_validator("resume_pth")
     @classmethod
     def _start_is_a_file_or_https(cls, place: str | None) -> str | None:
-        if place is None or is_url(place):
-            return place and https(place)
-        return str(local_path(Path(place))) if place.startswith("~") else place
+        if place and is_url(place):
+            return https(place)
+        return str(local_path(Path(place))) if place and place.startswith("~") else place
 
     @property
     def epochs_before_decays(self) -> int:
@@ -99,7 +99,7 @@ class RunSettings(RuntimeSettings, OptimizerSettings):
         yield from super().conflicts()
         if self.clients in ("vectorized", "fused"):
             yield from self._separate_clients()
-        if self.train_subset and (reason := _too_few_samples(self, self.train_subset)):
+        if self.train_subset and (reason := samples_suffice(self, self.train_subset)):
             yield f"train_subset {self.train_subset} is too small: {reason}"
 
     def _separate_clients(self) -> Iterator[str]:
@@ -138,7 +138,24 @@ def samples_suffice(s: RunSettings, available: int) -> str | None:
     """Return None if ``available`` training samples are enough for the run, else why not."""
     if s.train_subset is not None and s.train_subset > available:
         return f"train_subset {s.train_subset} exceeds the {available} training samples; lower it"
-    return _too_few_samples(s, s.train_subset or available)
+    samples, total = s.train_subset or available, s.total_batch_size
+    steps = s.steps_per_epoch or samples // total
+    if steps == 0:
+        return (
+            f"total_batch_size {total} exceeds the {samples} training samples; lower it, or set "
+            "replacement 1 and steps_per_epoch"
+        )
+    if steps * total > samples and not s.replacement:
+        return (
+            f"total_batch_size {total} × steps_per_epoch {steps} exceeds the {samples} training "
+            "samples; lower one of them or set replacement 1"
+        )
+    if s.sharpness and s.sharpness_samples > samples:
+        return (
+            f"sharpness_samples {s.sharpness_samples} exceeds the {samples} training samples; "
+            "lower it"
+        )
+    return None
 
 
 def data_set_suffices(s: RunSettings) -> str | None:
@@ -148,27 +165,6 @@ def data_set_suffices(s: RunSettings) -> str | None:
     """
     size = DATASETS[s.dataset].count("train")
     return None if size is None else samples_suffice(s, size)
-
-
-def _too_few_samples(s: RunSettings, num_samples: int) -> str | None:
-    total = s.total_batch_size
-    steps = s.steps_per_epoch or num_samples // total
-    if steps == 0:
-        return (
-            f"total_batch_size {total} exceeds the {num_samples} training samples; lower it, or "
-            "set replacement 1 and steps_per_epoch"
-        )
-    if steps * total > num_samples and not s.replacement:
-        return (
-            f"total_batch_size {total} × steps_per_epoch {steps} exceeds the "
-            f"{num_samples} training samples; lower one of them or set replacement 1"
-        )
-    if s.sharpness and s.sharpness_samples > num_samples:
-        return (
-            f"sharpness_samples {s.sharpness_samples} exceeds the {num_samples} "
-            "training samples; lower it"
-        )
-    return None
 
 
 def check_start(settings: RunSettings) -> None:
