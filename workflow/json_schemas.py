@@ -38,11 +38,8 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def _plain(field: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in field.items()
-        if key not in ("group", "affects_results", "title")
-    }
+    kept = {k: v for k, v in field.items() if k not in ("group", "affects_results", "title")}
+    return kept | {"description": " ".join(field["description"].split())}
 
 
 def write_schemas(folder: Path) -> None:

@@ -15,7 +15,7 @@ from workflow.paths import experiments_file, scales
 class WithANewSetting(RunSettings):
     """The settings after somebody has added one."""
 
-    warp: int = setting(3, "a setting that nobody has used yet", "run")
+    warp: int = setting(3, "run", help="a setting that nobody has used yet")
 
 
 def test_a_new_setting_renames_no_run() -> None:

@@ -22,11 +22,17 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 def setting(
-    default: Any, help: str, group: Group, *, affects_results: bool = True, **bounds: Any
+    default: Any,
+    group: Group,
+    *,
+    help: str | None = None,
+    affects_results: bool = True,
+    **bounds: Any,
 ) -> Any:
-    """Declare a setting; one that ``affects_results`` decides a run's numbers and enters its id.
+    """Declare a setting, whose help text is the string below it, or ``help``.
 
-    A function as ``default`` derives it from the dict of the settings declared before.
+    One that ``affects_results`` decides a run's numbers and enters its id. A function as
+    ``default`` derives it from the dict of the settings declared before.
     """
     extra: dict[str, Any] = {"group": group, "affects_results": affects_results}
     given = {"default_factory": default} if callable(default) else {"default": default}
@@ -41,7 +47,11 @@ class Settings(BaseModel):
     """Hold settings: frozen, closed (unknown keys are refused), finite numbers only."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
     )
 
     @model_validator(mode="before")

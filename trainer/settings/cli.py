@@ -56,7 +56,7 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
 
 
 def _group(field: FieldInfo) -> Group:
-    assert isinstance(field.json_schema_extra, dict)
+    assert field.description and isinstance(field.json_schema_extra, dict)
     return cast(Group, field.json_schema_extra["group"])
 
 

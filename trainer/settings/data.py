@@ -25,80 +25,51 @@ class DataSettings(Settings):
     # Model
     model: Annotated[str, AfterValidator(require_model)] = setting(
         "mlp",
-        f"architecture: {', '.join(MODELS)}, or a classification model of torchvision by its name",
         "model",
+        help=f"architecture: {', '.join(MODELS)}, or a classification model of torchvision by its "
+        "name",
     )
-    bn: bool | None = setting(
-        None,
-        "the model has BatchNorm: re-estimate its statistics before evaluation; None: "
-        "if the model has it",
-        "model",
-    )
-    bn_batches: int = setting(
-        100, "training batches for the re-estimation, over all processes", "model", ge=0
-    )
-    n_groups: int = setting(
-        8, "groups of GroupNorm, for architectures that have it (names in _gn)", "model"
-    )
+    bn: bool | None = setting(None, "model")
+    """the model has BatchNorm: re-estimate its statistics before evaluation; None: if the model has
+    it"""
+    bn_batches: int = setting(100, "model", ge=0)
+    """training batches for the re-estimation, over all processes"""
+    n_groups: int = setting(8, "model")
+    """groups of GroupNorm, for architectures that have it (names in _gn)"""
 
     # Data
     dataset: DatasetName = setting(
         lambda given: model_spec(given["model"]).dataset,
-        f"data set: {', '.join(DATASETS)}; default: the one that the model is made for",
         "data",
+        help=f"data set: {', '.join(DATASETS)}; default: the one that the model is made for",
     )
-    data_pth: Path = execution_setting(
-        lambda given: Path("resources") / given["dataset"],
-        "directory with train.beton and test.beton; default: resources/<dataset>",
-        "data",
-    )
-    train_pth: Path | None = execution_setting(
-        None, "training samples, a .beton; None: train.beton in data_pth", "data"
-    )
-    val_pth: Path | None = execution_setting(
-        None, "test samples, a .beton; None: test.beton in data_pth", "data"
-    )
-    image_size: int | None = setting(
-        None,
-        "image files: side of the squares that the model sees, in pixels; None: the data set's",
-        "data",
-        ge=1,
-    )
-    num_classes: int | None = setting(
-        None, "dataset imagefolder: how many class folders it has", "data", ge=2
-    )
-    loader: Literal["auto", "memory", "ffcv"] = execution_setting(
-        "auto",
-        "memory: images of one size from a memory-mapped file; ffcv: streamed and decoded by FFCV; "
-        "auto: ffcv for image files",
-        "data",
-    )
-    nw: int = execution_setting(
-        0,
-        "data loader workers: threads that prepare batches ahead; 0: the training thread prepares "
-        "them (FFCV always uses a thread of its own)",
-        "data",
-        ge=0,
-        le=256,
-    )
-    train_subset: int | None = setting(
-        None, "train on this many samples, drawn per seed; None: all", "data", ge=1
-    )
-    aug: bool = setting(
-        True,
-        "data augmentation: random crop with padding (image files: random resized crop), and a "
-        "flip where the data set allows it",
-        "data",
-    )
-    replacement: bool = setting(False, "sample with replacement", "data")
-    label_noise: bool = setting(False, "resample every label at every step", "data")
-    noise_p: float = setting(
-        0.1,
-        "label noise: with this probability, a label is drawn uniformly from the other classes",
-        "data",
-        ge=0,
-        lt=1,
-    )
+    data_pth: Path = execution_setting(lambda given: Path("resources") / given["dataset"], "data")
+    """directory with train.beton and test.beton; default: resources/<dataset>"""
+    train_pth: Path | None = execution_setting(None, "data")
+    """training samples, a .beton; None: train.beton in data_pth"""
+    val_pth: Path | None = execution_setting(None, "data")
+    """test samples, a .beton; None: test.beton in data_pth"""
+    image_size: int | None = setting(None, "data", ge=1)
+    """image files: side of the squares that the model sees, in pixels; None: the data set's"""
+    num_classes: int | None = setting(None, "data", ge=2)
+    """dataset imagefolder: how many class folders it has"""
+    loader: Literal["auto", "memory", "ffcv"] = execution_setting("auto", "data")
+    """memory: images of one size from a memory-mapped file; ffcv: streamed and decoded by FFCV;
+    auto: ffcv for image files"""
+    nw: int = execution_setting(0, "data", ge=0, le=256)
+    """data loader workers: threads that prepare batches ahead; 0: the training thread prepares them
+    (FFCV always uses a thread of its own)"""
+    train_subset: int | None = setting(None, "data", ge=1)
+    """train on this many samples, drawn per seed; None: all"""
+    aug: bool = setting(True, "data")
+    """data augmentation: random crop with padding (image files: random resized crop), and a flip
+    where the data set allows it"""
+    replacement: bool = setting(False, "data")
+    """sample with replacement"""
+    label_noise: bool = setting(False, "data")
+    """resample every label at every step"""
+    noise_p: float = setting(0.1, "data", ge=0, lt=1)
+    """label noise: with this probability, a label is drawn uniformly from the other classes"""
 
     @property
     def betons(self) -> tuple[Path, Path]:

@@ -15,53 +15,39 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
     """Set the batch sizes and each client's optimizer."""
 
     # Clients
-    batch_size: int = setting(128, "local batch size B_loc", "clients", ge=1)
-    total_batch_size: int = setting(
-        128, "total batch size B = K · B_loc; K, the number of clients, follows", "clients", ge=1
-    )
+    batch_size: int = setting(128, "clients", ge=1)
+    """local batch size B_loc"""
+    total_batch_size: int = setting(128, "clients", ge=1)
+    """total batch size B = K · B_loc; K, the number of clients, follows"""
 
     # Optimizer
-    lr: float | None = setting(
-        None,
-        "learning rate for B = 256: the learning rate is B · lr / 256, warmed up from lr "
-        "(Goyal et al. 2017); None: use start_lr",
-        "optimizer",
-        gt=0,
-    )
-    start_lr: float = setting(
-        0.01,
-        "with warm-up: initial learning rate; without: the learning rate is start_lr · K",
-        "optimizer",
-        gt=0,
-    )
-    max_lr: float = setting(
-        -1.0, "learning rate at the end of the warm-up; negative: start_lr · K", "optimizer"
-    )
-    warm_up: bool = setting(False, "linear learning rate warm-up", "optimizer")
-    warmup_epochs: int = setting(5, "length of the warm-up", "optimizer", ge=0)
-    lr_schedule: Literal["step", "cosine"] = setting(
-        "step", "after the warm-up: constant except for decays, or half a cosine to 0", "optimizer"
-    )
-    wd: float = setting(5e-4, "weight decay", "optimizer", ge=0)
-    group_weight: bool = setting(
-        lambda given: given["dataset"] == IMAGENET,
-        "no weight decay on normalisation layers and biases; default, as the authors': 1 for "
-        "dataset imagenet, else 0",
-        "optimizer",
-    )
-    momentum: float = setting(0.0, "momentum", "optimizer", ge=0, lt=1)
-    nesterov: bool = setting(False, "Nesterov momentum", "optimizer")
-    momentum_averaging: Literal["keep", "average", "reset"] = setting(
-        "keep",
-        "each client's momentum at averaging: kept, averaged like the parameters, or set to 0",
-        "optimizer",
-    )
-    precision: Literal["fp32", "fp64", "bf16", "fp16"] = setting(
-        "fp32",
-        "arithmetic; bf16, fp16: mixed, with training's forward passes in bfloat16 or float16 (the "
-        "loss scaled by a constant) and the rest in fp32",
-        "optimizer",
-    )
+    lr: float | None = setting(None, "optimizer", gt=0)
+    """learning rate for B = 256: the learning rate is B · lr / 256, warmed up from lr (Goyal et al.
+    2017); None: use start_lr"""
+    start_lr: float = setting(0.01, "optimizer", gt=0)
+    """with warm-up: initial learning rate; without: the learning rate is start_lr · K"""
+    max_lr: float = setting(-1.0, "optimizer")
+    """learning rate at the end of the warm-up; negative: start_lr · K"""
+    warm_up: bool = setting(False, "optimizer")
+    """linear learning rate warm-up"""
+    warmup_epochs: int = setting(5, "optimizer", ge=0)
+    """length of the warm-up"""
+    lr_schedule: Literal["step", "cosine"] = setting("step", "optimizer")
+    """after the warm-up: constant except for decays, or half a cosine to 0"""
+    wd: float = setting(5e-4, "optimizer", ge=0)
+    """weight decay"""
+    group_weight: bool = setting(lambda given: given["dataset"] == IMAGENET, "optimizer")
+    """no weight decay on normalisation layers and biases; default, as the authors': 1 for dataset
+    imagenet, else 0"""
+    momentum: float = setting(0.0, "optimizer", ge=0, lt=1)
+    """momentum"""
+    nesterov: bool = setting(False, "optimizer")
+    """Nesterov momentum"""
+    momentum_averaging: Literal["keep", "average", "reset"] = setting("keep", "optimizer")
+    """each client's momentum at averaging: kept, averaged like the parameters, or set to 0"""
+    precision: Literal["fp32", "fp64", "bf16", "fp16"] = setting("fp32", "optimizer")
+    """arithmetic; bf16, fp16: mixed, with training's forward passes in bfloat16 or float16 (the
+    loss scaled by a constant) and the rest in fp32"""
 
     @property
     def num_clients(self) -> int:

@@ -33,33 +33,26 @@ class RunSettings(RuntimeSettings, OptimizerSettings):
     """Configure one training run, with one seed."""
 
     # Start point: a checkpoint, or random initialisation
-    resume: int = setting(0, "epoch of the start point", "start", ge=0)
-    resume_pth: str | None = execution_setting(
-        None,
-        "checkpoint (state_dict) to start from, file or https URL; None: random initialisation",
-        "start",
-    )
-    resume_sha256: str | None = setting(
-        None,
-        "SHA-256 that the checkpoint must have (a URL needs it); None: not checked",
-        "start",
-        pattern="^[0-9a-f]{64}$",
-    )
-    eval_on_start: bool = setting(False, "evaluate the initial model", "start")
+    resume: int = setting(0, "start", ge=0)
+    """epoch of the start point"""
+    resume_pth: str | None = execution_setting(None, "start")
+    """checkpoint (state_dict) to start from, file or https URL; None: random initialisation"""
+    resume_sha256: str | None = setting(None, "start", pattern="^[0-9a-f]{64}$")
+    """SHA-256 that the checkpoint must have (a URL needs it); None: not checked"""
+    eval_on_start: bool = setting(False, "start")
+    """evaluate the initial model"""
 
     # Sharpness
-    sharpness: bool = setting(
-        False,
-        "at each evaluation, estimate trace and largest eigenvalue of the training loss's Hessian",
-        "sharpness",
-    )
-    sharpness_samples: int = setting(
-        512, "training samples for the estimates: the first ones", "sharpness", ge=1
-    )
-    sharpness_probes: int = setting(64, "random vectors for the trace estimate", "sharpness", ge=1)
+    sharpness: bool = setting(False, "sharpness")
+    """at each evaluation, estimate trace and largest eigenvalue of the training loss's Hessian"""
+    sharpness_samples: int = setting(512, "sharpness", ge=1)
+    """training samples for the estimates: the first ones"""
+    sharpness_probes: int = setting(64, "sharpness", ge=1)
+    """random vectors for the trace estimate"""
 
     # Run
-    seed: int = setting(0, "seed of all randomness", "run", ge=0, lt=2**63)
+    seed: int = setting(0, "run", ge=0, lt=2**63)
+    """seed of all randomness"""
 
     @field_validator("resume_pth")
     @classmethod

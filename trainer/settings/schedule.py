@@ -19,64 +19,61 @@ FAR_PAST_THE_END = 10
 class PhaseSettings(Settings):
     """Describe a stretch of a run with one learning rate factor and one H."""
 
-    epochs: int = Field(description="length in epochs", ge=1)
-    lr_factor: float = Field(1.0, description="factor on the learning rate after warm-up", gt=0)
-    local_steps: int = Field(1, description="H", ge=1)
-    eval_freq: int = Field(1, description="rounds from one evaluation to the next", ge=1)
-    save_freq: int | None = Field(
-        None,
-        description="rounds from one save of the model to the next; None: only at the end",
-        ge=1,
-    )
+    epochs: int = Field(ge=1)
+    """length in epochs"""
+    lr_factor: float = Field(1.0, gt=0)
+    """factor on the learning rate after warm-up"""
+    local_steps: int = Field(1, ge=1)
+    """H"""
+    eval_freq: int = Field(1, ge=1)
+    """rounds from one evaluation to the next"""
+    save_freq: int | None = Field(None, ge=1)
+    """rounds from one save of the model to the next; None: only at the end"""
 
 
 class ScheduleSettings(Settings):
     """Set up to four phases by options, or any number by a list."""
 
-    epochs: int = setting(300, "epochs to train from the start point", "schedule", ge=1)
-    steps_per_epoch: int | None = setting(
-        None, "steps in one epoch; None or -1: ⌊training samples / B⌋", "schedule", ge=1
-    )
-    decay1: int | None = setting(
-        None,
-        "epoch of the first decay, from the start point (dataset imagenet: from epoch 0, as in the "
-        "authors' code); None or far past the end: no decay",
-        "schedule",
-        ge=1,
-    )
-    decay2: int | None = setting(None, "epoch of the second decay", "schedule", ge=1)
-    decay3: int | None = setting(None, "epoch of the third decay", "schedule", ge=1)
-    gamma: float = setting(0.1, "factor at each decay", "schedule", gt=0)
-    step1: int = setting(1, "H, the local steps of a round, in phase 1", "schedule", ge=1)
-    step2: int = setting(1, "H in phase 2 (after the first decay)", "schedule", ge=1)
-    step3: int = setting(1, "H from phase 3 on (after the second decay)", "schedule", ge=1)
-    eval_freq1: int = setting(
-        1, "rounds from one evaluation to the next in phase 1", "schedule", ge=1
-    )
-    eval_freq2: int = setting(1, "the same in phase 2", "schedule", ge=1)
-    eval_freq3: int = setting(1, "the same from phase 3 on", "schedule", ge=1)
-    save_freq1: int | None = execution_setting(
-        None,
-        "rounds from one save of the model to the next in phase 1; None: only at the phase's end",
-        "schedule",
-        ge=1,
-    )
-    save_freq2: int | None = execution_setting(None, "the same in phase 2", "schedule", ge=1)
-    save_freq3: int | None = execution_setting(None, "the same from phase 3 on", "schedule", ge=1)
-    schedule: tuple[PhaseSettings, ...] | None = setting(
-        None,
-        "phases as a list instead of epochs, decay, step and eval-freq: YAML, each with epochs, "
-        "lr_factor, local_steps, eval_freq, save_freq",
-        "schedule",
-        min_length=1,
-    )
-    h_rule: Literal["constant", "qsr"] = setting(
-        "constant",
-        "H in a phase: constant, or max(h_base, ⌊(alpha/η)²⌋) (https://arxiv.org/abs/2310.14423)",
-        "schedule",
-    )
-    h_base: int = setting(1, "smallest H of the qsr rule", "schedule", ge=1)
-    alpha: float | None = setting(None, "α of the qsr rule", "schedule", gt=0)
+    epochs: int = setting(300, "schedule", ge=1)
+    """epochs to train from the start point"""
+    steps_per_epoch: int | None = setting(None, "schedule", ge=1)
+    """steps in one epoch; None or -1: ⌊training samples / B⌋"""
+    decay1: int | None = setting(None, "schedule", ge=1)
+    """epoch of the first decay, from the start point (dataset imagenet: from epoch 0, as in the
+    authors' code); None or far past the end: no decay"""
+    decay2: int | None = setting(None, "schedule", ge=1)
+    """epoch of the second decay"""
+    decay3: int | None = setting(None, "schedule", ge=1)
+    """epoch of the third decay"""
+    gamma: float = setting(0.1, "schedule", gt=0)
+    """factor at each decay"""
+    step1: int = setting(1, "schedule", ge=1)
+    """H, the local steps of a round, in phase 1"""
+    step2: int = setting(1, "schedule", ge=1)
+    """H in phase 2 (after the first decay)"""
+    step3: int = setting(1, "schedule", ge=1)
+    """H from phase 3 on (after the second decay)"""
+    eval_freq1: int = setting(1, "schedule", ge=1)
+    """rounds from one evaluation to the next in phase 1"""
+    eval_freq2: int = setting(1, "schedule", ge=1)
+    """the same in phase 2"""
+    eval_freq3: int = setting(1, "schedule", ge=1)
+    """the same from phase 3 on"""
+    save_freq1: int | None = execution_setting(None, "schedule", ge=1)
+    """rounds from one save of the model to the next in phase 1; None: only at the phase's end"""
+    save_freq2: int | None = execution_setting(None, "schedule", ge=1)
+    """the same in phase 2"""
+    save_freq3: int | None = execution_setting(None, "schedule", ge=1)
+    """the same from phase 3 on"""
+    schedule: tuple[PhaseSettings, ...] | None = setting(None, "schedule", min_length=1)
+    """phases as a list instead of epochs, decay, step and eval-freq: YAML, each with epochs,
+    lr_factor, local_steps, eval_freq, save_freq"""
+    h_rule: Literal["constant", "qsr"] = setting("constant", "schedule")
+    """H in a phase: constant, or max(h_base, ⌊(alpha/η)²⌋) (https://arxiv.org/abs/2310.14423)"""
+    h_base: int = setting(1, "schedule", ge=1)
+    """smallest H of the qsr rule"""
+    alpha: float | None = setting(None, "schedule", gt=0)
+    """α of the qsr rule"""
 
     @field_validator("steps_per_epoch", mode="before")
     @classmethod

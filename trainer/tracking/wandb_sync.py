@@ -25,14 +25,10 @@ ATTEMPTS = {"WANDB__GRAPHQL_RETRY_MAX": "3"}
 class WandbSyncSettings(Settings):
     """Hold what the upload of offline W&B runs needs."""
 
-    log_pth: Path = setting(
-        Path("results/laptop/checkpoints"),
-        "folder of the runs' log_pth, or that of one run",
-        "wandb",
-    )
-    pause: float = setting(
-        2.0, "seconds between two uploads; W&B refuses too many at once", "wandb", ge=0
-    )
+    log_pth: Path = setting(Path("results/laptop/checkpoints"), "wandb")
+    """folder of the runs' log_pth, or that of one run"""
+    pause: float = setting(2.0, "wandb", ge=0)
+    """seconds between two uploads; W&B refuses too many at once"""
 
 
 @dataclass(frozen=True, order=True)
