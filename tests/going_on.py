@@ -22,7 +22,7 @@ from trainer.local_sgd.optimizer import SGD
 from trainer.models.registry import build
 from trainer.run.checkpoint import Checkpoints
 from trainer.run.client_state import ClientState
-from trainer.tracking.run_folder import RunProgress
+from trainer.tracking.metrics import RunProgress
 
 K, B_LOC, STEPS, SAVED = 4, 3, 8, 5
 PROCESSES = (1, 2, 4)

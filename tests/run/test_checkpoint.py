@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.analysis.test_reference import WORLD
 from trainer.run.checkpoint import Checkpoints
 from trainer.run.client_state import ClientState
-from trainer.tracking.run_folder import STATE, RunProgress
+from trainer.tracking.metrics import STATE, RunProgress
 
 NOTHING = ClientState(
     clients=range(2),

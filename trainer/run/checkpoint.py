@@ -22,7 +22,7 @@ from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.files.atomic import explain_write_error, sha256, sync
 from trainer.run.client_state import ClientState, load_state, save_state
-from trainer.tracking.run_folder import STATE, RunProgress
+from trainer.tracking.metrics import STATE, RunProgress
 
 MANIFEST = "checkpoint.json"
 METRICS = "metrics.jsonl"

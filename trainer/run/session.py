@@ -22,8 +22,8 @@ from trainer.run.lock import RunLockedError, hold_lock
 from trainer.run.preemption import CheckpointPolicy, PreemptionGuard
 from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RESULTS_VERSION, RunSettings
+from trainer.tracking.provenance import revision
 from trainer.tracking.recorder import Recorder
-from trainer.tracking.revision import revision
 
 POLL_SECONDS = 1.0
 

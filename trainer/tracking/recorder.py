@@ -13,10 +13,9 @@ from trainer.files.atomic import atomic, prepare_output_folder, write_json
 from trainer.files.state_dict import SavedModels, save_model
 from trainer.local_sgd.schedule import Round
 from trainer.settings.run import RunSettings
-from trainer.tracking.metrics import Evaluation, MetricsFile
+from trainer.tracking.metrics import PARTIAL, Evaluation, MetricsFile, RunProgress
 from trainer.tracking.progress import Progress
 from trainer.tracking.provenance import provenance
-from trainer.tracking.run_folder import PARTIAL, RunProgress
 from trainer.tracking.wandb_log import WandbLog
 
 
@@ -46,7 +45,7 @@ class Recorder:
         self._execution = execution
         self._metrics = MetricsFile(settings.log_pth / PARTIAL, begun.metrics)
         self._models = SavedModels(settings.log_pth)
-        self._wandb = WandbLog.start(settings)
+        self._wandb = WandbLog(settings)
         for line in begun.metrics.splitlines():
             self._wandb.log(Evaluation(**json.loads(line)))
         self._bar = Progress(steps, done)
