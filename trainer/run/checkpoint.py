@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,16 @@ class Checkpoints:
         with self._fail_together(temporary):
             if progress is not None:
                 _write(temporary / METRICS, progress.metrics)
-                files = dict(sorted([*states, (METRICS, _describe(temporary / METRICS))]))
-                manifest = _Manifest(
-                    format=FORMAT,
-                    belongs_to=self._fingerprint,
-                    step=step,
-                    seconds=progress.seconds,
-                    starts=progress.starts,
-                    files=files,
-                )
-                manifest.write(temporary / MANIFEST)
+                manifest = {
+                    "format": FORMAT,
+                    "belongs_to": self._fingerprint,
+                    "step": step,
+                    "seconds": progress.seconds,
+                    "starts": progress.starts,
+                    "files": dict(sorted([*states, (METRICS, _describe(temporary / METRICS))])),
+                }
+                signed = {**manifest, "sha256": _digest(manifest)}
+                _write(temporary / MANIFEST, json.dumps(signed, indent=2))
                 self._publish(temporary, final)
         self._good.append(final)
 
@@ -131,57 +131,38 @@ class Checkpoints:
         temporary.rename(final)
         sync(self._folder)
         good = [*self._good, final]  # others, whatever their steps, were passed over
-        for old in sorted(self._folders(), key=lambda f: (f in good, _step(f)))[:-KEPT]:
+        for old in sorted(self._folders(), key=good.__contains__)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
         """List the checkpoints' folders in the order of their steps."""
-        named = self._folder.glob("step=*")
-        return sorted((f for f in named if f.name[len("step=") :].isdecimal()), key=_step)
+        steps = {f.name.removeprefix("step="): f for f in self._folder.glob("step=*")}
+        return [steps[step] for step in sorted(filter(str.isdecimal, steps), key=int)]
 
     def _verify(self, folder: Path) -> Checkpoint:
         """Raise, ValueError among others, for a checkpoint that is damaged or another run's."""
-        manifest = _Manifest.read(folder / MANIFEST)
-        if manifest.format != FORMAT:
-            raise ValueError(f"another version of this program wrote it (format {manifest.format})")
-        if manifest.belongs_to != self._fingerprint:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        if manifest.pop("sha256") != _digest(manifest):
+            raise ValueError(f"{MANIFEST} is damaged")
+        if manifest["format"] != FORMAT:
+            raise ValueError(
+                f"another version of this program wrote it (format {manifest['format']})"
+            )
+        if manifest["belongs_to"] != self._fingerprint:
             raise ValueError("it is of a run with other settings, data or start point")
-        for name, described in manifest.files.items():
+        for name, described in manifest["files"].items():
             if _describe(folder / name) != described:
                 raise ValueError(f"{name} is damaged")
-        metrics = (folder / METRICS).read_text("utf-8")
-        progress = RunProgress(metrics=metrics, seconds=manifest.seconds, starts=manifest.starts)
-        return Checkpoint(folder=folder, step=manifest.step, progress=progress)
+        progress = RunProgress(
+            metrics=(folder / METRICS).read_text("utf-8"),
+            seconds=manifest["seconds"],
+            starts=manifest["starts"],
+        )
+        return Checkpoint(folder=folder, step=manifest["step"], progress=progress)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Manifest:
-    """Hold the keys of checkpoint.json.
-
-    ``belongs_to``: the run's fingerprint. ``files``: size and SHA-256 by name.
-    """
-
-    format: int
-    belongs_to: str
-    step: int
-    seconds: float
-    starts: int
-    files: dict[str, Any]
-
-    def write(self, path: Path) -> None:
-        _write(path, json.dumps({**asdict(self), "sha256": self._digest()}, indent=2))
-
-    @classmethod
-    def read(cls, path: Path) -> _Manifest:
-        content = json.loads(path.read_text("utf-8"))
-        digest = content.pop("sha256")
-        manifest = cls(**content)
-        if manifest._digest() != digest:
-            raise ValueError(f"{path.name} is damaged")
-        return manifest
-
-    def _digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _write(path: Path, text: str) -> None:
@@ -192,7 +173,3 @@ def _write(path: Path, text: str) -> None:
 def _describe(path: Path) -> dict[str, Any]:
     """Return a file's size and SHA-256."""
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step="))

@@ -36,7 +36,13 @@ def save_state(path: Path, state: ClientState) -> None:
 
 def load_state(folder: Path, clients: range) -> ClientState:
     """Read the state of ``clients`` from ``folder``, whichever processes saved it."""
-    saved = [state for state in _load_all(folder) if _overlap(state.clients, clients)]
+    saved = []
+    for path in folder.glob("*.pt"):
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        owners = range(*content["clients"])
+        if owners.start < clients.stop and clients.start < owners.stop:
+            saved.append(ClientState(**{**content, "clients": owners}))
+    saved.sort(key=lambda state: state.clients.start)
     return ClientState(
         clients=clients,
         parameters=_select([(s.clients, s.parameters) for s in saved], clients),
@@ -45,18 +51,6 @@ def load_state(folder: Path, clients: range) -> ClientState:
         loss_sum=sum(s.loss_sum for s in saved if s.clients.start in clients),
         loss_steps=saved[0].loss_steps,
     )
-
-
-def _load_all(folder: Path) -> list[ClientState]:
-    """Read the states of all processes, in the order of their clients."""
-    contents = [
-        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        for path in folder.glob("*.pt")
-    ]
-    contents.sort(key=lambda content: content["clients"])
-    return [
-        ClientState(**{**content, "clients": range(*content["clients"])}) for content in contents
-    ]
 
 
 def _select(saved: list[tuple[range, dict[str, Tensor]]], clients: range) -> dict[str, Tensor]:
@@ -68,12 +62,7 @@ def _select(saved: list[tuple[range, dict[str, Tensor]]], clients: range) -> dic
         rows = []
         for owners, tensors in saved:
             of_each = tensors[name].expand(len(owners), *tensors[name].shape[1:])
-            first = max(clients.start, owners.start) - owners.start
-            last = min(clients.stop, owners.stop) - owners.start
-            rows.append(of_each[first:last])
+            first = max(clients.start - owners.start, 0)
+            rows.append(of_each[first : clients.stop - owners.start])
         selected[name] = torch.cat(rows)
     return selected
-
-
-def _overlap(a: range, b: range) -> bool:
-    return a.start < b.stop and b.start < a.stop
