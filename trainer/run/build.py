@@ -14,8 +14,7 @@ from trainer.data.beton.reader import read_beton, read_class_names, read_index
 from trainer.data.images import Images, ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.sampling import Sampler, train_subset
-from trainer.data.training import Batch, TrainingSet
-from trainer.distributed.world import World
+from trainer.data.training import TrainingSet
 from trainer.errors import UserError
 from trainer.files.download import download, is_url
 from trainer.files.state_dict import load_model
@@ -29,7 +28,6 @@ from trainer.local_sgd.schedule import (
     constant_h,
 )
 from trainer.models.registry import build, model_spec
-from trainer.run.execution import SERIAL, choose_execution
 from trainer.settings.run import RunSettings, samples_suffice
 
 
@@ -105,8 +103,7 @@ def start_file(settings: RunSettings) -> Path | None:
 
 def initial_model(settings: RunSettings) -> nn.Module:
     """Build the model on the CPU: from the start point or, without one, from the seed alone."""
-    model = _build(settings)
-    model = model.to(_dtype(settings))  # before loading, which converts to the model's type
+    model = _build(settings)  # in its type before loading, which converts to it
     if start := start_file(settings):
         load_model(start, model, settings.resume_sha256)
     return model
@@ -116,14 +113,7 @@ def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
     """Build the schedule of ``settings`` for epochs of ``steps_per_epoch`` steps."""
     stops = list(accumulate(phase.epochs * steps_per_epoch for phase in settings.phases))
     phases = tuple(
-        Phase(
-            start=start,
-            stop=stop,
-            lr_factor=phase.lr_factor,
-            local_steps=phase.local_steps,
-            eval_freq=phase.eval_freq,
-            save_freq=phase.save_freq,
-        )
+        Phase(start=start, stop=stop, **phase.model_dump(exclude={"epochs"}))
         for phase, start, stop in zip(settings.phases, [0, *stops], stops, strict=False)
     )
     rule: HRule = constant_h
@@ -140,22 +130,13 @@ def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
     )
 
 
-def make_clients(
-    settings: RunSettings, schedule: Schedule, batch: Batch, world: World
-) -> ClientBank:
-    """Build this process's clients for steps like ``batch``, with the seed's initial parameters.
-
-    Raises UserError if they do not fit into memory.
-    """
-    one = make_bank(settings, 1, SERIAL, world.device)
-    execution = choose_execution(settings, schedule, one, batch, world)
-    return make_bank(settings, len(batch.images), execution, world.device)
-
-
 def make_bank(
     settings: RunSettings, num_clients: int, execution: Execution, device: torch.device
 ) -> ClientBank:
-    """Build a bank of ``num_clients`` clients. Raises UserError if ``compile`` lacks a compiler."""
+    """Build a bank of ``num_clients`` clients, with the seed's initial parameters.
+
+    Raises UserError if ``compile`` lacks a compiler.
+    """
     if settings.compile and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         raise UserError("compile 1 needs a C++ compiler: install g++, or set compile 0")
     mixed = settings.mixed_precision
@@ -166,7 +147,7 @@ def make_bank(
         nesterov=settings.nesterov,
     )
     return ClientBank(
-        _build(settings).to(device, _dtype(settings)),
+        _build(settings).to(device),
         num_clients,
         optimizer,
         execution,
@@ -182,4 +163,5 @@ def _dtype(settings: RunSettings) -> torch.dtype:
 
 
 def _build(settings: RunSettings) -> nn.Module:
-    return build(settings.model, settings.data, settings.seed, settings.n_groups)
+    model = build(settings.model, settings.data, settings.seed, settings.n_groups)
+    return model.to(_dtype(settings))
