@@ -60,15 +60,13 @@ def train(settings: RunSettings, world: World) -> None:
                 done=run.done,
                 begun=checkpoint.progress if checkpoint else None,
             )
-        complete = False
         try:
             engine.train(run, policy, checkpoints, recorder)
             if recorder is not None:
                 recorder.publish(run.model)
-            complete = True
         finally:
             if recorder is not None:
-                recorder.close(complete=complete)
+                recorder.close()
         if world.is_main:
             checkpoints.remove()
 

@@ -59,7 +59,7 @@ class WandbLog:
             path = path.absolute()
             self._attempt(lambda: run.save(path, path.parent, policy="now", glob=False))
 
-    def finish(self, complete: bool) -> None:
+    def finish(self, *, complete: bool) -> None:
         """End the W&B run as finished, or as failed so that a restart continues it."""
         if run := self._run:
             self._attempt(lambda: run.finish(exit_code=0 if complete else 1))
