@@ -20,8 +20,7 @@ from trainer.local_sgd.averaging import Averaging, MomentumPolicy
 from trainer.local_sgd.clients import ClientBank, Execution, ExecutionPlan
 from trainer.local_sgd.optimizer import SGD
 from trainer.models.registry import build
-from trainer.run.checkpoint import Checkpoints
-from trainer.run.client_state import ClientState
+from trainer.run.checkpoint import Checkpoints, ClientState
 from trainer.tracking.metrics import RunProgress
 
 K, B_LOC, STEPS, SAVED = 4, 3, 8, 5

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.analysis.test_reference import WORLD
-from trainer.run.checkpoint import Checkpoints
-from trainer.run.client_state import ClientState
+from trainer.run.checkpoint import Checkpoints, ClientState
 from trainer.tracking.metrics import STATE, RunProgress
 
 NOTHING = ClientState(

@@ -18,16 +18,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.files.atomic import explain_write_error, sha256, sync
-from trainer.run.client_state import ClientState, load_state, save_state
+from trainer.files.state_dict import save_tensors
 from trainer.tracking.metrics import STATE, RunProgress
 
 MANIFEST = "checkpoint.json"
 METRICS = "metrics.jsonl"
 KEPT = 2
 FORMAT = 1  # raised when what a run does between two steps changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientState:
+    """Hold what some consecutive clients have after a step.
+
+    ``parameters`` and ``momentum``: by name, (clients, *shape), or (1, *shape) where all are equal.
+    ``loss_sum``: of the clients' losses in the ``loss_steps`` steps since the last evaluation.
+    """
+
+    clients: range
+    parameters: dict[str, Tensor]
+    momentum: dict[str, Tensor]
+    loss_sum: float
+    loss_steps: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +58,21 @@ class Checkpoint:
 
     def state(self, clients: range) -> ClientState:
         """Read the state of ``clients``, whichever processes saved it."""
-        return load_state(self.folder, clients)
+        saved = []
+        for path in self.folder.glob("*.pt"):
+            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            owners = range(*content["clients"])
+            if owners.start < clients.stop and clients.start < owners.stop:
+                saved.append(ClientState(**{**content, "clients": owners}))
+        saved.sort(key=lambda state: state.clients.start)
+        return ClientState(
+            clients=clients,
+            parameters=_select([(s.clients, s.parameters) for s in saved], clients),
+            momentum=_select([(s.clients, s.momentum) for s in saved], clients),
+            # Only the sum over all processes counts: each goes to its first client's process.
+            loss_sum=sum(s.loss_sum for s in saved if s.clients.start in clients),
+            loss_steps=saved[0].loss_steps,
+        )
 
 
 class Checkpoints:
@@ -68,7 +100,9 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
         with self._fail_together(temporary):
-            save_state(own, state)
+            owners = [state.clients.start, state.clients.stop]
+            save_tensors({**vars(state), "clients": owners}, own)
+            sync(own)
         states = self._world.all_gather((own.name, _describe(own)))
         with self._fail_together(temporary):
             if progress is not None:
@@ -159,6 +193,21 @@ class Checkpoints:
             starts=manifest["starts"],
         )
         return Checkpoint(folder=folder, step=manifest["step"], progress=progress)
+
+
+def _select(saved: list[tuple[range, dict[str, Tensor]]], clients: range) -> dict[str, Tensor]:
+    """Cut the tensors of ``clients`` out of those of consecutive clients, and join them."""
+    if len(saved) == 1 and saved[0][0] == clients:
+        return saved[0][1]
+    selected = {}
+    for name in saved[0][1]:
+        rows = []
+        for owners, tensors in saved:
+            of_each = tensors[name].expand(len(owners), *tensors[name].shape[1:])
+            first = max(clients.start - owners.start, 0)
+            rows.append(of_each[first : clients.stop - owners.start])
+        selected[name] = torch.cat(rows)
+    return selected
 
 
 def _digest(manifest: dict[str, Any]) -> str:

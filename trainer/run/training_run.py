@@ -18,8 +18,7 @@ from trainer.local_sgd.schedule import Round
 from trainer.local_sgd.sharpness import Sharpness, sharpness
 from trainer.models.registry import model_spec
 from trainer.run.build import initial_model, load_data, make_bank, make_sampler, make_schedule
-from trainer.run.checkpoint import Checkpoint
-from trainer.run.client_state import ClientState
+from trainer.run.checkpoint import Checkpoint, ClientState
 from trainer.run.execution import SERIAL, choose_execution
 from trainer.run.memory import check_batches
 from trainer.settings.run import RunSettings
