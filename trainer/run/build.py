@@ -34,8 +34,7 @@ from trainer.settings.run import RunSettings, samples_suffice
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:
     """Load the training samples that this run may use, and all test samples."""
     spec, dtype = settings.data, _dtype(settings)
-    train_pth, val_pth = settings.betons
-    images, test = (_images(settings, path, device) for path in (train_pth, val_pth))
+    images, test = (_images(settings, path, device) for path in settings.betons)
     available = len(images.labels)
     if reason := samples_suffice(settings, available):
         raise UserError(reason)
@@ -82,23 +81,23 @@ def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:
 
 def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
     """Build the sampler of ``num_samples`` samples; by default an epoch takes all whole steps."""
-    steps = settings.steps_per_epoch or num_samples // settings.total_batch_size
     return Sampler(
         seed=settings.seed,
         num_samples=num_samples,
         num_clients=settings.num_clients,
         batch_size=settings.batch_size,
-        steps_per_epoch=steps,
+        steps_per_epoch=settings.steps_per_epoch or num_samples // settings.total_batch_size,
         replacement=settings.replacement,
     )
 
 
 def start_file(settings: RunSettings) -> Path | None:
     """Return the start point's file on this machine; download it first if it is a URL."""
-    if settings.resume_pth is None or not is_url(settings.resume_pth):
-        return Path(settings.resume_pth) if settings.resume_pth else None
-    assert settings.resume_sha256 is not None, "check_start asks for it"
-    return download(settings.resume_pth, settings.resume_sha256)
+    path = settings.resume_pth
+    if path is not None and is_url(path):
+        assert settings.resume_sha256 is not None, "check_start asks for it"
+        return download(path, settings.resume_sha256)
+    return Path(path) if path else None
 
 
 def initial_model(settings: RunSettings) -> nn.Module:

@@ -85,16 +85,14 @@ def _begin(settings: RunSettings, world: World, guard: PreemptionGuard, stack: E
                 stack.enter_context(hold_lock(settings.log_pth))
                 outcome = waited and _has_completed(settings, before)
                 start_file(settings)
-            except RunLockedError as error:
-                outcome = error
-                if settings.wait:
-                    if not waited:
-                        waited = True
-                        print(f"waiting: {error}", file=sys.stderr, flush=True)
-                    time.sleep(POLL_SECONDS)
-                    outcome = StoppedError(guard.reason) if guard.reason else None
             except UserError as error:
                 outcome = error
+                if settings.wait and isinstance(error, RunLockedError):
+                    if not waited:
+                        print(f"waiting: {error}", file=sys.stderr, flush=True)
+                    waited = True
+                    time.sleep(POLL_SECONDS)
+                    outcome = StoppedError(guard.reason) if guard.reason else None
         outcome = world.broadcast(outcome)  # so that all processes end if one must
         if isinstance(outcome, Exception):
             raise outcome
