@@ -20,9 +20,8 @@ from trainer.local_sgd.averaging import Averaging, MomentumPolicy
 from trainer.local_sgd.clients import ClientBank, Execution, ExecutionPlan
 from trainer.local_sgd.optimizer import SGD
 from trainer.models.registry import build
-from trainer.run.checkpoint import Checkpoints
-from trainer.run.client_state import ClientState
-from trainer.tracking.run_folder import RunProgress
+from trainer.run.checkpoint import Checkpoints, ClientState
+from trainer.tracking.metrics import RunProgress
 
 K, B_LOC, STEPS, SAVED = 4, 3, 8, 5
 PROCESSES = (1, 2, 4)

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.analysis.test_reference import WORLD
-from trainer.run.checkpoint import Checkpoints
-from trainer.run.client_state import ClientState
-from trainer.tracking.run_folder import STATE, RunProgress
+from trainer.run.checkpoint import Checkpoints, ClientState
+from trainer.tracking.metrics import STATE, RunProgress
 
 NOTHING = ClientState(
     clients=range(2),

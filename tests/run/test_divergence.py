@@ -15,7 +15,7 @@ from tests.run.test_resume import checkpoints, signalled
 from trainer.errors import UserError
 from trainer.local_sgd.clients import ClientBank
 from trainer.run.session import train
-from trainer.tracking.run_folder import STATE
+from trainer.tracking.metrics import STATE
 
 WORDS = (
     "--batch-size", 8, "--total-batch-size", 32, "--train-subset", 160, "--step1", 4,

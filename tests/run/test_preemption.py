@@ -20,7 +20,7 @@ from tests.conftest import metrics, more, one_line
 from tests.option_runs import covers
 from trainer.errors import STOPPED_STATUS
 from trainer.run.lock import owner
-from trainer.tracking.run_folder import STATE
+from trainer.tracking.metrics import STATE
 
 pytestmark = pytest.mark.slow  # it begins early
 

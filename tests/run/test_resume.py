@@ -27,7 +27,7 @@ from trainer.errors import StoppedError, UserError
 from trainer.local_sgd.clients import ClientBank
 from trainer.run.session import train
 from trainer.settings.run import RunSettings
-from trainer.tracking.run_folder import STATE
+from trainer.tracking.metrics import STATE
 
 pytestmark = pytest.mark.slow  # it begins early
 

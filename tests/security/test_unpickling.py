@@ -37,7 +37,7 @@ def test_nothing_is_unpickled() -> None:
     found = {file: list(unsafe(file.read_text("utf-8"))) for file in files}
     assert {file: lines for file, lines in found.items() if lines} == {}
     loading = [file for file in files if "torch.load(" in file.read_text("utf-8")]
-    assert ROOT / "trainer" / "run" / "client_state.py" in loading
+    assert ROOT / "trainer" / "run" / "checkpoint.py" in loading
 
 
 @pytest.mark.parametrize(

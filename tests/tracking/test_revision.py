@@ -52,7 +52,7 @@ def own(folder: Path) -> tuple[Path, str]:
 
 def found(folder: Path, **variables: str) -> tuple[str | None, str | None, bool]:
     script = (
-        "import json; from trainer.tracking.revision import revision as r;"
+        "import json; from trainer.tracking.provenance import revision as r;"
         "print(json.dumps([r().version, r().commit, r().dirty]))"
     )
     command = [sys.executable, "-B", "-c", script]

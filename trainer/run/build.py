@@ -14,8 +14,7 @@ from trainer.data.beton.reader import read_beton, read_class_names, read_index
 from trainer.data.images import Images, ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.sampling import Sampler, train_subset
-from trainer.data.training import Batch, TrainingSet
-from trainer.distributed.world import World
+from trainer.data.training import TrainingSet
 from trainer.errors import UserError
 from trainer.files.download import download, is_url
 from trainer.files.state_dict import load_model
@@ -29,15 +28,13 @@ from trainer.local_sgd.schedule import (
     constant_h,
 )
 from trainer.models.registry import build, model_spec
-from trainer.run.execution import SERIAL, choose_execution
 from trainer.settings.run import RunSettings, samples_suffice
 
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:
     """Load the training samples that this run may use, and all test samples."""
     spec, dtype = settings.data, _dtype(settings)
-    train_pth, val_pth = settings.betons
-    images, test = (_images(settings, path, device) for path in (train_pth, val_pth))
+    images, test = (_images(settings, path, device) for path in settings.betons)
     available = len(images.labels)
     if reason := samples_suffice(settings, available):
         raise UserError(reason)
@@ -84,29 +81,28 @@ def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:
 
 def make_sampler(settings: RunSettings, num_samples: int) -> Sampler:
     """Build the sampler of ``num_samples`` samples; by default an epoch takes all whole steps."""
-    steps = settings.steps_per_epoch or num_samples // settings.total_batch_size
     return Sampler(
         seed=settings.seed,
         num_samples=num_samples,
         num_clients=settings.num_clients,
         batch_size=settings.batch_size,
-        steps_per_epoch=steps,
+        steps_per_epoch=settings.steps_per_epoch or num_samples // settings.total_batch_size,
         replacement=settings.replacement,
     )
 
 
 def start_file(settings: RunSettings) -> Path | None:
     """Return the start point's file on this machine; download it first if it is a URL."""
-    if settings.resume_pth is None or not is_url(settings.resume_pth):
-        return Path(settings.resume_pth) if settings.resume_pth else None
-    assert settings.resume_sha256 is not None, "check_start asks for it"
-    return download(settings.resume_pth, settings.resume_sha256)
+    path = settings.resume_pth
+    if path is not None and is_url(path):
+        assert settings.resume_sha256 is not None, "check_start asks for it"
+        return download(path, settings.resume_sha256)
+    return Path(path) if path else None
 
 
 def initial_model(settings: RunSettings) -> nn.Module:
     """Build the model on the CPU: from the start point or, without one, from the seed alone."""
-    model = _build(settings)
-    model = model.to(_dtype(settings))  # before loading, which converts to the model's type
+    model = _build(settings)  # in its type before loading, which converts to it
     if start := start_file(settings):
         load_model(start, model, settings.resume_sha256)
     return model
@@ -133,22 +129,13 @@ def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
     )
 
 
-def make_clients(
-    settings: RunSettings, schedule: Schedule, batch: Batch, world: World
-) -> ClientBank:
-    """Build this process's clients for steps like ``batch``, with the seed's initial parameters.
-
-    Raises UserError if they do not fit into memory.
-    """
-    one = make_bank(settings, 1, SERIAL, world.device)
-    execution = choose_execution(settings, schedule, one, batch, world)
-    return make_bank(settings, len(batch.images), execution, world.device)
-
-
 def make_bank(
     settings: RunSettings, num_clients: int, execution: Execution, device: torch.device
 ) -> ClientBank:
-    """Build a bank of ``num_clients`` clients. Raises UserError if ``compile`` lacks a compiler."""
+    """Build a bank of ``num_clients`` clients, with the seed's initial parameters.
+
+    Raises UserError if ``compile`` lacks a compiler.
+    """
     if settings.compile and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         raise UserError("compile 1 needs a C++ compiler: install g++, or set compile 0")
     mixed = settings.mixed_precision
@@ -159,7 +146,7 @@ def make_bank(
         nesterov=settings.nesterov,
     )
     return ClientBank(
-        _build(settings).to(device, _dtype(settings)),
+        _build(settings).to(device),
         num_clients,
         optimizer,
         execution,
@@ -175,4 +162,5 @@ def _dtype(settings: RunSettings) -> torch.dtype:
 
 
 def _build(settings: RunSettings) -> nn.Module:
-    return build(settings.model, settings.data, settings.seed, settings.n_groups)
+    model = build(settings.model, settings.data, settings.seed, settings.n_groups)
+    return model.to(_dtype(settings))

@@ -14,20 +14,38 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from trainer.distributed.world import World
 from trainer.errors import UserError
 from trainer.files.atomic import explain_write_error, sha256, sync
-from trainer.run.client_state import ClientState, load_state, save_state
-from trainer.tracking.run_folder import STATE, RunProgress
+from trainer.files.state_dict import save_tensors
+from trainer.tracking.metrics import STATE, RunProgress
 
 MANIFEST = "checkpoint.json"
 METRICS = "metrics.jsonl"
 KEPT = 2
 FORMAT = 1  # raised when what a run does between two steps changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientState:
+    """Hold what some consecutive clients have after a step.
+
+    ``parameters`` and ``momentum``: by name, (clients, *shape), or (1, *shape) where all are equal.
+    ``loss_sum``: of the clients' losses in the ``loss_steps`` steps since the last evaluation.
+    """
+
+    clients: range
+    parameters: dict[str, Tensor]
+    momentum: dict[str, Tensor]
+    loss_sum: float
+    loss_steps: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +58,21 @@ class Checkpoint:
 
     def state(self, clients: range) -> ClientState:
         """Read the state of ``clients``, whichever processes saved it."""
-        return load_state(self.folder, clients)
+        saved = []
+        for path in self.folder.glob("*.pt"):
+            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            owners = range(*content["clients"])
+            if owners.start < clients.stop and clients.start < owners.stop:
+                saved.append(ClientState(**{**content, "clients": owners}))
+        saved.sort(key=lambda state: state.clients.start)
+        return ClientState(
+            clients=clients,
+            parameters=_select([(s.clients, s.parameters) for s in saved], clients),
+            momentum=_select([(s.clients, s.momentum) for s in saved], clients),
+            # Only the sum over all processes counts: each goes to its first client's process.
+            loss_sum=sum(s.loss_sum for s in saved if s.clients.start in clients),
+            loss_steps=saved[0].loss_steps,
+        )
 
 
 class Checkpoints:
@@ -68,21 +100,23 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
         with self._fail_together(temporary):
-            save_state(own, state)
+            owners = [state.clients.start, state.clients.stop]
+            save_tensors({**vars(state), "clients": owners}, own)
+            sync(own)
         states = self._world.all_gather((own.name, _describe(own)))
         with self._fail_together(temporary):
             if progress is not None:
                 _write(temporary / METRICS, progress.metrics)
-                files = dict(sorted([*states, (METRICS, _describe(temporary / METRICS))]))
-                manifest = _Manifest(
-                    format=FORMAT,
-                    belongs_to=self._fingerprint,
-                    step=step,
-                    seconds=progress.seconds,
-                    starts=progress.starts,
-                    files=files,
-                )
-                manifest.write(temporary / MANIFEST)
+                manifest = {
+                    "format": FORMAT,
+                    "belongs_to": self._fingerprint,
+                    "step": step,
+                    "seconds": progress.seconds,
+                    "starts": progress.starts,
+                    "files": dict(sorted([*states, (METRICS, _describe(temporary / METRICS))])),
+                }
+                signed = {**manifest, "sha256": _digest(manifest)}
+                _write(temporary / MANIFEST, json.dumps(signed, indent=2))
                 self._publish(temporary, final)
         self._good.append(final)
 
@@ -131,57 +165,53 @@ class Checkpoints:
         temporary.rename(final)
         sync(self._folder)
         good = [*self._good, final]  # others, whatever their steps, were passed over
-        for old in sorted(self._folders(), key=lambda f: (f in good, _step(f)))[:-KEPT]:
+        for old in sorted(self._folders(), key=good.__contains__)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
         """List the checkpoints' folders in the order of their steps."""
-        named = self._folder.glob("step=*")
-        return sorted((f for f in named if f.name[len("step=") :].isdecimal()), key=_step)
+        steps = {f.name.removeprefix("step="): f for f in self._folder.glob("step=*")}
+        return [steps[step] for step in sorted(filter(str.isdecimal, steps), key=int)]
 
     def _verify(self, folder: Path) -> Checkpoint:
         """Raise, ValueError among others, for a checkpoint that is damaged or another run's."""
-        manifest = _Manifest.read(folder / MANIFEST)
-        if manifest.format != FORMAT:
-            raise ValueError(f"another version of this program wrote it (format {manifest.format})")
-        if manifest.belongs_to != self._fingerprint:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        if manifest.pop("sha256") != _digest(manifest):
+            raise ValueError(f"{MANIFEST} is damaged")
+        if manifest["format"] != FORMAT:
+            raise ValueError(
+                f"another version of this program wrote it (format {manifest['format']})"
+            )
+        if manifest["belongs_to"] != self._fingerprint:
             raise ValueError("it is of a run with other settings, data or start point")
-        for name, described in manifest.files.items():
+        for name, described in manifest["files"].items():
             if _describe(folder / name) != described:
                 raise ValueError(f"{name} is damaged")
-        metrics = (folder / METRICS).read_text("utf-8")
-        progress = RunProgress(metrics=metrics, seconds=manifest.seconds, starts=manifest.starts)
-        return Checkpoint(folder=folder, step=manifest.step, progress=progress)
+        progress = RunProgress(
+            metrics=(folder / METRICS).read_text("utf-8"),
+            seconds=manifest["seconds"],
+            starts=manifest["starts"],
+        )
+        return Checkpoint(folder=folder, step=manifest["step"], progress=progress)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Manifest:
-    """Hold the keys of checkpoint.json.
+def _select(saved: list[tuple[range, dict[str, Tensor]]], clients: range) -> dict[str, Tensor]:
+    """Cut the tensors of ``clients`` out of those of consecutive clients, and join them."""
+    if len(saved) == 1 and saved[0][0] == clients:
+        return saved[0][1]
+    selected = {}
+    for name in saved[0][1]:
+        rows = []
+        for owners, tensors in saved:
+            of_each = tensors[name].expand(len(owners), *tensors[name].shape[1:])
+            first = max(clients.start - owners.start, 0)
+            rows.append(of_each[first : clients.stop - owners.start])
+        selected[name] = torch.cat(rows)
+    return selected
 
-    ``belongs_to``: the run's fingerprint. ``files``: size and SHA-256 by name.
-    """
 
-    format: int
-    belongs_to: str
-    step: int
-    seconds: float
-    starts: int
-    files: dict[str, Any]
-
-    def write(self, path: Path) -> None:
-        _write(path, json.dumps({**asdict(self), "sha256": self._digest()}, indent=2))
-
-    @classmethod
-    def read(cls, path: Path) -> _Manifest:
-        content = json.loads(path.read_text("utf-8"))
-        digest = content.pop("sha256")
-        manifest = cls(**content)
-        if manifest._digest() != digest:
-            raise ValueError(f"{path.name} is damaged")
-        return manifest
-
-    def _digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _write(path: Path, text: str) -> None:
@@ -192,7 +222,3 @@ def _write(path: Path, text: str) -> None:
 def _describe(path: Path) -> dict[str, Any]:
     """Return a file's size and SHA-256."""
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step="))

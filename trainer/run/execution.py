@@ -12,7 +12,7 @@ import torch
 from trainer.data.training import Batch
 from trainer.distributed.world import World
 from trainer.errors import UserError
-from trainer.local_sgd.clients import ClientBank, Execution, ExecutionMode, ExecutionPlan
+from trainer.local_sgd.clients import ClientBank, Execution, ExecutionPlan
 from trainer.local_sgd.schedule import Schedule
 from trainer.models.registry import model_spec
 from trainer.run.memory import MemoryEstimate, fits, out_of_memory_message
@@ -31,11 +31,7 @@ SERIAL = Execution(one_step=ONE_BY_ONE, several_steps=ONE_BY_ONE)
 
 
 def choose_execution(
-    settings: RunSettings,
-    schedule: Schedule,
-    one: ClientBank,
-    batch: Batch,
-    world: World,
+    settings: RunSettings, schedule: Schedule, one: ClientBank, batch: Batch, world: World
 ) -> Execution:
     """Choose the plans for steps like ``batch``; ``one`` is a bank of a single client.
 
@@ -54,20 +50,16 @@ def choose_execution(
     together = not one_by_one and (small or world.device.type == "cuda")
     several = ExecutionPlan("vectorized", fit) if together else ONE_BY_ONE
     single = ExecutionPlan("fused", fit) if fusible else several
-    if settings.clients != "auto":
-        several = single = _fixed_plan(settings.clients, fit)
+    if settings.clients == "serial":
+        several = single = ONE_BY_ONE
+    elif settings.clients != "auto":
+        several = single = ExecutionPlan(settings.clients, fit)
     execution = Execution(one_step=single, several_steps=single if always else several)
-    for plan in {execution.one_step, execution.several_steps}:
-        replicas = 1 if plan.mode == "fused" else len(batch.images)
-        if not world.all_min(fits(need, replicas, world.device)):
-            raise UserError(
-                out_of_memory_message(settings, need, replicas, world.device, world.size)
-            )
+    fused = execution.several_steps.mode == "fused"  # if that is, every step is
+    replicas = 1 if fused else len(batch.images)
+    if not world.all_min(fits(need, replicas, world.device)):
+        raise UserError(out_of_memory_message(settings, need, replicas, world.device, world.size))
     return execution
-
-
-def _fixed_plan(mode: ExecutionMode, fit: int) -> ExecutionPlan:
-    return ONE_BY_ONE if mode == "serial" else ExecutionPlan(mode, fit)
 
 
 def _pass_bytes(device: torch.device) -> int:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from trainer.errors import UserError
 from trainer.files.atomic import write_json, writing
@@ -77,22 +77,20 @@ def hold_lock(log_pth: Path) -> Iterator[None]:
         log_pth.mkdir(parents=True, exist_ok=True)
         soft = not _has_locks(log_pth)
         lock = SoftFileLock(path) if soft else FileLock(path)
-        while not _try_acquire(lock):
-            if soft:
-                raise RunLockedError(_explain_marker(log_pth))
-            # Another run holds it, or ``owner`` shares it for an instant and nobody holds it.
-            if (holder := owner(log_pth)) is not None:
-                raise RunLockedError(
-                    f"log_pth {log_pth}: this run is in progress already ({holder}); "
-                    "wait for it, end it, or choose another log_pth"
-                )
-            time.sleep(POLL_SECONDS)
+        while not lock.is_locked:
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                # Another run holds it, or ``owner`` shares it for an instant and nobody holds it.
+                holder = _read_marker(log_pth) if soft else owner(log_pth)
+                if holder is not None:
+                    raise RunLockedError(_explain(log_pth, holder, soft=soft)) from None
+                time.sleep(POLL_SECONDS)
     try:
-        now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
         own = Owner(
             pid=os.getpid(),
             host=platform.node(),
-            started=now,
+            started=datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
             namespace=_namespace(),
             born=_start_time(os.getpid()),
         )
@@ -148,27 +146,18 @@ def _read_marker(log_pth: Path) -> Owner:
     return found if SoftFileLock(log_pth / LOCK).pid == found.pid else UNKNOWN
 
 
-def _explain_marker(log_pth: Path) -> str:
-    """Explain why no run starts where a file alone says that another is in progress."""
-    holder = _read_marker(log_pth)
+def _explain(log_pth: Path, holder: Owner, *, soft: bool) -> str:
+    """Explain why no run starts; ``soft``: a file alone says that ``holder`` trains there."""
+    going_on = f"this run is in progress already ({holder})"
+    lacks = "its file system has no locks that end with a process"
     remove = f"remove {log_pth / LOCK}"
-    if holder.has_ended:
-        return (
-            f"log_pth {log_pth}: a run was killed there ({holder}), and its file system has no "
-            f"locks that end with a process; {remove}"
-        )
-    return (
-        f"log_pth {log_pth}: this run is in progress already ({holder}), or was killed: its file "
-        f"system has no locks that end with a process; once that process is gone, {remove}"
-    )
-
-
-def _try_acquire(lock: BaseFileLock) -> bool:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    return True
+    if not soft:
+        reason = f"{going_on}; wait for it, end it, or choose another log_pth"
+    elif holder.has_ended:
+        reason = f"a run was killed there ({holder}), and {lacks}; {remove}"
+    else:
+        reason = f"{going_on}, or was killed: {lacks}; once that process is gone, {remove}"
+    return f"log_pth {log_pth}: {reason}"
 
 
 def _read(log_pth: Path) -> Owner:

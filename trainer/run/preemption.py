@@ -43,13 +43,14 @@ class PreemptionGuard:
         """
         self._signal: str | None = None
         self._by_torchrun = by_torchrun
-        self._time_limit = time_limit
-        self._end = float("inf")
-        self._job_stops = job_stops if job_stops is not None else float("inf")
+        self._deadlines: dict[str, float] = {}
         if time_limit is not None:
             # A process that torchrun restarts has no more time than the first.
             started_by = psutil.Process(os.getppid() if by_torchrun else None)
-            self._end = started_by.create_time() + 60 * time_limit
+            end = started_by.create_time() + 60 * time_limit
+            self._deadlines[f"time_limit of {time_limit:g} minutes"] = end
+        if job_stops is not None:
+            self._deadlines["the Slurm job ends soon"] = job_stops
 
     @property
     def reason(self) -> str | None:
@@ -57,26 +58,22 @@ class PreemptionGuard:
 
     def reason_within(self, seconds: float) -> str | None:
         """Return why the run must stop before ``seconds`` from now have passed, or None."""
-        if self._signal is not None:
-            return self._signal
-        if time.time() + seconds >= self._end:
-            return f"time_limit of {self._time_limit:g} minutes"
-        if time.time() + seconds >= self._job_stops:
-            return "the Slurm job ends soon"
-        return None
+        then = time.time() + seconds
+        due = (reason for reason, end in self._deadlines.items() if then >= end)
+        return self._signal or next(due, None)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Within the context, SIGTERM and SIGINT request a stop; ignored signals stay ignored."""
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        heeded = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {n: handler for n, handler in handlers.items() if handler != signal.SIG_IGN}
         try:
-            for number in heeded:
+            for number in before:
                 signal.signal(number, self._handle)
             yield
         finally:
-            for number in heeded:
-                signal.signal(number, before[number])
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None and not self._by_torchrun:
@@ -133,28 +130,23 @@ class CheckpointPolicy:
 
     def decide(self, step: int, round: Round) -> Decision | None:
         """Decide what to do after ``step`` steps, the last of them in ``round``; None: go on."""
-        before_export = step == round.stop and round.exported
+        at_end = step == round.stop
+        before_export = at_end and round.exported
         alone = self._world.size == 1 and self._guard.reason is not None
         if step < self._next and not before_export and not alone:
             return None
-        stop, save, self._next = self._agree(step, round)
-        return Decision(before_use=before_export or stop or save, save=save, stop=stop)
-
-    def _agree(self, step: int, round: Round) -> tuple[bool, bool, int]:
-        """Agree with all processes whether to stop and to save, and when to agree next."""
-        lasts = self._evaluation_seconds if step == round.stop and round.evaluate else 0.0
+        lasts = self._evaluation_seconds if at_end and round.evaluate else 0.0
         stop = self._guard.reason_within(lasts) is not None
         save, next_step = False, 0
         if self._world.is_main:
-            save = self._save_is_due(step, round, lasts > LONG_EVALUATION_SECONDS)
+            waits = self._every if at_end else 2 * self._every
+            due = time.monotonic() - self._saved >= waits
+            save = due or lasts > LONG_EVALUATION_SECONDS
             next_step = self._next_agreement(step, round)
         votes = torch.tensor([stop, save, next_step], device=self._world.device)
-        stops, saves, next_step = self._world.all_sum(votes).tolist()
-        return stops > 0, saves > 0, next_step
-
-    def _save_is_due(self, step: int, round: Round, before_long_evaluation: bool) -> bool:
-        waits = self._every if step == round.stop else 2 * self._every
-        return before_long_evaluation or time.monotonic() - self._saved >= waits
+        stops, saves, self._next = self._world.all_sum(votes).tolist()
+        use = before_export or stops + saves > 0
+        return Decision(before_use=use, save=saves > 0, stop=stops > 0)
 
     def _next_agreement(self, step: int, round: Round) -> int:
         """Estimate the step in ``PACE_SECONDS``; not past a round's end that a save awaits."""

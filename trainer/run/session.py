@@ -22,8 +22,8 @@ from trainer.run.lock import RunLockedError, hold_lock
 from trainer.run.preemption import CheckpointPolicy, PreemptionGuard
 from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RESULTS_VERSION, RunSettings
+from trainer.tracking.provenance import revision
 from trainer.tracking.recorder import Recorder
-from trainer.tracking.revision import revision
 
 POLL_SECONDS = 1.0
 
@@ -60,15 +60,13 @@ def train(settings: RunSettings, world: World) -> None:
                 done=run.done,
                 begun=checkpoint.progress if checkpoint else None,
             )
-        complete = False
         try:
             engine.train(run, policy, checkpoints, recorder)
             if recorder is not None:
                 recorder.publish(run.model)
-            complete = True
         finally:
             if recorder is not None:
-                recorder.close(complete=complete)
+                recorder.close()
         if world.is_main:
             checkpoints.remove()
 
@@ -87,16 +85,14 @@ def _begin(settings: RunSettings, world: World, guard: PreemptionGuard, stack: E
                 stack.enter_context(hold_lock(settings.log_pth))
                 outcome = waited and _has_completed(settings, before)
                 start_file(settings)
-            except RunLockedError as error:
-                outcome = error
-                if settings.wait:
-                    if not waited:
-                        waited = True
-                        print(f"waiting: {error}", file=sys.stderr, flush=True)
-                    time.sleep(POLL_SECONDS)
-                    outcome = StoppedError(guard.reason) if guard.reason else None
             except UserError as error:
                 outcome = error
+                if settings.wait and isinstance(error, RunLockedError):
+                    if not waited:
+                        print(f"waiting: {error}", file=sys.stderr, flush=True)
+                    waited = True
+                    time.sleep(POLL_SECONDS)
+                    outcome = StoppedError(guard.reason) if guard.reason else None
         outcome = world.broadcast(outcome)  # so that all processes end if one must
         if isinstance(outcome, Exception):
             raise outcome

@@ -17,15 +17,9 @@ from trainer.local_sgd.evaluation import Evaluator, Scores, TrainLoss, reestimat
 from trainer.local_sgd.schedule import Round
 from trainer.local_sgd.sharpness import Sharpness, sharpness
 from trainer.models.registry import model_spec
-from trainer.run.build import (
-    initial_model,
-    load_data,
-    make_clients,
-    make_sampler,
-    make_schedule,
-)
-from trainer.run.checkpoint import Checkpoint
-from trainer.run.client_state import ClientState
+from trainer.run.build import initial_model, load_data, make_bank, make_sampler, make_schedule
+from trainer.run.checkpoint import Checkpoint, ClientState
+from trainer.run.execution import SERIAL, choose_execution
 from trainer.run.memory import check_batches
 from trainer.settings.run import RunSettings
 from trainer.tracking.metrics import Evaluation
@@ -45,7 +39,10 @@ class TrainingRun:
         self.model = initial_model(settings).to(world.device)
         self.own_clients = world.own_clients(settings.num_clients)
         self.done = 0  # steps taken by earlier starts
-        self.clients = make_clients(settings, self.schedule, next(self.batches()), world)
+        one = make_bank(settings, 1, SERIAL, world.device)
+        batch = next(self.batches())
+        execution = choose_execution(settings, self.schedule, one, batch, world)
+        self.clients = make_bank(settings, len(self.own_clients), execution, world.device)
         self.clients.parameters.assign(nn.utils.parameters_to_vector(self.model.parameters()))
         self.average = Averaging(self.clients, world, settings.momentum_averaging)
         self.loss = TrainLoss(world)

@@ -10,6 +10,10 @@ from typing import IO
 
 from trainer.files.atomic import writing
 
+# In log_pth, while the run is in progress
+PARTIAL = "metrics.partial.jsonl"
+STATE = "state"  # checkpoints, ``trainer.run.checkpoint``
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -37,6 +41,15 @@ class Evaluation:
     hessian_trace: float | None = None
     hessian_largest_eigenvalue: float | None = None
     diverged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunProgress:
+    """Hold the metrics so far, as text, and the seconds and starts that they took."""
+
+    metrics: str = ""
+    seconds: float = 0.0
+    starts: int = 0
 
 
 class MetricsFile:

@@ -20,17 +20,17 @@ class Progress:
         self._done = done
         self._start = time.monotonic()
         self._next = self._start + PROGRESS_SECONDS
-        self._bar = tqdm(total=total, initial=done, unit="step") if sys.stderr.isatty() else None
+        # None: no bar where stderr is no terminal.
+        self._bar = tqdm(total=total, initial=done, unit="step", disable=None)
         self._accuracy = ""
 
     def evaluated(self, evaluation: Evaluation) -> None:
         self._accuracy = f"test accuracy {evaluation.test_accuracy:.4f}"
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._accuracy)
+        self._bar.set_postfix_str(self._accuracy)
 
     def stepped(self, step: int) -> None:
         """Show that ``step`` steps are done."""
-        if self._bar is not None:
+        if not self._bar.disable:
             self._bar.update(step - self._bar.n)
         elif time.monotonic() >= self._next or step == self._total:
             self._next = time.monotonic() + PROGRESS_SECONDS
@@ -47,5 +47,4 @@ class Progress:
             print(meter, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

@@ -13,10 +13,9 @@ from trainer.files.atomic import atomic, prepare_output_folder, write_json
 from trainer.files.state_dict import SavedModels, save_model
 from trainer.local_sgd.schedule import Round
 from trainer.settings.run import RunSettings
-from trainer.tracking.metrics import Evaluation, MetricsFile
+from trainer.tracking.metrics import PARTIAL, Evaluation, MetricsFile, RunProgress
 from trainer.tracking.progress import Progress
 from trainer.tracking.provenance import provenance
-from trainer.tracking.run_folder import PARTIAL, RunProgress
 from trainer.tracking.wandb_log import WandbLog
 
 
@@ -46,10 +45,11 @@ class Recorder:
         self._execution = execution
         self._metrics = MetricsFile(settings.log_pth / PARTIAL, begun.metrics)
         self._models = SavedModels(settings.log_pth)
-        self._wandb = WandbLog.start(settings)
+        self._wandb = WandbLog(settings)
         for line in begun.metrics.splitlines():
             self._wandb.log(Evaluation(**json.loads(line)))
         self._bar = Progress(steps, done)
+        self._published = False
 
     @property
     def progress(self) -> RunProgress:
@@ -84,28 +84,22 @@ class Recorder:
         self._metrics.write(evaluation)
         self._wandb.log(evaluation)
 
-    def close(self, *, complete: bool) -> None:
+    def close(self) -> None:
         self._bar.close()
         self._metrics.close()
-        self._wandb.finish(complete)
+        self._wandb.finish(complete=self._published)
 
     def publish(self, model: nn.Module) -> None:
         """Write the run's final files; metrics.jsonl comes last, as the sign that all are there."""
-        out = self._out
-        progress = self.progress
+        out, world, progress = self._out, self._world, self.progress
+        made = provenance(
+            progress.seconds, progress.starts, world.size, str(world.device), self._execution
+        )
         (out / "metrics.jsonl").unlink(missing_ok=True)  # an earlier run's
         save_model(out / "model.pt", model)
         write_json(out / "settings.json", self._settings.resolved())
-        write_json(
-            out / "provenance.json",
-            provenance(
-                progress.seconds,
-                progress.starts,
-                self._world.size,
-                str(self._world.device),
-                self._execution,
-            ),
-        )
+        write_json(out / "provenance.json", made)
         with atomic(out / "metrics.jsonl") as temporary:
             temporary.write_text(progress.metrics, "utf-8")
         self._metrics.path.unlink()
+        self._published = True

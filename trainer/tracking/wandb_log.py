@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 from trainer.files.atomic import atomic
 from trainer.settings.run import RunSettings
 from trainer.tracking.metrics import Evaluation
+from trainer.tracking.provenance import PROJECT
 
 if TYPE_CHECKING:
     import wandb
 
 T = TypeVar("T")
 
-PROJECT = "local-sgd-generalization"
 ID_FILE = "wandb_id"
 # Limits what a server that does not answer costs a run, at its start and at its end.
 INIT_SECONDS = 30
@@ -39,17 +39,12 @@ class WandbLog:
     has, and only the last start of an offline run is uploaded (``trainer.tracking.wandb_sync``).
     """
 
-    def __init__(self, settings: RunSettings, run: wandb.Run | None) -> None:
+    def __init__(self, settings: RunSettings) -> None:
+        """Start or continue the W&B run of ``settings``, unless W&B is disabled."""
         self._settings = settings
-        self._run = run
-
-    @classmethod
-    def start(cls, settings: RunSettings) -> WandbLog:
-        """Start or continue the W&B run of ``settings``; log nothing if disabled or failed."""
-        log = cls(settings, None)
+        self._run: wandb.Run | None = None
         if settings.wandb != "disabled":
-            log._run = log._attempt(lambda: _init(settings))
-        return log
+            self._run = self._attempt(lambda: _init(settings))
 
     def log(self, evaluation: Evaluation) -> None:
         """Log the line that metrics.jsonl gets, without nulls, at its own step."""
@@ -64,7 +59,7 @@ class WandbLog:
             path = path.absolute()
             self._attempt(lambda: run.save(path, path.parent, policy="now", glob=False))
 
-    def finish(self, complete: bool) -> None:
+    def finish(self, *, complete: bool) -> None:
         """End the W&B run as finished, or as failed so that a restart continues it."""
         if run := self._run:
             self._attempt(lambda: run.finish(exit_code=0 if complete else 1))

@@ -7,17 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from trainer.errors import UserError
 from trainer.settings.base import Settings, setting
-from trainer.tracking.run_folder import PARTIAL
+from trainer.tracking.metrics import PARTIAL
 from trainer.tracking.wandb_log import ID_FILE, NO_REPORTS
 
 # Exist only while training is in progress: the W&B id, and the metrics so far.
 IN_PROGRESS = (ID_FILE, PARTIAL)
+OFFLINE = "offline-"
 # By default `wandb sync` retries for ever, even without a network.
 ATTEMPTS = {"WANDB__GRAPHQL_RETRY_MAX": "3"}
 
@@ -31,26 +30,6 @@ class WandbSyncSettings(Settings):
     """seconds between two uploads; W&B refuses too many at once"""
 
 
-@dataclass(frozen=True, order=True)
-class Start:
-    """Name one start of a run as wandb keeps it: (offline-)run-<time>-<id>/run-<id>.wandb."""
-
-    run: str
-    time: str
-    file: Path
-
-    @classmethod
-    def from_file(cls, file: Path) -> Start:
-        folder = file.parent.name.removeprefix("offline-")
-        return cls(file.stem.removeprefix("run-"), folder.removeprefix("run-"), file)
-
-    @property
-    def uploaded(self) -> bool:
-        """Check wandb's mark that it synced an offline run; online runs are uploaded already."""
-        online = not self.file.parent.name.startswith("offline-")
-        return online or self.file.with_suffix(".wandb.synced").exists()
-
-
 def wandb_sync(settings: WandbSyncSettings) -> None:
     """Upload what is finished and not uploaded yet; print how much that was.
 
@@ -59,29 +38,39 @@ def wandb_sync(settings: WandbSyncSettings) -> None:
     if not settings.log_pth.is_dir():
         raise UserError(f"log_pth: there is no folder {settings.log_pth}; train first, or fix it")
     uploaded = skipped = unfinished = 0
-    for start in _last_starts(settings.log_pth):
-        if any((start.file.parents[2] / name).exists() for name in IN_PROGRESS):
+    for file in _last_starts(settings.log_pth):
+        if any((file.parents[2] / name).exists() for name in IN_PROGRESS):
             unfinished += 1
-        elif start.uploaded:
+        elif _is_uploaded(file):
             skipped += 1
         else:
             if uploaded:
                 time.sleep(settings.pause)
-            _upload(start)
+            _upload(file)
             uploaded += 1
     print(f"{uploaded} uploaded, {skipped} were uploaded before, {unfinished} not finished")
 
 
-def _last_starts(log_pth: Path) -> Iterator[Start]:
-    """Yield the last start of every W&B run; it holds all rows, as each start logs them again."""
+def _last_starts(log_pth: Path) -> Iterator[Path]:
+    """Yield the last start of every W&B run; it holds all rows, as each start logs them again.
+
+    wandb keeps a start as (offline-)run-<time>-<id>/run-<id>.wandb.
+    """
     for folder in sorted([*log_pth.glob("wandb"), *log_pth.glob("*/wandb")]):
-        starts = sorted(Start.from_file(file) for file in folder.glob("*run-*/run-*.wandb"))
-        for _, of_run in groupby(starts, key=lambda start: start.run):
-            yield list(of_run)[-1]
+        starts = folder.glob("*run-*/run-*.wandb")
+        in_time = sorted(starts, key=lambda file: file.parent.name.removeprefix(OFFLINE))
+        last = {file.name: file for file in in_time}
+        yield from (last[name] for name in sorted(last))
 
 
-def _upload(start: Start) -> None:
-    folder = start.file.parent
+def _is_uploaded(file: Path) -> bool:
+    """Check wandb's mark that it synced an offline run; online runs are uploaded already."""
+    online = not file.parent.name.startswith(OFFLINE)
+    return online or file.with_suffix(".wandb.synced").exists()
+
+
+def _upload(file: Path) -> None:
+    folder = file.parent
     print(f"uploading {folder}", flush=True)
     try:
         done = subprocess.run(
@@ -98,7 +87,7 @@ def _upload(start: Start) -> None:
             f"wandb cannot be started ({error}); install it: pip install wandb"
         ) from None
     # It exits with 0 even if the server does not answer; only the mark is proof.
-    if done.returncode or not start.uploaded:
+    if done.returncode or not _is_uploaded(file):
         print(done.stdout, file=sys.stderr)
         raise UserError(
             f"{folder}: was not uploaded; see wandb's output above, check the network and "

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from trainer.tracking.revision import git
+from trainer.tracking.provenance import git
 from workflow.paths import ROOT
 
 

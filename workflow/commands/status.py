@@ -17,8 +17,7 @@ from typing import Literal, get_args
 
 from trainer.files.atomic import parse_json
 from trainer.run.lock import Owner, owner
-from trainer.tracking.metrics import Evaluation
-from trainer.tracking.run_folder import PARTIAL, STATE
+from trainer.tracking.metrics import PARTIAL, STATE, Evaluation
 from workflow.campaign import Campaign, Job
 from workflow.commands.commits import mixture
 from workflow.commands.dry_run import would_run
