@@ -7,6 +7,7 @@ import shutil
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -34,15 +35,18 @@ from trainer.settings.run import RunSettings, samples_suffice
 
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:
-    """Load the training samples that this run may use, and all test samples."""
+    """Load the training samples that this run may use, and those that it is evaluated on."""
     spec, dtype = settings.data, _dtype(settings)
     train_pth, val_pth = settings.betons
-    images, test = (_images(settings, path, device) for path in (train_pth, val_pth))
+    images, evaluated = (_images(settings, path, device) for path in (train_pth, val_pth))
     available = len(images.labels)
     if reason := samples_suffice(settings, available):
         raise UserError(reason)
     if settings.train_subset is not None:
-        images = images.subset(train_subset(settings.seed, available, settings.train_subset))
+        chosen = train_subset(settings.seed, available, settings.train_subset)
+        if settings.evaluate_on == "held_out":
+            evaluated = images.subset(np.setdiff1d(np.arange(available), chosen))
+        images = images.subset(chosen)
     training = TrainingSet(
         images,
         spec,
@@ -52,7 +56,7 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
         noise_p=settings.noise_p if settings.label_noise else 0.0,
         workers=settings.nw,
     )
-    return training, ImageSet(test, spec, device, dtype)
+    return training, ImageSet(evaluated, spec, device, dtype)
 
 
 def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:

@@ -89,6 +89,12 @@ class DataSettings(Settings):
     train_subset: int | None = setting(
         None, "train on this many samples, drawn per seed; None: all", "data", ge=1
     )
+    evaluate_on: Literal["test", "held_out"] = setting(
+        "test",
+        "test samples, or, to choose settings without them, the training samples that "
+        "train_subset leaves out (held_out)",
+        "data",
+    )
     aug: bool = setting(
         True,
         "data augmentation: random crop with padding (image files: random resized crop), and a "
@@ -179,6 +185,12 @@ def loader_can_read(s: DataSettings) -> str | None:
         )
     if s.loader == "ffcv" and s.data.channels != 3:
         return f"loader ffcv needs colour images, which dataset {s.dataset} lacks; set loader auto"
+    return None
+
+
+def samples_are_held_out(s: DataSettings) -> str | None:
+    if s.evaluate_on == "held_out" and s.train_subset is None:
+        return "evaluate_on held_out needs training samples to leave out; set train_subset"
     return None
 
 

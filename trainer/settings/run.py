@@ -25,6 +25,7 @@ from trainer.settings.data import (
     images_are_the_data_sets,
     loader_can_read,
     model_fits_images,
+    samples_are_held_out,
 )
 from trainer.settings.optimizer import (
     OptimizerSettings,
@@ -150,6 +151,11 @@ def samples_suffice(s: RunSettings, available: int) -> str | None:
     """Return None if ``available`` training samples are enough for the run, else why not."""
     if s.train_subset is not None and s.train_subset > available:
         return f"train_subset {s.train_subset} exceeds the {available} training samples; lower it"
+    if s.evaluate_on == "held_out" and s.train_subset == available:
+        return (
+            f"evaluate_on held_out: train_subset {available} leaves out none of the training "
+            "samples; lower it"
+        )
     return _check_samples(s, s.train_subset or available)
 
 
@@ -199,6 +205,7 @@ CHECKS: tuple[Callable[[RunSettings], str | None], ...] = (
     groups_divide_channels,
     images_are_the_data_sets,
     loader_can_read,
+    samples_are_held_out,
     model_fits_images,
     nesterov_has_momentum,
     momentum_to_average,
