@@ -6,10 +6,11 @@ import json
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from tests.analysis.test_reference import VARIANTS, WORLD, settings
+from tests.analysis.test_reference import VARIANTS, WORLD, prepared, settings
 from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics, more
 from trainer.data.specs import DATASETS
@@ -36,6 +37,25 @@ def test_metrics_have_a_line_per_evaluated_round(digits: Path, tmp_path: Path) -
         "metrics.jsonl", "model.pt", "provenance.json", "settings.json",
     }  # fmt: skip
     assert not (tmp_path / "log" / "metrics.partial.jsonl").exists()
+
+
+def test_held_out_samples_are_those_that_the_subset_leaves_out(
+    digits: Path, tmp_path: Path
+) -> None:
+    chosen = settings(digits, log_pth=tmp_path, evaluate_on="held_out")
+    train(chosen, WORLD)
+    content = np.load(digits / "train.npz")
+    images, _ = prepared(chosen)
+    used = {image.tobytes() for image in images}
+    left = [i for i, image in enumerate(content["images"]) if image.tobytes() not in used]
+    assert chosen.train_subset is not None
+    assert len(left) == len(content["images"]) - chosen.train_subset
+    model, spec = initial_model(chosen).double(), DATASETS["digits"]
+    model.load_state_dict(state(tmp_path / "model.pt"))
+    pixels = torch.from_numpy(content["images"][left] / 255).movedim(-1, -3)
+    scores = model((pixels - spec.mean[0]) / spec.std[0])
+    right = int((scores.argmax(1).numpy() == content["labels"][left]).sum())
+    assert metrics(tmp_path)[-1]["test_accuracy"] == pytest.approx(right / len(left))
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ import shutil
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,14 +33,22 @@ from trainer.settings.run import RunSettings, samples_suffice
 
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:
-    """Load the training samples that this run may use, and all test samples."""
+    """Load the training samples that this run may use, and those that it is evaluated on."""
     spec, dtype = settings.data, _dtype(settings)
-    images, test = (_images(settings, path, device) for path in settings.betons)
+    images, evaluated = (_images(settings, path, device) for path in settings.betons)
     available = len(images.labels)
     if reason := samples_suffice(settings, available):
         raise UserError(reason)
     if settings.train_subset is not None:
-        images = images.subset(train_subset(settings.seed, available, settings.train_subset))
+        chosen = train_subset(settings.seed, available, settings.train_subset)
+        if settings.evaluate_on == "held_out":
+            if available == len(chosen):
+                raise UserError(
+                    f"evaluate_on held_out: train_subset {available} leaves out none of the "
+                    "training samples; lower it"
+                )
+            evaluated = images.subset(np.setdiff1d(np.arange(available), chosen))
+        images = images.subset(chosen)
     training = TrainingSet(
         images,
         spec,
@@ -49,7 +58,7 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
         noise_p=settings.noise_p if settings.label_noise else 0.0,
         workers=settings.nw,
     )
-    return training, ImageSet(test, spec, device, dtype)
+    return training, ImageSet(evaluated, spec, device, dtype)
 
 
 def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:

@@ -61,6 +61,9 @@ class DataSettings(Settings):
     (FFCV always uses a thread of its own)"""
     train_subset: int | None = setting(None, "data", ge=1)
     """train on this many samples, drawn per seed; None: all"""
+    evaluate_on: Literal["test", "held_out"] = setting("test", "data")
+    """test samples or, to choose settings without them, the training samples that train_subset leaves
+    out (held_out)"""
     aug: bool = setting(True, "data")
     """data augmentation: random crop with padding (image files: random resized crop), and a flip
     where the data set allows it"""
@@ -117,6 +120,8 @@ class DataSettings(Settings):
                 f"loader ffcv needs colour images, which dataset {self.dataset} lacks; set loader "
                 "auto"
             )
+        if self.evaluate_on == "held_out" and self.train_subset is None:
+            yield "evaluate_on held_out needs training samples to leave out; set train_subset"
         if reason := incompatibility(self.model, self.data):
             yield (
                 f"model {self.model} does not fit dataset {self.dataset}, images of "
