@@ -62,8 +62,8 @@ class DataSettings(Settings):
     train_subset: int | None = setting(None, "data", ge=1)
     """train on this many samples, drawn per seed; None: all"""
     evaluate_on: Literal["test", "held_out"] = setting("test", "data")
-    """test samples or, to choose settings without them, the training samples that train_subset leaves
-    out (held_out)"""
+    """test samples or, to choose settings without them, held_out: the training samples that
+    train_subset leaves out"""
     aug: bool = setting(True, "data")
     """data augmentation: random crop with padding (image files: random resized crop), and a flip
     where the data set allows it"""
