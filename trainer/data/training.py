@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -49,9 +49,7 @@ class Batch:
 
     def of_samples(self, samples: slice) -> Batch:
         """Select the same samples of each client."""
-        return Batch(
-            images=self.images[:, samples], labels=self.labels[:, samples], seeds=self.seeds
-        )
+        return replace(self, images=self.images[:, samples], labels=self.labels[:, samples])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +140,7 @@ class TrainingSet(ImageSet):
         return random_padded_crops(draw, indices.shape, self.spec) if self._augmented else None
 
     def _file_crops(self, draw: np.random.Generator, indices: NDArray[np.int64]) -> Crops:
-        sizes = self._images.heights[indices], self._images.widths[indices]
+        sizes = self._images.sizes[:, indices]
         if not self._augmented:
             return central_crops(*sizes)
         return random_resized_crops(draw, *sizes, flip=self.spec.flip)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trainer.data.beton.format import BetonIndex, index_bytes, parse
 from trainer.data.beton.sidecar import Sidecar, read_sidecar
-from trainer.data.samples import Samples
+from trainer.data.memory import Samples
 from trainer.data.specs import SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import reading, sha256
