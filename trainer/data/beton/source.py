@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,11 +37,7 @@ class Source:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        try:
-            image, conversions = self.image(index)
-        except UserError as error:
-            self.errors.put(str(error))
-            sys.exit(1)
+        image, conversions = self.image(index)
         for conversion in conversions:
             with self.converted.get_lock():
                 self.converted[CONVERSIONS.index(conversion)] += 1
