@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.preparation.colours import CONVERSIONS
-from trainer.data.preparation.folders import ImageFiles
-from trainer.data.preparation.prepared import Arrays, read_prepared
+from trainer.data.preparation.prepared import Arrays, ImageFiles, read_prepared
 from trainer.errors import UserError
 
 

@@ -28,7 +28,7 @@ from trainer.data.beton.format import BetonIndex
 from trainer.data.beton.reader import make_sidecar, map_file, parse_file
 from trainer.data.beton.sidecar import Sidecar
 from trainer.data.beton.source import Source, read_source
-from trainer.data.preparation.folders import ImageFiles
+from trainer.data.preparation.prepared import ImageFiles
 from trainer.data.specs import SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, writing
