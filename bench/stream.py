@@ -24,7 +24,7 @@ from torchvision.datasets import ImageFolder
 
 from bench.input import ffcv_loader, images_per_second
 from bench.measure import Record, measure_interleaved, ratios, spreads
-from trainer.data.beton.encoding import ImageEncoding
+from trainer.data.beton.sidecar import ImageEncoding
 from trainer.data.beton.writer import write_betons
 from trainer.data.preparation.photos import PHOTOS, load_photo
 from trainer.data.preparation.prepare import prepare

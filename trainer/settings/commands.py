@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from trainer.data.beton.encoding import ImageEncoding
+from trainer.data.beton.sidecar import ImageEncoding
 from trainer.data.specs import DATASETS
 from trainer.files.download import FOLDER, https
 from trainer.settings.base import Settings, require_one_of, setting

@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.data.beton.encoding import ImageEncoding
 from trainer.data.beton.format import BetonIndex
 from trainer.data.beton.reader import make_sidecar, map_file, parse_file
-from trainer.data.beton.sidecar import Sidecar
+from trainer.data.beton.sidecar import ImageEncoding, Sidecar
 from trainer.data.beton.source import Source, read_source
 from trainer.data.preparation.prepared import ImageFiles
 from trainer.data.specs import SPLITS
