@@ -1,10 +1,8 @@
 """Choose the part of each image that a client sees: a random crop, or evaluation's centre."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +43,8 @@ class Crops:
     width: Integers
     mirrored: NDArray[np.bool_]
 
-    def __getitem__(self, part: Any) -> Crops:
-        return Crops(**{name: values[part] for name, values in vars(self).items()})
+    def __getitem__(self, part: Any) -> Self:
+        return replace(self, **{name: values[part] for name, values in vars(self).items()})
 
     def lie_inside(self, heights: Integers, widths: Integers) -> bool:
         """Check that no rectangle reaches beyond its image."""

@@ -1,7 +1,5 @@
 """Provide images with labels as models see them, wherever the pixels come from."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from copy import copy

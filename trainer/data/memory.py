@@ -1,7 +1,5 @@
 """Serve images of one size from memory or a mapped file; one call gathers many."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ Here each entry of the traversal order names a sample and the part of it to deco
 the sampler's, a function of (seed, epoch, step, client), for any number of processes and workers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial

@@ -1,10 +1,9 @@
 """Deal the training samples to the clients in whole tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Self
 
 import numpy as np
 import torch
@@ -47,7 +46,7 @@ class Batch:
     labels: Tensor
     seeds: NDArray[np.int64]
 
-    def of_samples(self, samples: slice) -> Batch:
+    def of_samples(self, samples: slice) -> Self:
         """Select the same samples of each client."""
         return replace(self, images=self.images[:, samples], labels=self.labels[:, samples])
 

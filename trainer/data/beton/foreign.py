@@ -1,7 +1,5 @@
 """Write sidecars for .beton files of another program, FFCV's own scripts for instance."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -5,8 +5,6 @@ descriptors, one metadata row per sample with pointers into pages of pixels, and
 of allocations.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Check .beton files against their sidecars, then read them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Say how .beton files hold image files, and what identifies each. No heavy imports."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """Serve the prepared images of one split to the processes of FFCV's writer."""
 
-from __future__ import annotations
-
 import multiprocessing
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Write prepared images to .beton files with FFCV's writer, and verify them."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import math
 import multiprocessing

@@ -1,7 +1,5 @@
 """Walk a folder of class folders of image files. No heavy imports: Snakemake starts with it."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

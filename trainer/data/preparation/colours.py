@@ -5,8 +5,6 @@ frames, and ignores EXIF orientation and colour profiles. Where that would clip 
 scaled, or the file is refused.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

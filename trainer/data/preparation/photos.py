@@ -4,8 +4,6 @@ The set stands in for ImageNet where that is not available. A patch's class is t
 cut from; training and test patches do not overlap.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Sets of small images of one size become arrays. Sets of image files stay where t
 name them (``prepared``).
 """
 
-from __future__ import annotations
-
 import pickle
 import tarfile
 from collections import Counter

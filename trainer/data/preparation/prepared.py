@@ -4,13 +4,11 @@
 label order); ``<split>.json`` lists image files, which stay where they are.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +95,7 @@ class ImageFiles:
         write_json(path, asdict(self) | {"folder": folder})
 
     @classmethod
-    def read(cls, path: Path) -> ImageFiles:
+    def read(cls, path: Path) -> Self:
         """Read what ``write`` wrote. Raises UserError for a list that is missing or damaged."""
         listed = read_json(path, cls, "run `prepare` again")
         if fault := listed._find_fault():

@@ -7,13 +7,12 @@ overwritten. Reading the times of 1.3 million files took 6 s, 22 s after a start
 takes minutes on a network file system; 100,000 take half a second.
 """
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Self
 
 from trainer.data.preparation.class_folders import ClassFolders, Entry, split_folder, summarise
 from trainer.data.specs import SPLITS
@@ -39,7 +38,7 @@ class SourceState:
     def __str__(self) -> str:
         return f"{self.source}: {len(self.entries)} entries, {self.digest[:16]}"
 
-    def changes_since(self, before: SourceState) -> str:
+    def changes_since(self, before: Self) -> str:
         """Name what changed since ``before``; empty for nothing."""
         if before.source != self.source:
             return f"was prepared from {before.source}"
