@@ -24,9 +24,9 @@ from torchvision.datasets import ImageFolder
 
 from bench.input import ffcv_loader, images_per_second
 from bench.measure import Record, measure_interleaved, ratios, spreads
-from trainer.data.beton.encoding import ImageEncoding
+from trainer.data.beton.sidecar import ImageEncoding
 from trainer.data.beton.writer import write_betons
-from trainer.data.preparation.photos import PHOTOS
+from trainer.data.preparation.photos import PHOTOS, load_photo
 from trainer.data.preparation.prepare import prepare
 from trainer.data.specs import IMAGENET
 from trainer.run.build import load_data
@@ -101,8 +101,8 @@ def measure_share(folder: Path, share: float, repetitions: int) -> Iterator[Reco
 
 def write_photographs(folder: Path) -> None:
     draw = np.random.default_rng(0)
-    for name, load in PHOTOS.items():
-        photo = Image.fromarray(load())
+    for name in PHOTOS:
+        photo = Image.fromarray(load_photo(name))
         scale = max(1.0, 1.2 * HEIGHT / photo.height, 1.2 * WIDTH / photo.width)
         photo = photo.resize((round(scale * photo.width), round(scale * photo.height)))
         for split, images in (("train", OF_EACH), ("val", 1)):

@@ -50,7 +50,7 @@ def prepare(settings: PrepareSettings) -> None:
 
 
 def beton(settings: BetonSettings) -> None:
-    from trainer.data.beton.encoding import ImageEncoding
+    from trainer.data.beton.sidecar import ImageEncoding
     from trainer.data.beton.writer import write_betons
     from trainer.data.preparation.colours import describe_conversions
 

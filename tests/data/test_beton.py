@@ -15,6 +15,7 @@ import torch
 
 from tests.commands import command, trainer
 from tests.conftest import one_line
+from tests.in_memory import in_memory, to_arrays
 from trainer.data.beton.reader import read_beton
 from trainer.data.beton.sidecar import sidecar_path
 from trainer.data.beton.source import Source
@@ -22,7 +23,6 @@ from trainer.data.beton.writer import write_betons
 from trainer.data.images import ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.preparation.prepared import read_prepared
-from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 
@@ -46,7 +46,7 @@ def colour(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_reading_returns_what_was_prepared_in_order(colour: Path, split: str) -> None:
     prepared, _ = read_prepared(colour / f"{split}.npz")
-    read = read_beton(colour / f"{split}.beton").arrays()
+    read = to_arrays(read_beton(colour / f"{split}.beton"))
     assert np.array_equal(read.images, prepared.images)
     assert np.array_equal(read.labels, prepared.labels)
 
@@ -67,8 +67,8 @@ def test_images_are_gathered_from_the_pages_as_they_lie(colour: Path) -> None:
     indices = np.array([1499, 0, 700, 3, 3, 682])
     device = torch.device("cpu")
     mapped, copied = (
-        ImageSet(MemoryImages(each, device), spec, device, torch.float32)
-        for each in (samples, Samples.of(prepared))
+        ImageSet(images, spec, device, torch.float32)
+        for images in (MemoryImages(samples, device), in_memory(prepared))
     )
     [(images, _)], [(of_copies, _)] = mapped.in_batches(indices, 6), copied.in_batches(indices, 6)
     assert torch.equal(images, of_copies)
@@ -103,7 +103,7 @@ def test_ffcvs_loader_decodes_the_same_images(colour: Path) -> None:
         pipelines={"image": [SimpleRGBImageDecoder()], "label": [IntDecoder()]},
     )
     batches = [(images.copy(), labels.copy()) for images, labels in loader]
-    ours = read_beton(path).arrays()
+    ours = to_arrays(read_beton(path))
     assert np.array_equal(np.concatenate([images for images, _ in batches]), ours.images)
     assert np.array_equal(np.concatenate([labels for _, labels in batches]).ravel(), ours.labels)
 

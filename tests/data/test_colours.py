@@ -18,7 +18,7 @@ from tests.conftest import one_line
 from trainer.data.beton.reader import map_file, read_index
 from trainer.data.preparation.class_folders import ENDINGS
 from trainer.data.preparation.colours import DEEP, FRAMES, ROTATED, TRANSPARENT, read_image
-from trainer.data.preparation.folders import list_images
+from trainer.data.preparation.prepared import list_images
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 

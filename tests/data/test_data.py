@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import functional as TF
 
-from trainer.data.augment import crop_and_flip
-from trainer.data.crops import Crops, random_padded_crops
-from trainer.data.images import ImageSet
+from tests.in_memory import in_memory
+from trainer.data.crops import Crops, crop_and_flip, random_padded_crops
+from trainer.data.images import ImageSet, Request
 from trainer.data.loading import prefetch
-from trainer.data.memory import MemoryImages
 from trainer.data.preparation.prepared import Arrays
-from trainer.data.samples import Samples
 from trainer.data.sampling import Purpose, Sampler, generator, label_offsets
 from trainer.data.specs import DATASETS, DatasetSpec
 from trainer.data.training import BLOCK_BYTES, Batch, TrainingSet
@@ -35,8 +33,7 @@ def arrays(n: int = 40, spec: DatasetSpec = CIFAR10) -> Arrays:
 
 def training_set(augmented: bool = True, noise_p: float = 0.0, workers: int = 0) -> TrainingSet:
     options = {"augmented": augmented, "noise_p": noise_p, "workers": workers}
-    images = MemoryImages(Samples.of(arrays()), CPU)
-    return TrainingSet(images, CIFAR10, CPU, torch.float32, **options)  # type: ignore[arg-type]
+    return TrainingSet(in_memory(arrays()), CIFAR10, CPU, torch.float32, **options)  # type: ignore[arg-type]
 
 
 def seen(data: ImageSet, indices: list[int]) -> Tensor:
@@ -104,7 +101,7 @@ def test_crops_reach_every_offset_equally_and_half_are_mirrored() -> None:
 
 
 def test_normalisation_is_torchvisions() -> None:
-    data = ImageSet(MemoryImages(Samples.of(arrays()), CPU), CIFAR10, CPU, torch.float32)
+    data = ImageSet(in_memory(arrays()), CIFAR10, CPU, torch.float32)
     images = torch.from_numpy(arrays().images).movedim(-1, 1)
     wanted = TF.normalize(images / 255, list(CIFAR10.mean), list(CIFAR10.std))
     torch.testing.assert_close(seen(data, list(range(40))), wanted, rtol=1e-5, atol=1e-5)
@@ -115,7 +112,7 @@ def test_normalisation_is_torchvisions() -> None:
 def test_normalisation_is_the_formula_to_the_last_bit(
     spec: DatasetSpec, dtype: torch.dtype
 ) -> None:
-    data = ImageSet(MemoryImages(Samples.of(arrays(40, spec)), CPU), spec, CPU, dtype)
+    data = ImageSet(in_memory(arrays(40, spec)), spec, CPU, dtype)
     indices = [3, 39, 3, 0, 1]
     assert torch.equal(seen(data, indices), plain(arrays(40, spec).images[indices], spec, dtype))
 
@@ -135,10 +132,12 @@ def test_images_are_in_memory_channels_last(augmented: bool) -> None:
 
 def test_a_subset_shares_the_pixels() -> None:
     indices = np.array([5, 3, 39])
-    whole, part = Samples.of(arrays()), Samples.of(arrays()).subset(indices)
-    assert np.array_equal(part.arrays().images, arrays().images[indices])
+    whole = in_memory(arrays())
+    part = whole.subset(indices)
+    [(_, fetch)] = part.fetch(iter([Request(indices=np.arange(3), crops=None)]))
+    assert np.array_equal(fetch().numpy(), arrays().images[indices])
     assert np.array_equal(part.labels, arrays().labels[indices])
-    assert np.shares_memory(whole.subset(indices).content, whole.content)
+    assert part._any_image is whole._any_image
 
 
 def test_the_digits_mean_and_deviation_are_those_of_the_data() -> None:

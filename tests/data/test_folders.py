@@ -15,14 +15,13 @@ from PIL import Image
 from tests.commands import trainer
 from tests.conftest import one_line
 from trainer.data.beton import writer as write_beton
-from trainer.data.beton.encoding import ImageEncoding
 from trainer.data.beton.format import JPEG, RAW
 from trainer.data.beton.reader import map_file, read_index
-from trainer.data.beton.sidecar import sidecar_path
+from trainer.data.beton.sidecar import ImageEncoding, sidecar_path
 from trainer.data.beton.writer import write_betons
-from trainer.data.preparation.folders import ImageFiles
 from trainer.data.preparation.photos import PATCHES, PHOTOS, write_photos
 from trainer.data.preparation.prepare import prepare
+from trainer.data.preparation.prepared import ImageFiles
 from trainer.errors import UserError
 
 CLASSES = ("cat", "dog", "Zebra")  # not in sorted order

@@ -15,8 +15,8 @@ from PIL import Image
 from tests.commands import trainer
 from tests.conftest import one_line
 from trainer.data.beton.format import JPEG, RAW, BetonIndex, parse
-from trainer.data.beton.reader import read_class_names, read_index
-from trainer.data.beton.sidecar import sidecar_path
+from trainer.data.beton.reader import read_index
+from trainer.data.beton.sidecar import read_sidecar, sidecar_path
 
 LABELS = [0, 2, 1, 2, 0, 1, 1, 2, 0, 0]
 
@@ -92,13 +92,14 @@ def test_training_reads_a_file_that_was_verified(folder: Path) -> None:
     assert set(index.modes.tolist()) == {JPEG, RAW}
     assert index.labels.tolist() == LABELS
     assert index.heights.tolist() == list(range(20, 30))
-    assert read_class_names(path) == ["0", "1", "2"]
+    assert list(read_sidecar(path).samples_per_class) == ["0", "1", "2"]
 
 
 def test_classes_are_the_data_sets(folder: Path) -> None:
     done = trainer("sidecar", "--data-pth", folder, "--dataset", "cifar10", "--split", "test")
     assert done.returncode == 0, done.stderr
-    assert read_class_names(folder / "test.beton")[:2] == ["airplane", "automobile"]
+    classes = list(read_sidecar(folder / "test.beton").samples_per_class)
+    assert classes[:2] == ["airplane", "automobile"]
     assert not sidecar_path(folder / "train.beton").exists()
 
 

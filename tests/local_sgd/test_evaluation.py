@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.in_memory import in_memory
 from trainer.data.images import ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.preparation.prepared import Arrays
-from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
 from trainer.data.training import TrainingSet
 from trainer.distributed.world import World
@@ -26,10 +26,10 @@ WORLD = World(0, 1, CPU)
 State = dict[str, Tensor]
 
 
-def samples(n: int) -> Samples:
+def memory_images(n: int) -> MemoryImages:
     draw = np.random.default_rng(1)
     images = draw.integers(0, 241, (n, 8, 8, 1), np.uint8)
-    return Samples.of(Arrays(images, draw.integers(0, 10, n).astype(np.int64)))
+    return in_memory(Arrays(images, draw.integers(0, 10, n).astype(np.int64)))
 
 
 class SmallMemory(nn.Module):
@@ -50,7 +50,7 @@ class SmallMemory(nn.Module):
 @pytest.mark.parametrize("most", [1, 7, 1000])
 def test_scores_are_over_every_sample_once(most: int) -> None:
     """Score in batches that fit; the last has another size."""
-    data = ImageSet(MemoryImages(samples(253), CPU), DIGITS, CPU, torch.float64)
+    data = ImageSet(memory_images(253), DIGITS, CPU, torch.float64)
     model = build("cnn_bn", DIGITS, seed=0).double().eval()
     [(images, _)] = data.in_batches(np.arange(253), 253)
     logits = model(images)
@@ -78,7 +78,7 @@ def test_scores_are_over_every_sample_once(most: int) -> None:
 def test_a_gpu_is_not_given_more_than_one_batch_may_hold(
     dataset: str, test: int, processes: int, most: int
 ) -> None:
-    one = MemoryImages(samples(1), CPU).subset(np.zeros(test, np.int64))
+    one = memory_images(1).subset(np.zeros(test, np.int64))
     data = ImageSet(one, DATASETS[dataset], CPU, torch.float32)
     for device, expected in (("cuda", most), ("cpu", 250)):
         evaluate = Evaluator(data, World(0, processes, torch.device(device)))
@@ -86,15 +86,13 @@ def test_a_gpu_is_not_given_more_than_one_batch_may_hold(
 
 
 def test_a_model_too_large_for_one_image_is_an_error() -> None:
-    data = ImageSet(MemoryImages(samples(5), CPU), DIGITS, CPU, torch.float64)
+    data = ImageSet(memory_images(5), DIGITS, CPU, torch.float64)
     with pytest.raises(torch.OutOfMemoryError):
         Evaluator(data, WORLD)(SmallMemory(nn.Flatten(), 0))
 
 
 def test_batchnorm_statistics_are_the_mean_over_the_batches() -> None:
-    training = TrainingSet(
-        MemoryImages(samples(60), CPU), DIGITS, CPU, torch.float64, augmented=True, noise_p=0
-    )
+    training = TrainingSet(memory_images(60), DIGITS, CPU, torch.float64, augmented=True, noise_p=0)
     model = build("cnn_bn", DIGITS, seed=0).double()
     reference = copy.deepcopy(model)
     options = {"seed": 3, "step": 11, "num_batches": 5, "batch_size": 8}
@@ -116,7 +114,7 @@ def test_batchnorm_statistics_are_the_mean_over_the_batches() -> None:
 
 def test_batchnorm_reestimation_changes_no_parameter() -> None:
     training = TrainingSet(
-        MemoryImages(samples(60), CPU), DIGITS, CPU, torch.float32, augmented=False, noise_p=0
+        memory_images(60), DIGITS, CPU, torch.float32, augmented=False, noise_p=0
     )
     model = build("cnn_bn", DIGITS, seed=0)
     before = nn.utils.parameters_to_vector(model.parameters()).clone()

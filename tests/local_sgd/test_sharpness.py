@@ -6,10 +6,9 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
+from tests.in_memory import in_memory
 from trainer.data.images import ImageSet
-from trainer.data.memory import MemoryImages
 from trainer.data.preparation.prepared import Arrays
-from trainer.data.samples import Samples
 from trainer.data.specs import DATASETS
 from trainer.local_sgd.sharpness import sharpness
 from trainer.models.registry import build
@@ -20,8 +19,8 @@ DIGITS = DATASETS["digits"]
 def data(dtype: torch.dtype) -> ImageSet:
     draw = np.random.default_rng(0)
     images = draw.integers(0, 241, (60, 8, 8, 1), np.uint8)
-    samples = Samples.of(Arrays(images, draw.integers(0, 10, 60).astype(np.int64)))
-    return ImageSet(MemoryImages(samples, torch.device("cpu")), DIGITS, torch.device("cpu"), dtype)
+    labels = draw.integers(0, 10, 60).astype(np.int64)
+    return ImageSet(in_memory(Arrays(images, labels)), DIGITS, torch.device("cpu"), dtype)
 
 
 def small(dtype: torch.dtype) -> nn.Module:

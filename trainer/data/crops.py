@@ -1,14 +1,14 @@
-"""Choose the part of each image that a client sees: a random crop, or the centre in evaluation."""
+"""Choose the part of each image that a client sees: a random crop, or evaluation's centre."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from trainer.data.loading import to_device
 from trainer.data.specs import CENTRE, DatasetSpec
 
 # As torchvision's RandomResizedCrop and FFCV's: share of the area, width over height, tries.
@@ -43,8 +43,8 @@ class Crops:
     width: Integers
     mirrored: NDArray[np.bool_]
 
-    def __getitem__(self, part: Any) -> Crops:
-        return Crops(**{name: values[part] for name, values in vars(self).items()})
+    def __getitem__(self, part: Any) -> Self:
+        return replace(self, **{name: values[part] for name, values in vars(self).items()})
 
     def lie_inside(self, heights: Integers, widths: Integers) -> bool:
         """Check that no rectangle reaches beyond its image."""
@@ -93,8 +93,8 @@ def random_resized_crops(
     fits = (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
     first = fits.argmax(0)[None]
     found = fits.any(0)
-    largest_width = _limit(widths, heights * RATIO[1])
-    largest_height = _limit(heights, widths * (1 / RATIO[0]))
+    largest_width = np.minimum(widths, np.rint(heights * RATIO[1]).astype(np.int64))
+    largest_height = np.minimum(heights, np.rint(widths * (1 / RATIO[0])).astype(np.int64))
     width = np.where(found, np.take_along_axis(width, first, 0)[0], largest_width)
     height = np.where(found, np.take_along_axis(height, first, 0)[0], largest_height)
     place = draw.random((2, *heights.shape))
@@ -137,10 +137,39 @@ def decode_plan(indices: Integers, crops: Crops) -> NDArray[np.void]:
     return lines
 
 
+def crop_and_flip(images: Tensor, crops: Crops | None) -> Tensor:
+    """Cut ``crops`` out of ``images`` (*crops' shape, H, W, C); same shape, contiguous.
+
+    All crops have the images' size. Beyond an image they show zeros (black, before normalisation),
+    as torchvision's RandomCrop with padding does. None: the images themselves.
+    """
+    if crops is None:
+        return images
+    height, width, channels = images.shape[-3:]
+    assert (crops.height == height).all() and (crops.width == width).all(), "crops would resize"
+    padding = max(int(np.abs(crops.top).max()), int(np.abs(crops.left).max()))
+    mirrored = crops.mirrored.ravel()
+    count, frame_width = len(mirrored), width + 2 * padding
+    # Move the mirrored ones to the end, where one call flips them; cropping restores the order.
+    order = np.argsort(mirrored, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(count)
+    upright = count - np.count_nonzero(mirrored)
+    grouped = images.flatten(0, -4).index_select(0, to_device(order, images.device))
+    frames = images.new_zeros((count, height + 2 * padding, frame_width, channels))
+    inside = frames[:, padding : padding + height, padding : padding + width]
+    inside[:upright] = grouped[:upright]
+    inside[upright:] = grouped[upright:].flip(2)
+    top = padding + crops.top.ravel()
+    left = padding + np.where(mirrored, -crops.left.ravel(), crops.left.ravel())
+    first = (place * frames.shape[1] + top) * frame_width + left
+    rows = first[:, None] + np.arange(height) * frame_width
+    # View a row of an image at every pixel, so that each row of a crop is copied in one piece.
+    any_row = frames.as_strided(
+        (frames.numel() // channels - width + 1, width * channels), (channels, 1)
+    )
+    return any_row.index_select(0, to_device(rows.ravel(), images.device)).view(images.shape)
+
+
 def _mirrored(draw: np.random.Generator, shape: tuple[int, ...], flip: bool) -> NDArray[np.bool_]:
     return draw.random(shape) < 0.5 if flip else np.zeros(shape, np.bool_)
-
-
-def _limit(side: Integers, longest: NDArray[np.floating]) -> Integers:
-    limited: Integers = np.minimum(side, np.rint(longest).astype(np.int64))
-    return limited

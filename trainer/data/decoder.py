@@ -1,7 +1,5 @@
 """Make FFCV's Loader follow a decode plan. Imports ffcv, which takes seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,10 +1,10 @@
 """Provide images with labels as models see them, wherever the pixels come from."""
 
-from __future__ import annotations
-
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -29,16 +29,24 @@ class Request:
 AnyRequest = TypeVar("AnyRequest", bound=Request)
 
 
-class Images(Protocol):
-    """Hold the pixels of N images, their sizes and labels (N,)."""
+class Images(ABC):
+    """Serve the pixels of N images.
 
-    heights: NDArray[np.int64]
-    widths: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    ``places`` (N,): where a subclass finds each one. ``sizes`` (2, N): heights and widths.
+    """
 
-    def subset(self, indices: NDArray[np.int64]) -> Images:
+    def __init__(
+        self, places: NDArray[np.int64], sizes: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> None:
+        self.places, self.sizes, self.labels = places, sizes, labels
+
+    def subset(self, indices: NDArray[np.int64]) -> Self:
         """Select images without copying pixels."""
+        part = copy(self)
+        Images.__init__(part, self.places[indices], self.sizes[:, indices], self.labels[indices])
+        return part
 
+    @abstractmethod
     def fetch(self, requests: Iterator[AnyRequest]) -> Iterator[tuple[AnyRequest, Fetch]]:
         """Yield each request with what returns its pixels, in order."""
 
@@ -71,9 +79,7 @@ class ImageSet:
 
     def _central_crops(self, indices: NDArray[np.int64]) -> Crops | None:
         """Return evaluation's crops of image files; images of one size are seen whole."""
-        if not self.spec.of_files:
-            return None
-        return central_crops(self._images.heights[indices], self._images.widths[indices])
+        return central_crops(*self._images.sizes[:, indices]) if self.spec.of_files else None
 
     def _normalise(self, images: Tensor) -> Tensor:
         """Turn (…, H, W, C) uint8 on any device into (…, C, H, W), channels last in memory.

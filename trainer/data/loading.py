@@ -1,7 +1,5 @@
 """Prepare batches ahead of the training that uses them, and move them to its device."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

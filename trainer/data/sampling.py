@@ -5,8 +5,6 @@ epoch or step. A draw covers all K clients and is cut to a process's share after
 run does not depend on the number of processes and can begin at any step.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import IntEnum
 

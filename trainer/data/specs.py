@@ -33,6 +33,11 @@ class DatasetSpec:
     def of_files(self) -> bool:
         return self.padding is None
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return (H, W, C) of what a model sees."""
+        return self.image_size, self.image_size, self.channels
+
     def count(self, split: str) -> int | None:
         """Count the samples of ``split``; None if the source decides."""
         return None if self.samples is None else self.samples[SPLITS.index(split)]

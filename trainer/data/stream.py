@@ -6,11 +6,8 @@ Here each entry of the traversal order names a sample and the part of it to deco
 the sampler's, a function of (seed, epoch, step, client), for any number of processes and workers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from contextlib import contextmanager
-from copy import copy
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -21,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.data.augment import crop_and_flip
 from trainer.data.beton.format import RGB_IMAGE, BetonIndex
-from trainer.data.crops import Crops, decode_plan, whole_images
-from trainer.data.images import AnyRequest, Fetch, Request
+from trainer.data.crops import Crops, crop_and_flip, decode_plan, whole_images
+from trainer.data.images import AnyRequest, Fetch, Images, Request
 from trainer.errors import UserError
 
 # FFCV decodes this many images at once, each into memory for the largest, in several places.
@@ -34,7 +30,7 @@ IMAGES_PER_PLAN = 2**16
 POLL_SECONDS = 0.0005
 
 
-class StreamedImages:
+class StreamedImages(Images):
     """Serve each image as (size, size, 3) uint8: the requested crop, resized."""
 
     def __init__(
@@ -48,33 +44,22 @@ class StreamedImages:
             raise UserError(
                 f"{path}: grey images, which loader ffcv cannot read; check dataset and the path"
             )
-        self._path = path
-        self._pinned = pinned
-        self.heights, self.widths, self.labels = index.heights, index.widths, index.labels
-        self._samples = np.arange(len(index))  # of the file
+        sizes = np.stack([index.heights, index.widths])
+        super().__init__(np.arange(len(index)), sizes, index.labels)
+        self._path, self._size, self._pinned = path, size, pinned
         self._loader = _loader(path, size, workers)
-
-    def subset(self, indices: NDArray[np.int64]) -> StreamedImages:
-        part = copy(self)
-        part._samples = self._samples[indices]
-        part.heights, part.widths = self.heights[indices], self.widths[indices]
-        part.labels = self.labels[indices]
-        return part
 
     def fetch(self, requests: Iterator[AnyRequest]) -> Iterator[tuple[AnyRequest, Fetch]]:
         """Decode the requests ahead, in order; close the iterator to stop."""
         for first in requests:
             count = max(1, IMAGES_PER_PLAN // first.indices.size)
             several = [first, *islice(requests, count - 1)]
-            crops = [self._decoder_crops(request) for request in several]
-            plans = [
-                decode_plan(self._samples[request.indices], decoded)
-                for request, decoded in zip(several, crops, strict=True)
-            ]
+            decoded = [(request, self._decoder_crops(request)) for request in several]
+            plans = [decode_plan(self.places[request.indices], crops) for request, crops in decoded]
             with self._decode(np.concatenate(plans)) as images:
-                for request, decoded in zip(several, crops, strict=True):
-                    pixels = _copy_next(images, request.indices.shape, pinned=self._pinned)
-                    rest = None if decoded is request.crops else request.crops
+                for request, crops in decoded:
+                    pixels = self._copy_next(images, request.indices.shape)
+                    rest = None if crops is request.crops else request.crops
                     yield request, partial(crop_and_flip, pixels, rest)
 
     def _decoder_crops(self, request: Request) -> Crops:
@@ -82,26 +67,30 @@ class StreamedImages:
 
         The decoder would read memory beyond the image; such crops are taken after decoding.
         """
-        heights, widths = self.heights[request.indices], self.widths[request.indices]
-        if request.crops is not None and request.crops.lie_inside(heights, widths):
+        sizes = self.sizes[:, request.indices]
+        if request.crops is not None and request.crops.lie_inside(*sizes):
             return request.crops
-        return whole_images(heights, widths)
+        return whole_images(*sizes)
 
     @contextmanager
     def _decode(self, plan: NDArray[np.void]) -> Iterator[Iterator[NDArray[np.uint8]]]:
-        """Yield the images of ``plan`` one by one, in memory that later images overwrite.
-
-        On exit, stop FFCV's thread.
-        """
+        """Yield the images of ``plan``, in memory that later ones overwrite; stop FFCV on exit."""
         loader = self._loader
         loader.batch_size = min(READ_AT_ONCE, len(plan))
         loader.traversal_order.plan = loader.first_traversal_order = plan
         with _torch_threads_kept():
             batches = iter(loader)
-        try:
+        with closing(batches):
             yield chain.from_iterable(_watch(batches, self._path))
-        finally:
-            batches.close()
+
+    def _copy_next(self, images: Iterator[NDArray[np.uint8]], shape: tuple[int, ...]) -> Tensor:
+        """Copy the next images, (*shape, size, size, 3), into memory of their own."""
+        image_shape = (self._size, self._size, 3)
+        copies = torch.empty((*shape, *image_shape), dtype=torch.uint8, pin_memory=self._pinned)
+        # In this order, zip takes no image beyond the last copy.
+        for copy, image in zip(copies.numpy().reshape(-1, *image_shape), images, strict=False):
+            copy[:] = image
+        return copies
 
 
 def _loader(path: Path, size: int, workers: int) -> Any:
@@ -155,16 +144,3 @@ def _watch(batches: Any, path: Path) -> Iterator[NDArray[np.uint8]]:
         if batch is None:
             return
         yield batch[0]
-
-
-def _copy_next(
-    images: Iterator[NDArray[np.uint8]], shape: tuple[int, ...], *, pinned: bool
-) -> Tensor:
-    """Copy the next images, (*shape, H, W, C), into memory of their own."""
-    first = next(images)
-    copies = torch.empty((*shape, *first.shape), dtype=torch.uint8, pin_memory=pinned)
-    own = copies.numpy().reshape(-1, *first.shape)
-    own[0] = first
-    for i, image in enumerate(islice(images, len(own) - 1), start=1):
-        own[i] = image
-    return copies

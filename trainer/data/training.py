@@ -1,10 +1,9 @@
 """Deal the training samples to the clients in whole tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
+from typing import Self
 
 import numpy as np
 import torch
@@ -47,11 +46,9 @@ class Batch:
     labels: Tensor
     seeds: NDArray[np.int64]
 
-    def of_samples(self, samples: slice) -> Batch:
+    def of_samples(self, samples: slice) -> Self:
         """Select the same samples of each client."""
-        return Batch(
-            images=self.images[:, samples], labels=self.labels[:, samples], seeds=self.seeds
-        )
+        return replace(self, images=self.images[:, samples], labels=self.labels[:, samples])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +139,7 @@ class TrainingSet(ImageSet):
         return random_padded_crops(draw, indices.shape, self.spec) if self._augmented else None
 
     def _file_crops(self, draw: np.random.Generator, indices: NDArray[np.int64]) -> Crops:
-        sizes = self._images.heights[indices], self._images.widths[indices]
+        sizes = self._images.sizes[:, indices]
         if not self._augmented:
             return central_crops(*sizes)
         return random_resized_crops(draw, *sizes, flip=self.spec.flip)

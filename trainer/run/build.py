@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.data.beton.reader import read_beton, read_class_names, read_index
+from trainer.data.beton.reader import read_beton, read_index
+from trainer.data.beton.sidecar import read_sidecar
 from trainer.data.images import Images, ImageSet
 from trainer.data.memory import MemoryImages
 from trainer.data.sampling import Sampler, train_subset
@@ -80,7 +81,7 @@ def _images(settings: RunSettings, path: Path, device: torch.device) -> Images:
             f"{path}: images of shape {shape}, dataset {settings.dataset} has {wanted}; check "
             "dataset and the path"
         )
-    if (found := len(read_class_names(path))) != spec.num_classes:
+    if (found := len(read_sidecar(path).samples_per_class)) != spec.num_classes:
         raise UserError(
             f"{path}: {found} classes, {spec.num_classes} were asked for; check dataset "
             f"{settings.dataset} and num_classes"

@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from trainer.data.beton.reader import read_digest
+from trainer.data.beton.sidecar import read_sidecar
 from trainer.distributed import slurm
 from trainer.distributed.torchrun import started_by_torchrun
 from trainer.distributed.world import World
@@ -135,7 +135,7 @@ def _fingerprint(settings: RunSettings) -> str:
     start = start_file(settings)
     content = [
         settings.identity(),
-        [read_digest(beton) for beton in settings.betons],
+        [read_sidecar(beton).sha256 for beton in settings.betons],
         sha256(start) if start else None,
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from trainer.data.beton.encoding import ImageEncoding
+from trainer.data.beton.sidecar import ImageEncoding
 from trainer.data.specs import DATASETS
 from trainer.files.download import FOLDER, https
 from trainer.settings.base import Settings, setting

@@ -1,7 +1,5 @@
 """Write sidecars for .beton files of another program, FFCV's own scripts for instance."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.data.beton.format import JPEG, RAW, BetonIndex, parse
-from trainer.data.beton.reader import fingerprint, map_file
+from trainer.data.beton.format import JPEG, RAW, BetonIndex
+from trainer.data.beton.reader import make_sidecar, map_file, parse_file
 from trainer.data.beton.sidecar import Sidecar
 from trainer.data.specs import DATASETS, SPLITS
 from trainer.errors import UserError
@@ -43,14 +41,8 @@ def write_sidecars(
                 f"{dataset} has {count} classes; check dataset"
             )
         _decode_jpegs(path, index, threads)
-        counts = np.bincount(index.labels, minlength=count).tolist()
-        found[split] = Sidecar(
-            arguments={"split": split, "written_by": "another program"},
-            versions={},
-            samples=len(index),
-            samples_per_class=dict(zip(names, counts, strict=True)),
-            **fingerprint(path),
-        )
+        arguments = {"split": split, "written_by": "another program"}
+        found[split] = make_sidecar(path, index.labels, names, arguments=arguments, versions={})
     for split, sidecar in found.items():
         sidecar.write(paths[split])
     return found
@@ -58,13 +50,8 @@ def write_sidecars(
 
 def _read_index(path: Path) -> BetonIndex:
     with reading(path, "put FFCV's file there, or check data_pth"):
-        raw = map_file(path) if path.stat().st_size else np.empty(0, np.uint8)
-    try:
-        index = parse(raw)
-    except (ValueError, IndexError, OverflowError) as error:
-        raise UserError(
-            f"{path}: not a complete .beton of images with labels ({error}); write it again"
-        ) from None
+        raw = map_file(path)
+    index = parse_file(raw, path, "write it again, as images with labels")
     if not len(index):
         raise UserError(f"{path}: holds no samples; write it again")
     if unknown := sorted({*index.modes.tolist()} - {JPEG, RAW}):

@@ -5,8 +5,7 @@ descriptors, one metadata row per sample with pointers into pages of pixels, and
 of allocations.
 """
 
-from __future__ import annotations
-
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +66,7 @@ class BetonIndex:
 def parse(raw: NDArray[np.uint8]) -> BetonIndex:
     """Read the index of a .beton of (image, label) from its content ``raw``.
 
-    Raises ValueError for one that is of another version or kind, or incomplete.
+    Raises ValueError, IndexError or OverflowError for another version or kind, or part of a file.
     """
     header = _read_records(raw, 0, HEADER, 1)[0]
     if header["version"] != VERSION or header["num_fields"] != 2:
@@ -84,8 +83,16 @@ def parse(raw: NDArray[np.uint8]) -> BetonIndex:
         np.dtype([("image", IMAGE_METADATA[kind]), ("label", "<i8")], align=True),
         int(header["num_samples"]),
     )
-    pointers = rows["image"]["pointer"].astype(np.int64)
-    modes, heights, widths, channels = _read_shapes(kind, fields[0], rows["image"])
+    images = rows["image"]
+    pointers = images["pointer"].astype(np.int64)
+    if kind == RGB_IMAGE:
+        modes, channels = images["mode"].copy(), 3
+        heights, widths = images["height"].astype(np.int64), images["width"].astype(np.int64)
+    else:  # of one shape, which the field holds
+        shape = fields[0]["arguments"][: 32 * 8].view("<u8")
+        height, width, channels = (int(side) for side in shape[shape > 0])
+        modes = np.full(len(images), RAW, np.uint8)
+        heights, widths = np.full(len(images), height), np.full(len(images), width)
     sizes = _read_sizes(raw, int(header["alloc_table_ptr"]), pointers)
     if (sizes[modes == RAW] != (heights * widths * channels)[modes == RAW]).any():
         raise ValueError("sizes of images and of their stored data differ")
@@ -101,49 +108,33 @@ def parse(raw: NDArray[np.uint8]) -> BetonIndex:
     )
 
 
-def index_bytes(raw: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return all but the pixels: the bytes before their pages, and the table after them."""
+def hash_index(raw: NDArray[np.uint8]) -> str:
+    """Return the SHA-256 of all but the pixels: of what is before their pages and after them."""
     table = int(_read_records(raw, 0, HEADER, 1)[0]["alloc_table_ptr"])
-    first = int(
-        _read_records(raw, table, ALLOCATION, _count_allocations(raw, table))["pointer"].min()
-    )
-    return raw[:first], raw[table:]
-
-
-def _read_shapes(
-    kind: int, field: Any, images: NDArray[Any]
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], int]:
-    if kind == RGB_IMAGE:
-        return (
-            images["mode"].copy(),
-            images["height"].astype(np.int64),
-            images["width"].astype(np.int64),
-            3,
-        )
-    sizes = field["arguments"][: 32 * 8].view("<u8")
-    height, width, channels = (int(size) for size in sizes[sizes > 0])
-    n = len(images)
-    return np.full(n, RAW, np.uint8), np.full(n, height), np.full(n, width), channels
+    first = int(_read_allocations(raw, table)["pointer"].min(initial=table))
+    digest = hashlib.sha256(raw[:first].data)
+    digest.update(raw[table:].data)
+    return digest.hexdigest()
 
 
 def _read_sizes(
     raw: NDArray[np.uint8], table: int, pointers: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return the bytes allocated at each of ``pointers``; check that all lie before the table."""
-    count = _count_allocations(raw, table)
-    if not 0 < table <= len(raw) or count < len(pointers):
+    allocations = _read_allocations(raw, table)
+    if not 0 < table <= len(raw) or len(allocations) < len(pointers):
         raise ValueError(f"ends at byte {len(raw)}, inside its table of {len(pointers)} samples")
-    allocations = np.sort(_read_records(raw, table, ALLOCATION, count), order="pointer")
+    allocations = np.sort(allocations, order="pointer")
     place = np.searchsorted(allocations["pointer"], pointers.astype(np.uint64))
-    found = allocations[np.minimum(place, count - 1)]
+    found = allocations[np.minimum(place, len(allocations) - 1)]
     sizes: NDArray[np.int64] = found["size"].astype(np.int64)
     if (found["pointer"] != pointers).any() or (pointers + sizes > table).any():
         raise ValueError("a sample points to a place without data")
     return sizes
 
 
-def _count_allocations(raw: NDArray[np.uint8], table: int) -> int:
-    return (len(raw) - table) // ALLOCATION.itemsize
+def _read_allocations(raw: NDArray[np.uint8], table: int) -> NDArray[Any]:
+    return _read_records(raw, table, ALLOCATION, (len(raw) - table) // ALLOCATION.itemsize)
 
 
 def _read_records(

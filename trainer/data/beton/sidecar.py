@@ -1,7 +1,6 @@
-"""Record beside each .beton what identifies it. No heavy imports."""
+"""Say how .beton files hold image files, and what identifies each. No heavy imports."""
 
-from __future__ import annotations
-
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,6 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainer.data.specs import SPLITS
 from trainer.files.atomic import read_json, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEncoding:
+    """Say how FFCV stores image files; defaults are the paper's (named 500_0.50_90).
+
+    ``max_resolution``: longer side in pixels, larger images are reduced to it.
+    ``compress_probability``: share stored as JPEG of ``jpeg_quality``, the others uncompressed.
+    """
+
+    max_resolution: int = 500
+    compress_probability: float = 0.5
+    jpeg_quality: int = 90
 
 
 class Sidecar(BaseModel):

@@ -1,9 +1,6 @@
 """Serve the prepared images of one split to the processes of FFCV's writer."""
 
-from __future__ import annotations
-
 import multiprocessing
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.preparation.colours import CONVERSIONS
-from trainer.data.preparation.folders import ImageFiles
-from trainer.data.preparation.prepared import Arrays, read_prepared
+from trainer.data.preparation.prepared import Arrays, ImageFiles, read_prepared
 from trainer.errors import UserError
 
 
@@ -38,11 +34,7 @@ class Source:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        try:
-            image, conversions = self.image(index)
-        except UserError as error:
-            self.errors.put(str(error))
-            sys.exit(1)
+        image, conversions = self.image(index)
         for conversion in conversions:
             with self.converted.get_lock():
                 self.converted[CONVERSIONS.index(conversion)] += 1

@@ -1,7 +1,5 @@
 """Write prepared images to .beton files with FFCV's writer, and verify them."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import math
 import multiprocessing
@@ -23,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.data.beton.encoding import ImageEncoding
-from trainer.data.beton.format import BetonIndex, parse
-from trainer.data.beton.reader import fingerprint, map_file
-from trainer.data.beton.sidecar import Sidecar
+from trainer.data.beton.format import BetonIndex
+from trainer.data.beton.reader import make_sidecar, map_file, parse_file
+from trainer.data.beton.sidecar import ImageEncoding, Sidecar
 from trainer.data.beton.source import Source, read_source
-from trainer.data.preparation.folders import ImageFiles
+from trainer.data.preparation.prepared import ImageFiles
 from trainer.data.specs import SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, writing
@@ -66,14 +63,13 @@ def _write_beton(path: Path, split: str, encoding: ImageEncoding, num_workers: i
         with _worker_deaths_as_user_errors(source):
             _write_with_ffcv(temporary, source, image_field, num_workers)
         _verify(temporary, source, image_field)
-        counts = np.bincount(source.labels, minlength=len(source.classes))
-        sidecar = Sidecar(
+        sidecar = make_sidecar(
+            temporary,
+            source.labels,
+            source.classes,
             arguments={"split": split, **encoded_with, "num_workers": num_workers},
             versions={name: importlib.metadata.version(name) for name in ("ffcv", "numpy")},
-            samples=len(source),
-            samples_per_class=dict(zip(source.classes, counts.tolist(), strict=True)),
             conversions=source.conversions,
-            **fingerprint(temporary),
         )
         # Before the rename: if the sidecar cannot be written, the old pair of files stays.
         sidecar.write(path)
@@ -201,12 +197,7 @@ def _verify(written: Path, source: Source, image_field: Any) -> None:
     ``COMPARED``. ``parse`` checks that every sample lies inside the file.
     """
     raw = map_file(written)
-    try:
-        index = parse(raw)
-    except ValueError as error:
-        raise UserError(
-            f"{source.beton}: damaged during writing ({error}); check the disk"
-        ) from None
+    index = parse_file(raw, source.beton, "damaged during writing, check the disk")
     if not np.array_equal(index.labels, source.labels):
         raise UserError(
             f"{source.beton}: labels differ from their source after writing; check the disk"

@@ -1,12 +1,12 @@
 """Walk a folder of class folders of image files. No heavy imports: Snakemake starts with it."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.files.atomic import reading
 
 SPLIT_FOLDERS = {"train": ("train",), "test": ("val", "test")}
 # torchvision's IMG_EXTENSIONS, so that ImageFolder finds the same images
@@ -15,15 +15,17 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".w
 Entry = os.DirEntry[str]
 
 
-def split_folder(source: Path, split: str) -> Path:
-    """Return the folder of ``split`` below ``source``. Raises UserError if there is none."""
-    names = SPLIT_FOLDERS[split]
-    for name in names:
-        if (source / name).is_dir():
-            return source / name
-    raise UserError(
-        f"source {source}: no folder {' or '.join(names)}; expected "
-        f"{source / names[0]}/<class>/<image>"
+def split_folder(source: Path, split: str) -> Path | None:
+    """Return the folder of ``split`` below ``source``, if there is one."""
+    return next((source / name for name in SPLIT_FOLDERS[split] if (source / name).is_dir()), None)
+
+
+def summarise(groups: Mapping[str, Sequence[str]]) -> str:
+    """Count names by kind: "2 of .gif (cat/1.gif, …), 1 hidden (.git)"; empty for no names."""
+    return ", ".join(
+        f"{len(names)} {kind} ({names[0]}{', …' if len(names) > 1 else ''})"
+        for kind, names in groups.items()
+        if names
     )
 
 
@@ -41,11 +43,8 @@ class ClassFolders:
 
     @property
     def left_out(self) -> str:
-        """List what is not an image: "2 of .gif (cat/1.gif, …), 1 hidden (.git)"; else empty."""
-        return ", ".join(
-            f"{len(paths)} {kind} ({paths[0]}{', …' if len(paths) > 1 else ''})"
-            for kind, paths in sorted(self._left_out.items())
-        )
+        """Summarise what is not an image; empty for nothing."""
+        return summarise(dict(sorted(self._left_out.items())))
 
     def classes(self) -> list[Entry]:
         """Return the class folders, by name."""
@@ -97,9 +96,6 @@ def _is_folder(entry: Entry) -> bool:
 
 
 def _list_entries(folder: str) -> list[Entry]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"source {folder}: {reason}; check the path and its permissions") from None
+    fix = "check the path and its permissions"
+    with reading(f"source {folder}", fix), os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)

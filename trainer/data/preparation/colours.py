@@ -5,8 +5,6 @@ frames, and ignores EXIF orientation and colour profiles. Where that would clip 
 scaled, or the file is refused.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +85,9 @@ def _has_16_bits(image: Any) -> bool:
     """Check for 16 bits per channel in a file that is not yet loaded."""
     if image.mode.startswith(("I", "F")):
         return True
-    decoders = [(tile[0], tile[3]) for tile in image.tile]
     return any(
-        ";16" in str(arguments) or (name == "ppm" and arguments[1] > 255)
-        for name, arguments in decoders
+        ";16" in str(arguments) or (decoder == "ppm" and arguments[1] > 255)
+        for decoder, _, _, arguments in image.tile
     )
 
 

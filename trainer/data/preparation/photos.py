@@ -4,13 +4,9 @@ The set stands in for ImageNet where that is not available. A patch's class is t
 cut from; training and test patches do not overlap.
 """
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,33 +16,24 @@ from trainer.files.atomic import writing
 SIZES = (30, 36)  # shortest and longest side of a patch, in pixels
 PATCHES = 96  # per photograph, half of them for training
 JPEG_QUALITY = 95
+PHOTOS = (
+    "astronaut", "chelsea", "coffee", "hubble_deep_field", "immunohistochemistry", "retina",
+    "rocket", "motorcycle", "china", "flower",
+)  # fmt: skip
 
 
-def _load_from_scikit_image(name: str) -> NDArray[Any]:
+def load_photo(name: str) -> NDArray[np.uint8]:
+    """Load a photograph of scikit-learn or scikit-image, (H, W, 3)."""
     from skimage import data
-
-    photo: NDArray[Any] = getattr(data, name)()
-    return photo
-
-
-def _load_from_scikit_learn(name: str) -> NDArray[Any]:
     from sklearn.datasets import load_sample_image
 
-    photo: NDArray[Any] = load_sample_image(f"{name}.jpg")
-    return photo
-
-
-PHOTOS: dict[str, Callable[[], NDArray[Any]]] = {
-    **{
-        name: partial(_load_from_scikit_image, name)
-        for name in (
-            "astronaut", "chelsea", "coffee", "hubble_deep_field",
-            "immunohistochemistry", "retina", "rocket",
-        )
-    },
-    "motorcycle": lambda: _load_from_scikit_image("stereo_motorcycle")[0],
-    **{name: partial(_load_from_scikit_learn, name) for name in ("china", "flower")},
-}  # fmt: skip
+    if name in ("china", "flower"):
+        photo = load_sample_image(f"{name}.jpg")
+    elif name == "motorcycle":
+        photo, _, _ = data.stereo_motorcycle()  # type: ignore[no-untyped-call]
+    else:
+        photo = getattr(data, name)()
+    return np.asarray(photo)
 
 
 def write_photos(folder: Path) -> None:
@@ -58,9 +45,8 @@ def write_photos(folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             for label, name in enumerate(sorted(PHOTOS)):
-                for i, patch in enumerate(
-                    _cut_patches(PHOTOS[name](), np.random.default_rng(label))
-                ):
+                patches = _cut_patches(load_photo(name), np.random.default_rng(label))
+                for i, patch in enumerate(patches):
                     split = "train" if i < PATCHES // 2 else "val"
                     path = temporary / split / name / f"{i:03}.jpg"
                     path.parent.mkdir(parents=True, exist_ok=True)

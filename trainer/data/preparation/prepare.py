@@ -1,25 +1,21 @@
 """Verify raw data and bring them to one layout.
 
-Sets of small images of one size become arrays (``prepared``). Sets of image files stay where they
-are: ``train.json`` and ``test.json`` list them (``folders.ImageFiles``).
+Sets of small images of one size become arrays. Sets of image files stay where they are, and lists
+name them (``prepared``).
 """
-
-from __future__ import annotations
 
 import pickle
 import tarfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
 
-from trainer.data.preparation.class_folders import split_folder
+from trainer.data.preparation.class_folders import SPLIT_FOLDERS, split_folder
 from trainer.data.preparation.colours import describe_conversions
-from trainer.data.preparation.folders import list_images
 from trainer.data.preparation.photos import write_photos
-from trainer.data.preparation.prepared import Arrays, write_prepared
+from trainer.data.preparation.prepared import Arrays, ImageFiles, list_images, write_prepared
 from trainer.data.preparation.source_state import read_state, record_state, recorded_state
 from trainer.data.specs import DATASETS, SPLITS, DatasetSpec
 from trainer.errors import UserError
@@ -33,6 +29,14 @@ CIFAR10_BATCHES = {
     "train": [f"data_batch_{number}" for number in range(1, 6)],
     "test": ["test_batch"],
 }
+COME_WITH = {"digits": "scikit-learn", "photos": "scikit-image"}
+SOURCE_ADVICE = {
+    "imagenet": "its licence forbids redistribution; get ILSVRC2012 from https://image-net.org, "
+    "extract it to <source>/train/<class>/*.JPEG and <source>/val/<class>/*.JPEG, and set source "
+    "(in config.yaml: imagenet_source)",
+    "imagefolder": "a folder with train/<class>/<image> and val/<class>/<image>; set source "
+    "(in config.yaml: imagefolder_source)",
+}
 
 
 def prepare(dataset: str, out: Path, source: Path | None = None) -> dict[str, int]:
@@ -41,6 +45,10 @@ def prepare(dataset: str, out: Path, source: Path | None = None) -> dict[str, in
     Raises UserError for a source that is missing, damaged or laid out otherwise; then neither
     final file name is touched.
     """
+    if source is not None and dataset in COME_WITH:
+        raise UserError(
+            f"source {source}: {dataset} come with {COME_WITH[dataset]}; leave source out"
+        )
     # Before the images are read, so that the next start notices a change made meanwhile.
     state = read_state(source) if source is not None and source.is_dir() else None
     before = recorded_state(out)
@@ -54,31 +62,34 @@ def prepare(dataset: str, out: Path, source: Path | None = None) -> dict[str, in
 
 def _write_arrays(dataset: str, out: Path, source: Path | None) -> dict[str, int]:
     spec = DATASETS[dataset]
-    splits = READERS[dataset](spec, out, source)
+    splits = _read_digits(spec) if dataset == "digits" else _read_cifar10(spec, out, source)
     for name, split in splits.items():
-        _check(split, spec, f"{dataset} {name}")
+        assert split.images.dtype == np.uint8, name
+        assert split.images.shape == (len(split.labels), *spec.shape), name
+        if missing := [c for label, c in enumerate(spec.classes) if label not in split.labels]:
+            raise UserError(
+                f"{dataset} {name}: no images of class {', '.join(missing)}; "
+                "the data are incomplete"
+            )
     for name, split in splits.items():
         write_prepared(out / f"{name}.npz", split, spec.classes)
         (out / f"{name}.json").unlink(missing_ok=True)  # lists image files prepared earlier
     return {name: len(split.labels) for name, split in splits.items()}
 
 
-def _read_digits(spec: DatasetSpec, out: Path, source: Path | None) -> dict[str, Arrays]:
+def _read_digits(spec: DatasetSpec) -> dict[str, Arrays]:
     """Split scikit-learn's 8×8 digits once for all seeds: 797 images to train, 1,000 to test."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    if source is not None:
-        raise UserError(f"source {source}: digits come with scikit-learn; leave source out")
     bunch = load_digits()
     images = (bunch.images * 15).astype(np.uint8)[..., None]
     labels = bunch.target.astype(np.int64)
-    train, test = train_test_split(
+    parts = train_test_split(
         np.arange(len(labels)), test_size=spec.count("test"), stratify=labels, random_state=0
     )
     return {
-        "train": Arrays(images[train], labels[train]),
-        "test": Arrays(images[test], labels[test]),
+        split: Arrays(images[part], labels[part]) for split, part in zip(SPLITS, parts, strict=True)
     }
 
 
@@ -142,15 +153,14 @@ def read_image_folder(folder: Path, spec: DatasetSpec) -> Arrays:
             f"source {folder}: expected the class folders {', '.join(sorted(spec.classes))}, "
             f"found {', '.join(found.classes)}"
         )
-    shape = (spec.image_size, spec.image_size, spec.channels)
-    images = np.empty((len(found), *shape), np.uint8)
+    images = np.empty((len(found), *spec.shape), np.uint8)
     conversions: Counter[str] = Counter()
     for i in tqdm(range(len(found)), desc=str(folder), mininterval=2):
         image, converted = found.image(i)
         conversions.update(converted)
-        if image.shape != shape:
+        if image.shape != spec.shape:
             raise UserError(
-                f"{found.path(i)}: image of shape {image.shape}, expected {shape}; resize it"
+                f"{found.path(i)}: image of shape {image.shape}, expected {spec.shape}; resize it"
             )
         images[i] = image
     if conversions:
@@ -161,13 +171,11 @@ def read_image_folder(folder: Path, spec: DatasetSpec) -> Arrays:
 
 def _list_files(dataset: str, out: Path, source: Path | None) -> dict[str, int]:
     if dataset == "photos":
-        if source is not None:
-            raise UserError(f"source {source}: photos come with scikit-image; leave source out")
         source = out / "images"
         write_photos(source)
     if source is None:
         raise UserError(f"{dataset} needs a source: {SOURCE_ADVICE[dataset]}")
-    splits = {split: list_images(split_folder(source, split)) for split in SPLITS}
+    splits = {split: _list_split(source, split) for split in SPLITS}
     train, test = (splits[split].classes for split in SPLITS)
     if train != test:
         odd = sorted(set(train) ^ set(test))
@@ -186,23 +194,11 @@ def _list_files(dataset: str, out: Path, source: Path | None) -> dict[str, int]:
     return {split: len(files) for split, files in splits.items()}
 
 
-def _check(split: Arrays, spec: DatasetSpec, name: str) -> None:
-    assert split.images.shape[1:] == (spec.image_size, spec.image_size, spec.channels), name
-    assert split.images.dtype == np.uint8 and len(split.images) == len(split.labels), name
-    missing = set(range(len(spec.classes))) - set(split.labels.tolist())
-    if missing:
-        classes = ", ".join(spec.classes[i] for i in sorted(missing))
-        raise UserError(f"{name}: no images of class {classes}; the data are incomplete")
-
-
-READERS: dict[str, Callable[[DatasetSpec, Path, Path | None], dict[str, Arrays]]] = {
-    "digits": _read_digits,
-    "cifar10": _read_cifar10,
-}
-SOURCE_ADVICE = {
-    "imagenet": "its licence forbids redistribution; get ILSVRC2012 from https://image-net.org, "
-    "extract it to <source>/train/<class>/*.JPEG and <source>/val/<class>/*.JPEG, and set source "
-    "(in config.yaml: imagenet_source)",
-    "imagefolder": "a folder with train/<class>/<image> and val/<class>/<image>; set source "
-    "(in config.yaml: imagefolder_source)",
-}
+def _list_split(source: Path, split: str) -> ImageFiles:
+    if folder := split_folder(source, split):
+        return list_images(folder)
+    names = SPLIT_FOLDERS[split]
+    raise UserError(
+        f"source {source}: no folder {' or '.join(names)}; expected "
+        f"{source / names[0]}/<class>/<image>"
+    )

@@ -7,15 +7,15 @@ overwritten. Reading the times of 1.3 million files took 6 s, 22 s after a start
 takes minutes on a network file system; 100,000 take half a second.
 """
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Self
 
-from trainer.data.preparation.class_folders import SPLIT_FOLDERS, ClassFolders, Entry
+from trainer.data.preparation.class_folders import ClassFolders, Entry, split_folder, summarise
+from trainer.data.specs import SPLITS
 from trainer.errors import UserError
 from trainer.files.atomic import read_json, write_json
 
@@ -38,22 +38,17 @@ class SourceState:
     def __str__(self) -> str:
         return f"{self.source}: {len(self.entries)} entries, {self.digest[:16]}"
 
-    def changes_since(self, before: SourceState) -> str:
+    def changes_since(self, before: Self) -> str:
         """Name what changed since ``before``; empty for nothing."""
         if before.source != self.source:
             return f"was prepared from {before.source}"
         old, new = before.entries, self.entries
         found = {
-            "added": new.keys() - old.keys(),
-            "removed": old.keys() - new.keys(),
-            "changed": {name for name in old.keys() & new.keys() if old[name] != new[name]},
+            "added": sorted(new.keys() - old.keys()),
+            "removed": sorted(old.keys() - new.keys()),
+            "changed": sorted(name for name in old.keys() & new.keys() if old[name] != new[name]),
         }
-        parts = [
-            f"{len(names)} {what} ({min(names)}{', …' if len(names) > 1 else ''})"
-            for what, names in found.items()
-            if names
-        ]
-        return f"since it was prepared: {', '.join(parts)}" if parts else ""
+        return f"since it was prepared: {changes}" if (changes := summarise(found)) else ""
 
 
 def read_state(source: Path) -> SourceState:
@@ -63,13 +58,10 @@ def read_state(source: Path) -> SourceState:
     below = len(str(source / "_")) - 1
     images: dict[str, str] = {}
     folders: dict[str, str] = {}
-    for names in SPLIT_FOLDERS.values():
-        split = next((source / name for name in names if (source / name).is_dir()), None)
-        if split is None:
-            continue
+    for split in filter(None, (split_folder(source, name) for name in SPLITS)):
         walk = ClassFolders(split)
         for folder in walk.classes():
-            folders[f"{folder.path[below:]}/"] = _time(folder)
+            folders[f"{folder.path[below:]}/"] = str(folder.stat().st_mtime_ns)
             if len(images) <= MOST_FILES:
                 images |= {i.path[below:]: _size_and_time(i) for i in walk.images(folder)}
     return SourceState(str(source), images if len(images) <= MOST_FILES else folders)
@@ -118,7 +110,3 @@ def _size_and_time(image: Entry) -> str:
     except OSError:  # a broken link; reading it names the file
         return "unreadable"
     return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _time(folder: Entry) -> str:
-    return str(folder.stat().st_mtime_ns)
