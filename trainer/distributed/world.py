@@ -70,15 +70,6 @@ class World:
         self._communicate(dist.all_gather_object, values, value)
         return values
 
-    def synchronise(self) -> None:
-        """Block until this process's device has finished its work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def barrier(self) -> None:
-        """Block until all processes arrive."""
-        self._communicate(dist.barrier)
-
     def _communicate(self, collective: Callable[..., object], *arguments: object) -> None:
         """Call ``collective``, unless this process is alone."""
         if self.size > 1:
