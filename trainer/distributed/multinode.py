@@ -44,17 +44,14 @@ def start_on_nodes(nodes: int, words: Sequence[str]) -> int:
     # A job may train several runs at once: each gets a rendezvous and port of its own.
     rendezvous = f"{slurm.job_id()}-{zlib.crc32(' '.join(words).encode()):08x}"
     port = FIRST_PORT + zlib.crc32(rendezvous.encode()) % PORTS
-    srun = [
+    command = [
         "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
         # This launcher may itself be in a step that holds the same CPUs and GPUs.
         "--overlap", "--cpu-bind=none", f"--wait={GRACE_SECONDS}",
+        sys.executable, "-m", "trainer.launch", "--rdzv-backend", "c10d", "--rdzv-id", rendezvous,
+        "--rdzv-endpoint", f"{addresses[0]}:{port}", *words,
     ]  # fmt: skip
-    launch = [
-        sys.executable, "-m", "trainer.launch",
-        "--rdzv-backend", "c10d", "--rdzv-id", rendezvous,
-        "--rdzv-endpoint", f"{addresses[0]}:{port}",
-    ]  # fmt: skip
-    return subprocess.run([*srun, *launch, *words]).returncode
+    return subprocess.run(command).returncode
 
 
 def configure_rendezvous(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -35,12 +36,14 @@ def save_tensors(content: Any, path: Path) -> None:
             raise
 
 
-def save_model(path: Path, model: nn.Module) -> None:
-    """Save the ``state_dict`` of ``model``, under the authors' keys, atomically."""
+def save_model(path: Path, model: nn.Module) -> Path:
+    """Save the ``state_dict`` of ``model``, with the authors' keys, atomically; return ``path``."""
     with atomic(path) as temporary:
         save_tensors(model.state_dict(), temporary)
+    return path
 
 
+@dataclass(frozen=True)
 class SavedModels:
     """Save the models that a run leaves in ``folder`` on its way, each a plain ``state_dict``.
 
@@ -48,24 +51,19 @@ class SavedModels:
     each evaluation and, where asked for, ``epoch=<e>_round=<r>.pt``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    folder: Path
 
     def initial(self, model: nn.Module) -> Path:
-        return self._save("init.pt", model)
+        return save_model(self.folder / "init.pt", model)
 
     def at_decay(self, model: nn.Module, epoch: float) -> Path:
-        return self._save(f"phase_epoch={epoch:g}.pt", model)
+        return save_model(self.folder / f"phase_epoch={epoch:g}.pt", model)
 
     def at_round(self, model: nn.Module, epoch: float, round: int) -> Path:
-        return self._save(f"epoch={epoch:g}_round={round}.pt", model)
+        return save_model(self.folder / f"epoch={epoch:g}_round={round}.pt", model)
 
     def latest(self, model: nn.Module) -> Path:
-        return self._save("latest.pt", model)
-
-    def _save(self, name: str, model: nn.Module) -> Path:
-        save_model(self._folder / name, model)
-        return self._folder / name
+        return save_model(self.folder / "latest.pt", model)
 
 
 def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
