@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainer.distributed.world import World
 from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RunSettings
@@ -47,5 +49,6 @@ class Rounds:
             for _ in range(self._local_steps):
                 self.run.clients.step(next(self._batches), lr=0.0)
             self.run.average()
-        self._world.synchronise()
+        if self._world.device.type == "cuda":
+            torch.cuda.synchronize(self._world.device)
         return time.perf_counter() - start

@@ -51,7 +51,8 @@ def slowest(world: World, measure: Callable[[], float]) -> Callable[[], float]:
     """Wrap ``measure``: all processes begin together, and the largest result counts."""
 
     def measure_together() -> float:
-        world.barrier()
+        if world.size > 1:
+            dist.barrier()
         found = torch.tensor(measure(), dtype=torch.float64, device=world.device)
         if world.size > 1:
             dist.all_reduce(found, dist.ReduceOp.MAX)

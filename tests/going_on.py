@@ -167,7 +167,7 @@ def _groups(
         if rank < size:
             with _group(rank, size, Path(f"{place} by {size}")) as world:
                 yield world, [way for way, count in here if count == size]
-                world.barrier()
+                dist.barrier()
 
 
 @contextmanager

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.data.specs import DATASETS, SPLITS
-from trainer.distributed.launcher_variables import read_launcher_variables
-from trainer.distributed.torchrun import end_with_torchrun
+from trainer.distributed.launcher_variables import end_with_torchrun, read_launcher_variables
 from trainer.errors import (
     ERROR_STATUS,
     STOPPED_STATUS,
@@ -21,6 +20,7 @@ from trainer.errors import (
     escape_unprintable,
     is_out_of_memory,
     os_errors_as_user_errors,
+    report,
 )
 from trainer.files.download import download as fetch
 from trainer.settings.base import Settings
@@ -42,10 +42,9 @@ def prepare(settings: PrepareSettings) -> None:
         print(f"{settings.out}: {count} images to {split}")
         known = DATASETS[settings.dataset].count(split)
         if known not in (None, count):
-            print(
+            report(
                 f"warning: {settings.dataset} has {known} images to {split}, {count} were found; "
-                "complete the source if that is not meant",
-                file=sys.stderr,
+                "complete the source if that is not meant"
             )
 
 
@@ -135,12 +134,6 @@ COMMANDS = {
 }
 
 
-def report(line: str) -> None:
-    """Write ``line`` to stderr in one piece: processes of one torchrun would mix parts of lines."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     escape_unprintable()
     parser = Parser(prog="python -m trainer", description=__doc__)
@@ -159,23 +152,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.run(parse_settings(parsed, command.settings))
     except UserError as error:
         report(f"error: {error}")
-        return ERROR_STATUS
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         lacking = UserError(f"memory ran out ({error}); lower batch_size, or end what else uses it")
         report(f"error: {lacking}")
-        return ERROR_STATUS
     except PeerFailedError as ended:
         report(f"ended: {ended}")
-        return ERROR_STATUS
     except StoppedError as stopped:
         report(f"stopped: {stopped}")
         return STOPPED_STATUS
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
+        report("interrupted")
         return 130
-    return 0
+    else:
+        return 0
+    return ERROR_STATUS
 
 
 if __name__ == "__main__":

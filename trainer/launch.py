@@ -27,7 +27,7 @@ from torch.distributed.elastic.rendezvous import (
 from torch.distributed.run import parse_args, parse_min_max_nnodes, run
 
 from trainer.distributed import multinode
-from trainer.errors import ERROR_STATUS, STOPPED_STATUS, UserError, escape_unprintable
+from trainer.errors import ERROR_STATUS, STOPPED_STATUS, UserError, escape_unprintable, report
 
 BACKEND = "loopback"
 ADDRESS = "127.0.0.1"
@@ -81,10 +81,10 @@ def main() -> int:
             arguments.rdzv_backend, arguments.rdzv_endpoint = BACKEND, ADDRESS
         run(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        report(f"error: {error}")
         return ERROR_STATUS
     except RendezvousError as error:
-        print(f"error: nodes do not meet at {arguments.rdzv_endpoint} ({error})", file=sys.stderr)
+        report(f"error: nodes do not meet at {arguments.rdzv_endpoint} ({error})")
         return ERROR_STATUS
     except ChildFailedError as error:
         _, first = error.get_first_failure()

@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,8 @@ from datetime import timedelta
 
 from torch.distributed.distributed_c10d import Store
 
-from trainer.errors import ERROR_STATUS, PeerFailedError, StoppedError
+from trainer.distributed.launcher_variables import LauncherVariables
+from trainer.errors import ERROR_STATUS, PeerFailedError, StoppedError, report
 
 NOTE = "first failure"
 POLL_SECONDS = 0.5
@@ -33,13 +33,13 @@ READ_SECONDS = 3.0
 
 
 @contextmanager
-def fail_together(store: Store, rank: int, size: int, *, store_in_main: bool) -> Iterator[None]:
-    """End all ``size`` processes of a run if one of them fails within the context.
+def fail_together(store: Store, own: LauncherVariables) -> Iterator[None]:
+    """End all processes of a run if one of them fails within the context.
 
     The first to fail raises its own error. The others raise PeerFailedError, or exit from wherever
     they wait. StoppedError is no failure: all processes have agreed on it.
     """
-    watch = _FailureWatch(store, rank, size, store_in_main)
+    watch = _FailureWatch(store, own)
     thread = threading.Thread(target=watch.run, name="failures of others", daemon=True)
     thread.start()
     try:
@@ -58,16 +58,11 @@ def fail_together(store: Store, rank: int, size: int, *, store_in_main: bool) ->
 
 
 class _FailureWatch:
-    """Exchange notes of the first failure through the store.
+    """Exchange notes of the first failure through the store."""
 
-    ``store_in_main``: the main process keeps the store, else the launcher does.
-    """
-
-    def __init__(self, store: Store, rank: int, size: int, store_in_main: bool) -> None:
+    def __init__(self, store: Store, own: LauncherVariables) -> None:
         self._store = store.clone()  # a second connection: the first may be blocked
-        self._rank = rank
-        self._size = size
-        self._store_in_main = store_in_main
+        self._own = own
         self.peer_failure: str | None = None
         self.over = threading.Event()
 
@@ -75,11 +70,11 @@ class _FailureWatch:
         """Leave a note that this process has failed, unless another has failed before."""
         if self.peer_failure:
             return
-        note = json.dumps([self._rank, platform.node()])
+        note = json.dumps([self._own.rank, platform.node()])
         with suppress(RuntimeError):  # the store is gone
             self._read_note(self._store.compare_set(NOTE, "", note))
-            if self._store_in_main and self._rank == 0:
-                others = [f"{NOTE}: {other} knows" for other in range(1, self._size)]
+            if self._own.rank == 0 and not self._own.store_in_launcher:
+                others = [f"{NOTE}: {other} knows" for other in range(1, self._own.size)]
                 self._store.wait(others, timedelta(seconds=READ_SECONDS))
 
     def run(self) -> None:
@@ -90,17 +85,16 @@ class _FailureWatch:
                     continue
                 self._read_note(self._store.get(NOTE))
             except RuntimeError:
-                if not self._store_in_main:  # the launcher is gone; it stops its processes itself
+                if self._own.store_in_launcher:  # it is gone, and stops its processes itself
                     return
                 self.peer_failure = "process 0, which keeps the store of all, has died"
             if not self.over.wait(ENDING_SECONDS):
-                sys.stderr.write(f"ended: {self.peer_failure}\n")
-                sys.stderr.flush()
+                report(f"ended: {self.peer_failure}")
                 os._exit(ERROR_STATUS)
 
     def _read_note(self, note: bytes) -> None:
         """Read who failed first, and tell the process that keeps the store so."""
         rank, host = json.loads(note)
-        if rank != self._rank:
+        if rank != self._own.rank:
             self.peer_failure = f"process {rank} on {host} has failed and said why"
-        self._store.set(f"{NOTE}: {self._rank} knows", "")
+        self._store.set(f"{NOTE}: {self._own.rank} knows", "")

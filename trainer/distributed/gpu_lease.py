@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch.distributed.distributed_c10d import Store
 
-from trainer.errors import UserError
+from trainer.errors import UserError, report
 
 # Long enough for another run to end, short enough not to look like a hang
 WAIT_SECONDS = 60.0
@@ -42,18 +41,15 @@ def warn_about_unused_gpu(root: Path = Path("/")) -> None:
     GPUs hidden by CUDA_VISIBLE_DEVICES are the user's choice and cause no warning.
     """
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles")
-    if not hidden and (found := _nvidia_driver(root)):
-        sys.stderr.write(
+    # What shows a driver: a GPU's device, the kernel module's file, or its program.
+    files = [*sorted(root.glob("dev/nvidia[0-9]*")), root / "proc/driver/nvidia/version"]
+    found = next((file for file in files if file.exists()), shutil.which("nvidia-smi"))
+    if found and not hidden:
+        report(
             f"warning: device auto: an NVIDIA driver is installed ({found}), but PyTorch can use "
             "no GPU, so this run trains on the CPU; repair it, install a PyTorch for it, or "
-            "set device to cpu (cuda: an error instead)\n"
+            "set device to cpu (cuda: an error instead)"
         )
-
-
-def _nvidia_driver(root: Path) -> str | None:
-    """Find a file that shows the driver: a GPU's device, the kernel module's, or its program."""
-    files = [*sorted(root.glob("dev/nvidia[0-9]*")), root / "proc/driver/nvidia/version"]
-    return next((str(file) for file in files if file.exists()), shutil.which("nvidia-smi"))
 
 
 @contextmanager

@@ -6,16 +6,19 @@ Without a launcher there are none; inconsistent ones, left by another program, a
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from dataclasses import dataclass
 
 from trainer.errors import UserError
 
-PORTS = range(1, 2**16)
 FIX = (
     "let torchrun or python -m trainer.launch set it, or unset WORLD_SIZE, RANK and LOCAL_RANK to "
     "train with one process"
 )
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,28 +39,31 @@ class LauncherVariables:
 
 def read_launcher_variables() -> LauncherVariables:
     """Read and check them. Raises UserError for one that is missing or contradicts another."""
-    size = _read_count("WORLD_SIZE", 1)
+    size = _read_count("WORLD_SIZE")
+    address, port = None, None
     if size > 1:
-        _require("RANK")
-        _require("MASTER_ADDR")
-        _require("MASTER_PORT")
-    rank = _read_index("RANK", "WORLD_SIZE", size)
-    local_size = _read_count("LOCAL_WORLD_SIZE", 1)
+        for variable in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+            if not os.environ.get(variable):
+                raise _variable_error(f"WORLD_SIZE is {size} and {variable} is missing")
+        address, port = os.environ["MASTER_ADDR"], _read_int("MASTER_PORT", 0)
+        if not 1 <= port <= 65535:
+            raise _variable_error(f"MASTER_PORT {port} is not from 1 to 65535")
+    local_size = _read_count("LOCAL_WORLD_SIZE")
     if local_size > size:
         raise _variable_error(f"LOCAL_WORLD_SIZE {local_size} is more than WORLD_SIZE {size}")
     return LauncherVariables(
-        rank=rank,
+        rank=_read_index("RANK", "WORLD_SIZE", size),
         size=size,
         local_rank=_read_index("LOCAL_RANK", "LOCAL_WORLD_SIZE", local_size),
         local_size=local_size,
-        address=os.environ["MASTER_ADDR"] if size > 1 else None,
-        port=_read_port() if size > 1 else None,
+        address=address,
+        port=port,
         store_in_launcher=os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
 
 
-def _read_count(variable: str, missing: int) -> int:
-    number = _read_int(variable, missing)
+def _read_count(variable: str) -> int:
+    number = _read_int(variable, 1)
     if number < 1:
         raise _variable_error(f"{variable} {number} is no number of processes")
     return number
@@ -71,28 +77,24 @@ def _read_index(variable: str, limit_variable: str, limit: int) -> int:
     return number
 
 
-def _read_port() -> int:
-    number = _read_int("MASTER_PORT", 0)
-    if number not in PORTS:
-        raise _variable_error(f"MASTER_PORT {number} is not from 1 to 65535")
-    return number
-
-
 def _read_int(variable: str, missing: int) -> int:
-    text = os.environ.get(variable)
-    if text is None:
-        return missing
+    text = os.environ.get(variable, str(missing))
     try:
         return int(text)
     except ValueError:
         raise _variable_error(f"{variable} {text!r} is not a whole number") from None
 
 
-def _require(variable: str) -> None:
-    if not os.environ.get(variable):
-        size = os.environ["WORLD_SIZE"]
-        raise _variable_error(f"WORLD_SIZE is {size} and {variable} is missing")
-
-
 def _variable_error(what: str) -> UserError:
     return UserError(f"environment: {what}; {FIX}")
+
+
+def started_by_torchrun() -> bool:
+    """Check whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def end_with_torchrun() -> None:
+    """Make the kernel send this process SIGTERM when its torchrun dies, killed or not."""
+    if started_by_torchrun() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

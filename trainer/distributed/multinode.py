@@ -44,17 +44,14 @@ def start_on_nodes(nodes: int, words: Sequence[str]) -> int:
     # A job may train several runs at once: each gets a rendezvous and port of its own.
     rendezvous = f"{slurm.job_id()}-{zlib.crc32(' '.join(words).encode()):08x}"
     port = FIRST_PORT + zlib.crc32(rendezvous.encode()) % PORTS
-    srun = [
+    command = [
         "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
         # This launcher may itself be in a step that holds the same CPUs and GPUs.
         "--overlap", "--cpu-bind=none", f"--wait={GRACE_SECONDS}",
+        sys.executable, "-m", "trainer.launch", "--rdzv-backend", "c10d", "--rdzv-id", rendezvous,
+        "--rdzv-endpoint", f"{addresses[0]}:{port}", *words,
     ]  # fmt: skip
-    launch = [
-        sys.executable, "-m", "trainer.launch",
-        "--rdzv-backend", "c10d", "--rdzv-id", rendezvous,
-        "--rdzv-endpoint", f"{addresses[0]}:{port}",
-    ]  # fmt: skip
-    return subprocess.run([*srun, *launch, *words]).returncode
+    return subprocess.run(command).returncode
 
 
 def configure_rendezvous(arguments: argparse.Namespace) -> None:
@@ -67,14 +64,12 @@ def configure_rendezvous(arguments: argparse.Namespace) -> None:
     if node is not None and "is_host" not in arguments.rdzv_conf:
         first = f"is_host={int(node == '0')}"
         arguments.rdzv_conf = ",".join(filter(None, (arguments.rdzv_conf, first)))
-    if arguments.local_addr is None:
-        arguments.local_addr = address
-    interface = _interface(address)
-    if interface is not None:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-        os.environ.setdefault(
-            "NCCL_SOCKET_IFNAME", f"={interface}"
-        )  # =: no others with this prefix
+    arguments.local_addr = arguments.local_addr or address
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(one.address.partition("%")[0] == address for one in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            # =: no others with this prefix
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")
 
 
 def _local_address(endpoint: str) -> str:
@@ -90,10 +85,3 @@ def _local_address(endpoint: str) -> str:
             f"--rdzv-endpoint {endpoint}: cannot be reached from here ({error}); give HOST:PORT of "
             "the first node"
         ) from None
-
-
-def _interface(address: str) -> str | None:
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(one.address.partition("%")[0] == address for one in addresses):
-            return str(name)
-    return None

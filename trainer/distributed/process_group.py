@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from trainer.distributed.launcher_variables import FIX, LauncherVariables
-from trainer.errors import UserError, is_out_of_memory
+from trainer.errors import UserError, is_out_of_memory, report
 
 QUIET_SECONDS = 10.0
 POLL_SECONDS = 0.2
@@ -30,15 +29,9 @@ REASONS = {
         "a network interface is not there, or has no address",
         "correct or unset GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME (ip -brief address lists them)",
     ),
-    TAKEN.pattern: (
-        "a port or address is taken",
-        f"end what uses it, and {AGAIN}",
-    ),
+    TAKEN.pattern: ("a port or address is taken", f"end what uses it, and {AGAIN}"),
     r"closed by peer|reset by peer|broken pipe|socket closed|connection was likely closed|"
-    r"remote process exited": (
-        "another process has died",
-        f"see what it said above, and {AGAIN}",
-    ),
+    r"remote process exited": ("another process has died", f"see what it said above, and {AGAIN}"),
     r"time(d )?out": (
         "another process does not answer within timeout",
         f"raise timeout if it is only slow; else {AGAIN}",
@@ -48,11 +41,8 @@ REASONS = {
         "check the network between the nodes, or name its interface (GLOO_SOCKET_IFNAME, "
         "NCCL_SOCKET_IFNAME)",
     ),
-    r"gloo|nccl|c10d|tcpstore": (
-        "processes cannot exchange what they must",
-        AGAIN,
-    ),
-}  # fmt: skip
+    r"gloo|nccl|c10d|tcpstore": ("processes cannot exchange what they must", AGAIN),
+}
 
 
 @contextmanager
@@ -76,6 +66,7 @@ def join_store(own: LauncherVariables, timeout: timedelta) -> Store:
     """
     found: list[Store | Exception] = []
     seconds = timeout.total_seconds()
+    limit = seconds + MARGIN_SECONDS
 
     def join() -> None:
         try:
@@ -86,11 +77,10 @@ def join_store(own: LauncherVariables, timeout: timedelta) -> Store:
 
     waiting = threading.Thread(target=join, name="rendezvous", daemon=True)
     waiting.start()
-    waiting.join(min(seconds, QUIET_SECONDS))
-    if not found and seconds > QUIET_SECONDS:
-        print(f"waiting: {_describe_wait(own)}", file=sys.stderr, flush=True)
-        waiting.join(seconds - QUIET_SECONDS)
-    waiting.join(MARGIN_SECONDS)
+    waiting.join(min(limit, QUIET_SECONDS))
+    if not found and limit > QUIET_SECONDS:
+        report(f"waiting: {_describe_wait(own)}")
+        waiting.join(limit - QUIET_SECONDS)
     store = found[0] if found else TimeoutError("what answers there is no store")
     if isinstance(store, Exception):
         raise _rendezvous_error(own, seconds / 60, store) from None
@@ -109,12 +99,11 @@ def _wait_for_address(own: LauncherVariables, deadline: float) -> None:
             socket.getaddrinfo(own.address, own.port)
             if own.rank > 0:  # the main process may keep the store
                 socket.create_connection((own.address, own.port), timeout=POLL_SECONDS).close()
+            return
         except OSError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(POLL_SECONDS)
-        else:
-            return
 
 
 def _describe_wait(own: LauncherVariables) -> str:

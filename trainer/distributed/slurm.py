@@ -28,10 +28,8 @@ def stop_time() -> float | None:
     if number is None:
         return None
     try:
-        started, ends = _query("squeue", "--noheader", "--jobs", number, "--format=%S|%e").split(
-            "|"
-        )
-        start, end = (datetime.fromisoformat(time).timestamp() for time in (started, ends))
+        times = _query("squeue", "--noheader", "--jobs", number, "--format=%S|%e").split("|")
+        start, end = (datetime.fromisoformat(time).timestamp() for time in times)
     except (UserError, ValueError):  # no limit, or no answer: SIGTERM will come
         return None
     return end - min(MARGIN_SECONDS, MARGIN_SHARE * (end - start))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,17 +45,13 @@ class World:
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """Sum ``tensor`` over all processes, in place."""
-        if self.size > 1:
-            with peer_failures_as_user_errors():
-                dist.all_reduce(tensor)
+        self._communicate(dist.all_reduce, tensor)
         return tensor
 
     def all_min(self, value: int) -> int:
         """Return the least of all processes' values."""
         found = torch.tensor(value, device=self.device)
-        if self.size > 1:
-            with peer_failures_as_user_errors():
-                dist.all_reduce(found, dist.ReduceOp.MIN)
+        self._communicate(dist.all_reduce, found, dist.ReduceOp.MIN)
         return int(found)
 
     def all_equal(self, value: int) -> bool:
@@ -65,29 +61,20 @@ class World:
     def broadcast(self, value: T) -> T:
         """Return the main process's ``value`` on every process."""
         values = [value]
-        if self.size > 1:
-            with peer_failures_as_user_errors():
-                dist.broadcast_object_list(values)
+        self._communicate(dist.broadcast_object_list, values)
         return values[0]
 
     def all_gather(self, value: T) -> list[T]:
         """Return every process's ``value``, in the order of ranks, on every process."""
         values = [value] * self.size
-        if self.size > 1:
-            with peer_failures_as_user_errors():
-                dist.all_gather_object(values, value)
+        self._communicate(dist.all_gather_object, values, value)
         return values
 
-    def synchronise(self) -> None:
-        """Block until this process's device has finished its work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def barrier(self) -> None:
-        """Block until all processes arrive."""
+    def _communicate(self, collective: Callable[..., object], *arguments: object) -> None:
+        """Call ``collective``, unless this process is alone."""
         if self.size > 1:
             with peer_failures_as_user_errors():
-                dist.barrier()
+                collective(*arguments)
 
 
 @contextmanager
@@ -112,19 +99,16 @@ def join_world(settings: RunSettings) -> Iterator[World]:
             if own.local_size == own.size:  # all on this machine
                 os.environ |= LOOPBACK | os.environ
             store = join_store(own, timeout)
-            in_main = not own.store_in_launcher
-            stack.enter_context(fail_together(store, own.rank, own.size, store_in_main=in_main))
+            stack.enter_context(fail_together(store, own))
         device = torch.device("cpu")
-        if cuda:
-            with peer_failures_as_user_errors():
+        with peer_failures_as_user_errors():
+            if cuda:
                 lease = own_gpu(visible_gpus(), own.local_rank, own.local_size, store)
                 device = torch.device("cuda", stack.enter_context(lease))
-            torch.cuda.set_device(device)
-        if store is not None:
-            backend = settings.backend
-            if backend == "auto":
-                backend = "nccl" if cuda else "gloo"
-            with peer_failures_as_user_errors():
+                torch.cuda.set_device(device)
+            if store is not None:
+                automatic = "nccl" if cuda else "gloo"
+                backend = automatic if settings.backend == "auto" else settings.backend
                 dist.init_process_group(
                     backend, store=store, rank=own.rank, world_size=own.size, timeout=timeout
                 )

@@ -30,40 +30,32 @@ def https(url: str) -> str:
     return url
 
 
-def cache_path(url: str, digest: str) -> Path:
-    """Name the local file for the content of ``url`` with SHA-256 ``digest``."""
-    name = urllib.parse.urlsplit(url).path.rpartition("/")[-1]
-    return FOLDER / f"{digest[:8]}-{name}"
-
-
 def download(url: str, digest: str, path: Path | None = None) -> Path:
     """Fetch ``url`` unless its file is there with SHA-256 ``digest``; return the file's path.
 
-    ``path`` is the file to write; None: ``cache_path``. Raises UserError when the file cannot be
+    ``path`` is the file to write; None: one in ``FOLDER``. Raises UserError when the file cannot be
     fetched or has another SHA-256; then nothing is written.
     """
     # Every run imports this module, few download; these imports take 0.1 s of each start.
     import http.client
     from urllib.request import Request
 
-    path = path or cache_path(url, digest)
+    name = urllib.parse.urlsplit(url).path.rpartition("/")[-1]
+    path = path or FOLDER / f"{digest[:8]}-{name}"
     if path.is_file() and sha256(path) == digest:
         return path
     headers = {"User-Agent": "local-sgd"}
     request = Request(url, headers=headers)  # noqa: S310 the opener accepts https only
     with atomic(path) as temporary:
         try:
-            with _https_only_opener().open(request, timeout=TIMEOUT_SECONDS) as response:
-                size = response.headers.get("Content-Length")
-                total = int(size) if size else None
-                with (
-                    temporary.open("wb") as file,
-                    tqdm.wrapattr(response, "read", total=total, desc=path.name) as source,
-                ):
-                    shutil.copyfileobj(source, file)
-            # A connection that breaks reads like the end of the file.
-            if total is not None and (found := temporary.stat().st_size) != total:
-                raise OSError(f"it ended after {found} of {total} bytes; try again")
+            with (
+                _https_only_opener().open(request, timeout=TIMEOUT_SECONDS) as response,
+                temporary.open("wb") as file,
+                tqdm.wrapattr(response, "read", total=response.length, desc=path.name) as source,
+            ):
+                shutil.copyfileobj(source, file)
+            if response.length:  # a connection that breaks reads like the end of the file
+                raise OSError(f"it ended {response.length} bytes too early; try again")
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise UserError(
                 f"{url}: cannot be downloaded ({error}); get the file another way and "

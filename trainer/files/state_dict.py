@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ COMPILED = "_orig_mod."  # the prefix that torch.compile gives
 PREFIXES = ("module.", COMPILED)  # module.: DistributedDataParallel's
 COUNT = ".num_batches_tracked"
 LISTED = 3  # keys of a kind in a message
+SAVE_ALONE = "save model.state_dict() alone and start from that"
 
 
 def save_tensors(content: Any, path: Path) -> None:
@@ -34,12 +36,14 @@ def save_tensors(content: Any, path: Path) -> None:
             raise
 
 
-def save_model(path: Path, model: nn.Module) -> None:
-    """Save the ``state_dict`` of ``model``, under the authors' keys, atomically."""
+def save_model(path: Path, model: nn.Module) -> Path:
+    """Save the ``state_dict`` of ``model``, with the authors' keys, atomically; return ``path``."""
     with atomic(path) as temporary:
         save_tensors(model.state_dict(), temporary)
+    return path
 
 
+@dataclass(frozen=True)
 class SavedModels:
     """Save the models that a run leaves in ``folder`` on its way, each a plain ``state_dict``.
 
@@ -47,24 +51,19 @@ class SavedModels:
     each evaluation and, where asked for, ``epoch=<e>_round=<r>.pt``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    folder: Path
 
     def initial(self, model: nn.Module) -> Path:
-        return self._save("init.pt", model)
+        return save_model(self.folder / "init.pt", model)
 
     def at_decay(self, model: nn.Module, epoch: float) -> Path:
-        return self._save(f"phase_epoch={epoch:g}.pt", model)
+        return save_model(self.folder / f"phase_epoch={epoch:g}.pt", model)
 
     def at_round(self, model: nn.Module, epoch: float, round: int) -> Path:
-        return self._save(f"epoch={epoch:g}_round={round}.pt", model)
+        return save_model(self.folder / f"epoch={epoch:g}_round={round}.pt", model)
 
     def latest(self, model: nn.Module) -> Path:
-        return self._save("latest.pt", model)
-
-    def _save(self, name: str, model: nn.Module) -> Path:
-        save_model(self._folder / name, model)
-        return self._folder / name
+        return save_model(self.folder / "latest.pt", model)
 
 
 def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
@@ -99,14 +98,16 @@ def load_model(path: Path, model: nn.Module, digest: str | None = None) -> None:
 
 def _read_state(path: Path, place: str) -> dict[str, Tensor]:
     try:
-        # PyTorch does not verify the checksums that it writes.
         if zipfile.is_zipfile(path):
-            _verify_checksums(path)
+            with zipfile.ZipFile(path) as archive:
+                # PyTorch does not verify the checksums that it writes.
+                if (torn := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(torn)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a stray file provokes in zipfile, pickle and PyTorch
         raise UserError(
             f"{place}: damaged or not a plain state_dict ({type(error).__name__}); "
-            "get the file again, or save model.state_dict() alone and start from that"
+            f"get the file again, or {SAVE_ALONE}"
         ) from None
     if isinstance(content, dict) and not _is_plain(content):
         inner = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
@@ -115,13 +116,12 @@ def _read_state(path: Path, place: str) -> dict[str, Tensor]:
     if not _is_plain(content):
         raise UserError(
             f"{place}: holds more or other than a plain state_dict, or one under "
-            f"{', '.join(WRAPPERS)}; save model.state_dict() alone and start from that"
+            f"{', '.join(WRAPPERS)}; {SAVE_ALONE}"
         )
-    state: dict[str, Tensor] = content
-    return state
+    return content
 
 
-def _is_plain(content: object) -> bool:
+def _is_plain(content: object) -> TypeGuard[dict[str, Tensor]]:
     return isinstance(content, dict) and all(
         isinstance(v, Tensor) and v.layout is torch.strided and v.device.type == "cpu"
         for v in content.values()
@@ -140,10 +140,7 @@ def _strip_prefixes(
         if name not in wanted:
             name = name.replace(COMPILED, "")  # a part of the model was compiled
         if name in renamed:
-            raise UserError(
-                f"{place}: holds {name} twice, with a prefix and without; save model.state_dict() "
-                "alone and start from that"
-            )
+            raise UserError(f"{place}: holds {name} twice, with a prefix and without; {SAVE_ALONE}")
         renamed[name] = value
     counts = {name: value for name, value in wanted.items() if name.endswith(COUNT)}
     return counts | renamed
@@ -151,17 +148,13 @@ def _strip_prefixes(
 
 def _differences(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
     """List the keys that the file lacks, has in excess, or has of another shape; "" for none."""
-    shapes = {
-        name: (tuple(state[name].shape), tuple(wanted[name].shape))
-        for name in wanted
-        if name in state and state[name].shape != wanted[name].shape
-    }
     kinds = {
         "missing in the file": [name for name in wanted if name not in state],
         "not in the model": [name for name in state if name not in wanted],
         "of another shape": [
-            f"{name} is {given} in the file, {own} in the model"
-            for name, (given, own) in shapes.items()
+            f"{name} is {tuple(state[name].shape)} in the file, {tuple(own.shape)} in the model"
+            for name, own in wanted.items()
+            if name in state and state[name].shape != own.shape
         ],
     }
     return "; ".join(f"{kind}: {_list_first(names)}" for kind, names in kinds.items() if names)
@@ -170,12 +163,6 @@ def _differences(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
 def _list_first(names: list[str]) -> str:
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _verify_checksums(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        if (torn := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(torn)
 
 
 def _explain_mismatch(given: Tensor, wanted: Tensor) -> str | None:

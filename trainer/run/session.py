@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainer.data.beton.sidecar import read_sidecar
 from trainer.distributed import slurm
-from trainer.distributed.torchrun import started_by_torchrun
+from trainer.distributed.launcher_variables import started_by_torchrun
 from trainer.distributed.world import World
 from trainer.errors import StoppedError, UserError
 from trainer.files.atomic import sha256
