@@ -1,7 +1,5 @@
 """Run ``python -m trainer {prepare,beton,sidecar,download,train,wandb_sync}``."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

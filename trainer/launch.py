@@ -8,8 +8,6 @@ this one listens on 127.0.0.1 alone. With ``--nnodes N`` (and no ``--rdzv-endpoi
 itself on N nodes (``trainer/distributed/multinode.py``).
 """
 
-from __future__ import annotations
-
 import socket
 import sys
 

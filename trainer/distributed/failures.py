@@ -6,8 +6,6 @@ where NCCL waits until the timeout. After a failure no process destroys the proc
 wait, too (https://github.com/pytorch/torchtitan/issues/1342); the group ends with its process.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

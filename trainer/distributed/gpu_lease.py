@@ -4,8 +4,6 @@ A lease is a locked file per GPU in a folder of the user's. The kernel releases 
 process ends: a killed run never leaves its GPUs leased.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@ They are torchrun's (https://docs.pytorch.org/docs/stable/elastic/run.html#envir
 Without a launcher there are none; inconsistent ones, left by another program, are refused by name.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -5,8 +5,6 @@ first node's launcher keeps the store. Slurm's ``srun`` starts them, so that its
 accounting and its limits reach the training.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import socket

@@ -1,7 +1,5 @@
 """Join the store of a run's processes, and explain errors of their communication."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

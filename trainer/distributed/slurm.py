@@ -1,7 +1,5 @@
 """Ask Slurm about the job that this process is part of: when it ends, which nodes it has."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Join the processes of a run, and communicate among them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """Write files that are whole or absent, and read JSON that may be damaged."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Save tensors and models, whole or not at all; load models without running pickled code."""
 
-from __future__ import annotations
-
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path

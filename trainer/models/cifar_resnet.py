@@ -6,8 +6,6 @@ Names of parameters and buffers match every key of the paper's published checkpo
 normalisation layers are called ``bn`` in both variants.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

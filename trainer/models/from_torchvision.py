@@ -4,8 +4,6 @@ Where a CIFAR model has the same name (``vgg11``, …), torchvision's is ``torch
 model's properties are found by building it on the meta device, without memory.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import torch

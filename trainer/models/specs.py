@@ -1,7 +1,5 @@
 """Name the architectures of this package, and what settings must know of each beforehand."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any

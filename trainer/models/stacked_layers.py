@@ -3,8 +3,6 @@
 The layers keep their parameters and names; only their forward passes are replaced.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -4,8 +4,6 @@ Layout of Simonyan & Zisserman 2015 (https://arxiv.org/abs/1409.1556, table 1), 
 names of parameters are those of the authors' checkpoints.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from trainer.data.specs import DatasetSpec

@@ -1,7 +1,5 @@
 """Build the parts of a run from its settings: data, sampler, schedule, start point, clients."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from itertools import accumulate

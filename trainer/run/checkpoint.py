@@ -6,8 +6,6 @@ gets this name once all of it is on the disk; the two newest are kept. Their ste
 newer, not their times: file systems' clocks go backwards, and copies get new times.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

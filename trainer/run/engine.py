@@ -1,7 +1,5 @@
 """Run Algorithm 1 to its end; evaluate, save and stop between its steps."""
 
-from __future__ import annotations
-
 import sys
 import time
 

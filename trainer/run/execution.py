@@ -5,8 +5,6 @@ decides alike on every machine, which a race would not. ``python -m bench client
 choice with the other modes; the thresholds below were measured on two cores of a server CPU.
 """
 
-from __future__ import annotations
-
 import torch
 
 from trainer.data.training import Batch

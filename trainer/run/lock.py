@@ -6,8 +6,6 @@ the run, and a killed run leaves it behind. The next start on the same host remo
 system can exchange two names; else it says which file to remove.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """Decide when a run is saved, and when it stops early: on a signal, a time limit, its job's end."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

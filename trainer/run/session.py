@@ -1,7 +1,5 @@
 """Start or resume a run: take its lock, train it, publish its files."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

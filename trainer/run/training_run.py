@@ -1,7 +1,5 @@
 """Hold a run's data, clients and model on this process; restore, check and score them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import replace

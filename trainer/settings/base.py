@@ -1,7 +1,5 @@
 """Define what all settings share: closed and frozen models, help texts, groups."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 argparse splits words and prints the help; pydantic converts, checks and holds every default.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import json

@@ -1,7 +1,5 @@
 """Declare the settings of ``prepare``, ``beton``, ``sidecar`` and ``download``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """Define the model and data settings of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Define batch sizes, learning rate and SGD."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Literal

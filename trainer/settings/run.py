@@ -6,8 +6,6 @@ the JSON schema of the experiments all derive from these models (``trainer/setti
 (https://github.com/hmgxr128/Local-SGD); nothing here imports torch, so that Snakemake starts fast.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path

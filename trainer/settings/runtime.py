@@ -1,7 +1,5 @@
 """Define how and where a run is executed, interrupted and logged; no number depends on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal

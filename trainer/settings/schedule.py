@@ -1,7 +1,5 @@
 """Define a run's phases: length, learning rate factor, H, evaluation and saving."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import pairwise

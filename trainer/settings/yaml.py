@@ -4,8 +4,6 @@ PyYAML takes the last of duplicate keys, reads ``010`` as 8 and ``1:30`` as 90, 
 to any size.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Write metrics.jsonl, the authoritative record of a run: one line per evaluation."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Show on stderr how far a run is."""
 
-from __future__ import annotations
-
 import sys
 import time
 

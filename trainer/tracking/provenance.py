@@ -1,7 +1,5 @@
 """Describe the code, packages and machine that made a run."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

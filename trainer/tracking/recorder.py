@@ -1,7 +1,5 @@
 """Record a run on the main process while it trains, and publish its files at the end."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """Upload offline W&B runs, one after the other, once their training is finished."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
