@@ -9,7 +9,6 @@ newer, not their times: file systems' clocks go backwards, and copies get new ti
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from trainer.distributed.world import World
-from trainer.errors import UserError
+from trainer.errors import UserError, report
 from trainer.files.atomic import explain_write_error, sha256, sync
 from trainer.files.state_dict import save_tensors
 from trainer.tracking.metrics import STATE, RunProgress
@@ -128,7 +127,7 @@ class Checkpoints:
                     break
                 except Exception as error:  # whatever damaged files provoke in json
                     reason = " ".join(str(error).split())
-                    print(f"warning: {folder} is not used: {reason}", file=sys.stderr, flush=True)
+                    report(f"warning: {folder} is not used: {reason}")
         found = self._world.broadcast(found)
         self._good = [found.folder] if found else []
         return found

@@ -1,9 +1,8 @@
 """Run Algorithm 1 to its end; evaluate, save and stop between its steps."""
 
-import sys
 import time
 
-from trainer.errors import DivergedError, StoppedError, UserError
+from trainer.errors import DivergedError, StoppedError, UserError, report
 from trainer.local_sgd.algorithm import Step
 from trainer.local_sgd.schedule import Round
 from trainer.run.checkpoint import Checkpoints
@@ -40,7 +39,7 @@ def train(
             raise UserError(f"{error}; {checkpoints.last()}") from None
         evaluation = run.score_diverged(error)
         if recorder is not None:
-            print(f"diverged: {error}", file=sys.stderr, flush=True)
+            report(f"diverged: {error}")
             recorder.diverged(evaluation)
 
 
@@ -85,4 +84,4 @@ def _save(
         if required:
             raise
         if run.world.is_main:
-            print(f"warning: {error}; training goes on", file=sys.stderr, flush=True)
+            report(f"warning: {error}; training goes on")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +10,7 @@ from trainer.data.beton.sidecar import read_sidecar
 from trainer.distributed import slurm
 from trainer.distributed.launcher_variables import started_by_torchrun
 from trainer.distributed.world import World
-from trainer.errors import StoppedError, UserError
+from trainer.errors import StoppedError, UserError, report
 from trainer.files.atomic import sha256
 from trainer.run import engine
 from trainer.run.build import start_file
@@ -49,7 +48,7 @@ def train(settings: RunSettings, world: World) -> None:
         policy = CheckpointPolicy(world, guard, 60 * settings.checkpoint_every, run.done)
         recorder = None
         if world.is_main:
-            print(f"{run.describe()}\ncode: {revision()}", file=sys.stderr, flush=True)
+            report(f"{run.describe()}\ncode: {revision()}")
             recorder = Recorder(
                 settings,
                 world,
@@ -87,7 +86,7 @@ def _begin(settings: RunSettings, world: World, guard: PreemptionGuard, stack: E
                 outcome = error
                 if settings.wait and isinstance(error, RunLockedError):
                     if not waited:
-                        print(f"waiting: {error}", file=sys.stderr, flush=True)
+                        report(f"waiting: {error}")
                     waited = True
                     time.sleep(POLL_SECONDS)
                     outcome = StoppedError(guard.reason) if guard.reason else None

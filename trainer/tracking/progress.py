@@ -1,10 +1,10 @@
 """Show on stderr how far a run is."""
 
-import sys
 import time
 
 from tqdm import tqdm
 
+from trainer.errors import report
 from trainer.tracking.metrics import Evaluation
 
 PROGRESS_SECONDS = 10.0
@@ -42,7 +42,7 @@ class Progress:
                 ncols=100,
                 initial=self._done,
             )
-            print(meter, file=sys.stderr, flush=True)
+            report(meter)
 
     def close(self) -> None:
         self._bar.close()

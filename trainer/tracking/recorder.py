@@ -1,12 +1,12 @@
 """Record a run on the main process while it trains, and publish its files at the end."""
 
 import json
-import sys
 import time
 
 from torch import nn
 
 from trainer.distributed.world import World
+from trainer.errors import report
 from trainer.files.atomic import atomic, prepare_output_folder, write_json
 from trainer.files.state_dict import SavedModels, save_model
 from trainer.local_sgd.schedule import Round
@@ -69,7 +69,7 @@ class Recorder:
             self._wandb.log(evaluation)
             self._bar.evaluated(evaluation)
             if self._settings.debug:
-                print(evaluation, file=sys.stderr, flush=True)
+                report(str(evaluation))
             self._wandb.save(self._models.latest(model))
         if round.decay:
             self._wandb.save(self._models.at_decay(model, epoch))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from trainer.errors import report
 from trainer.files.atomic import atomic
 from trainer.settings.run import RunSettings
 from trainer.tracking.metrics import Evaluation
@@ -74,7 +74,7 @@ class WandbLog:
             self._run = None
             reason = " ".join(str(error).split()) or type(error).__name__
             warning = f"warning: wandb: {reason}; training goes on without it"
-            print(warning, file=sys.stderr, flush=True)
+            report(warning)
             return None
 
 

@@ -8,7 +8,6 @@ takes minutes on a network file system; 100,000 take half a second.
 """
 
 import hashlib
-import sys
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Self
 
 from trainer.data.preparation.class_folders import ClassFolders, Entry, split_folder, summarise
 from trainer.data.specs import SPLITS
-from trainer.errors import UserError
+from trainer.errors import UserError, report
 from trainer.files.atomic import read_json, write_json
 
 MOST_FILES = 100_000
@@ -100,7 +99,7 @@ def state_to_compare(source: Path | None, prepared: Path) -> str | None:
             return None
         return str(before) if before.source == str(source) else f"{source}: cannot be read"
     if before and (changes := now.changes_since(before)):
-        print(f"{source}: {changes}", file=sys.stderr, flush=True)
+        report(f"{source}: {changes}")
     return str(now)
 
 
