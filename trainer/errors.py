@@ -73,6 +73,12 @@ def os_errors_as_user_errors() -> Iterator[None]:
         ) from error
 
 
+def report(line: str) -> None:
+    """Write ``line`` to stderr in one piece: processes of one torchrun would mix parts of lines."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 def escape_unprintable() -> None:
     """Make stdout escape what it cannot encode, as stderr does."""
     for stream in (sys.stdout, sys.stderr):
