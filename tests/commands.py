@@ -34,7 +34,7 @@ IMPORTED = [
 def command(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run a command of the environment under test with one thread per process."""
     return subprocess.run(
-        [str(a) for a in arguments], cwd=cwd, env=_environment(), capture_output=True, text=True
+        [str(a) for a in arguments], cwd=cwd, env=environment(), capture_output=True, text=True
     )
 
 
@@ -58,7 +58,7 @@ def forked(
     words = [str(a) for a in arguments]
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        given = (module, words, cwd, _environment(), out, err)
+        given = (module, words, cwd, environment(), out, err)
         process = _forks().Process(target=_run, args=given)
         process.start()
         process.join()
@@ -67,7 +67,8 @@ def forked(
     return subprocess.CompletedProcess([module, *words], process.exitcode, *said)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Put this environment's programs first; one thread per process."""
     return os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
 
 
@@ -77,7 +78,7 @@ def _forks() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
     before = dict(os.environ)
-    os.environ |= _environment()
+    os.environ |= environment()
     try:
         ensure_running()
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import json
 import os
@@ -150,8 +151,24 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(project: Path, digits: Path) -> Path:
-    """Run `snakemake fig1a` in the project, so that its own rules make everything."""
+def finished(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run `snakemake fig1a` in the project, so that its own rules make everything.
+
+    One process of the tests does, and the others copy what it made.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return finish(project)
+    shared = tmp_path_factory.getbasetemp().parent / "finished"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if shared.exists():
+            return shutil.copytree(shared, project, symlinks=True, dirs_exist_ok=True)
+        copied = shutil.copytree(finish(project), shared.with_suffix(".tmp"), symlinks=True)
+        copied.rename(shared)
+    return project
+
+
+def finish(project: Path) -> Path:
     done = workflows.snakemake(project, "fig1a")
     assert done.returncode == 0, done.stdout + done.stderr
     return project

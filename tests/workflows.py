@@ -8,7 +8,8 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from tests.commands import BIN, ROOT, command
+from tests import snakemake_forks
+from tests.commands import BIN, ROOT, command, environment
 
 TINY = """
 execution: {processes: 1, threads: 1, device: cpu}
@@ -28,7 +29,9 @@ TARGETS = re.compile(r"all|figures|claims|runs|trained|communication|theory|fig\
 
 
 def snakemake(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return command(BIN / "snakemake", *arguments, cwd=folder)
+    words = [str(argument) for argument in arguments]
+    forked = snakemake_forks.fork(words, folder, environment())
+    return forked or command(BIN / "snakemake", *words, cwd=folder)
 
 
 def planned(folder: Path, *arguments: object) -> Counter[str]:

@@ -7,22 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.command_line import exit_status, make_parsers
 from trainer.data.specs import DATASETS, SPLITS
 from trainer.distributed.launcher_variables import end_with_torchrun, read_launcher_variables
-from trainer.errors import (
-    ERROR_STATUS,
-    STOPPED_STATUS,
-    PeerFailedError,
-    StoppedError,
-    UserError,
-    escape_unprintable,
-    is_out_of_memory,
-    os_errors_as_user_errors,
-    report,
-)
+from trainer.errors import UserError, is_out_of_memory, report
 from trainer.files.download import download as fetch
 from trainer.settings.base import Settings
-from trainer.settings.cli import Parser, add_settings, parse_settings, unknown_option
+from trainer.settings.cli import add_settings, parse_settings, unknown_option
 from trainer.settings.commands import (
     BetonSettings,
     DownloadSettings,
@@ -133,39 +124,26 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    escape_unprintable()
-    parser = Parser(prog="python -m trainer", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        sub = commands.add_parser(
-            name, help=command.help, description=command.help, allow_abbrev=False
-        )
-        add_settings(sub, command.settings)
-    try:
+    helps = {name: command.help for name, command in COMMANDS.items()}
+    parser, commands = make_parsers("python -m trainer", __doc__, helps)
+    for name, sub in commands.items():
+        add_settings(sub, COMMANDS[name].settings)
+
+    def run() -> None:
         parsed, unknown = parser.parse_known_args(arguments)
         command = COMMANDS[parsed.command]
         if unknown:
             raise unknown_option(unknown[0], command.settings)
-        with os_errors_as_user_errors():
+        try:
             command.run(parse_settings(parsed, command.settings))
-    except UserError as error:
-        report(f"error: {error}")
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        lacking = UserError(f"memory ran out ({error}); lower batch_size, or end what else uses it")
-        report(f"error: {lacking}")
-    except PeerFailedError as ended:
-        report(f"ended: {ended}")
-    except StoppedError as stopped:
-        report(f"stopped: {stopped}")
-        return STOPPED_STATUS
-    except KeyboardInterrupt:
-        report("interrupted")
-        return 130
-    else:
-        return 0
-    return ERROR_STATUS
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"memory ran out ({error}); lower batch_size, or end what else uses it"
+            ) from error
+
+    return exit_status(run)
 
 
 if __name__ == "__main__":

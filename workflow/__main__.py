@@ -10,8 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from trainer.errors import UserError, escape_unprintable, os_errors_as_user_errors
-from trainer.settings.cli import Parser
+from trainer.command_line import exit_status, make_parsers
 from workflow.campaign import load_campaign
 from workflow.commands import doctor, plan, status
 from workflow.paths import ROOT
@@ -68,11 +67,9 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    escape_unprintable()
-    parser = Parser(prog="python -m workflow", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, help) in COMMANDS.items():
-        sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+    helps = {name: help for name, (_, help) in COMMANDS.items()}
+    parser, commands = make_parsers("python -m workflow", __doc__, helps)
+    for sub in commands.values():
         sub.add_argument("--scale", help="overrides config.yaml's")
         sub.add_argument(
             "--config",
@@ -82,18 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             metavar="KEY=VALUE",
             help="override settings of config.yaml, as for snakemake",
         )
-    try:
+
+    def run() -> int:
         given = parser.parse_args(arguments)
         os.chdir(ROOT)  # results/, resources/ and the paths in config.yaml are relative to it
         scale = [f"scale={given.scale}"] if given.scale else []
-        with os_errors_as_user_errors():
-            return COMMANDS[given.command][0]([*given.config, *scale])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return COMMANDS[given.command][0]([*given.config, *scale])
+
+    return exit_status(run)
 
 
 if __name__ == "__main__":

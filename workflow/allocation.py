@@ -146,6 +146,20 @@ def usable_gpus(campaign: Campaign) -> int | None:
     return None if campaign.execution.device == "cpu" else visible_gpus() or None
 
 
+def allocate(
+    campaign: Campaign, *, cores: int | None, gpus: int | None, can_use_nodes: bool
+) -> Allocation:
+    """Share ``cores`` and ``gpus``, by default all GPUs of this machine; no ``cores``: a cluster's.
+
+    Raises UserError if processes do not fit.
+    """
+    if gpus is None and cores is not None:
+        gpus = usable_gpus(campaign)
+    allocation = Allocation(campaign, cores, gpus)
+    allocation.check(can_use_nodes=can_use_nodes)
+    return allocation
+
+
 def allocate_here(campaign: Campaign) -> Allocation:
     """Share all cores and GPUs of this machine."""
     return Allocation(campaign, len(os.sched_getaffinity(0)), usable_gpus(campaign))

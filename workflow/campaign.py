@@ -6,11 +6,11 @@ The rules and the commands look everything up here; this module knows nothing of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -20,7 +20,7 @@ from trainer.settings.yaml import read_yaml
 from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.tables.names import THEORY
 from workflow.config import Config, load_config
-from workflow.earlier import METRICS, earlier
+from workflow.earlier import METRICS
 from workflow.experiments import (
     Execution,
     Experiments,
@@ -30,40 +30,8 @@ from workflow.experiments import (
     load_experiments,
     start_points,
 )
+from workflow.job import Job
 from workflow.paths import experiments_file
-
-Role = Literal["start_points", "runs"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """Place a run, a start point or a figure's run, below results/<scale>."""
-
-    run: RunSpec
-    role: Role
-    results: Path
-
-    @property
-    def folder(self) -> Path:
-        """Locate the run's files once it is finished."""
-        return self.results / self.role / self.run.id
-
-    @property
-    def progress(self) -> Path:
-        return self.results / "checkpoints" / self.run.id
-
-    @property
-    def log(self) -> Path:
-        return self.results / "logs" / f"{self.run.id}.log"
-
-    @property
-    def finished(self) -> bool:
-        return (self.folder / METRICS).exists()
-
-    @property
-    def kept(self) -> bool:
-        """Tell whether the results of a finished run are kept while it is repeated."""
-        return not self.finished and earlier(self.folder).exists()
 
 
 @dataclass(frozen=True)
@@ -176,6 +144,17 @@ class Campaign:
         folder = f"resources/{run.settings.dataset}"
         return {split: f"{folder}/{split}.beton" for split in ("train", "test")}
 
+    def inputs(self, run: RunSpec, ageless: Callable[[str], str] = str) -> dict[str, str]:
+        """Map the inputs of a run to their files.
+
+        ``ageless`` marks a published start point: its SHA-256 is a parameter of the run, so that a
+        merely newer file repeats nothing.
+        """
+        if isinstance(run.start, RunSpec):
+            return self.betons(run) | {"start": self.model_file(run.start)}
+        start = {} if run.start is None else {"start": ageless(str(run.start.path))}
+        return self.betons(run) | start
+
     def model_file(self, start: RunSpec) -> str:
         """Locate the model of a start point."""
         return f"{self.config.results}/start_points/{start.id}/model.pt"
@@ -227,6 +206,8 @@ class Campaign:
 
 def make_campaign(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Campaign:
     """Check ``config`` and its scale's experiments. Raises UserError naming file and setting."""
+    if not isinstance(config, Mapping):  # of a module's importer
+        raise UserError(f"the module's config must be a mapping of settings, got {config!r}")
     checked = load_config(dict(config))
     return Campaign(checked, load_experiments(experiments_file(checked.scale)), overrides)
 

@@ -64,7 +64,7 @@ class Execution(Settings):
 
 
 Overrides = dict[str, Any]
-Comparison = Literal["local_steps", "num_clients"]
+Comparison = Literal["local_steps", "start_lr", "num_clients"]
 # Figures 1 and 3: the panels of the paper that are reproduced; 2 and 7: every panel by itself
 ExperimentName = Literal[
     "fig1a", "fig1b", "fig2a", "fig2b", "fig2c", "fig2d", "fig2e", "fig2f",
@@ -91,7 +91,8 @@ class Experiment(Settings):
     runs: list[Overrides] = Field(description="what differs between the runs", min_length=1)
     compares: Comparison = Field(
         "local_steps",
-        description="what the figure compares: local_steps, H > 1 with H = 1, or num_clients",
+        description="what the figure compares: local_steps, H > 1 with H = 1; start_lr, the same "
+        "at several learning rates; or num_clients",
     )
     allow_divergence: bool = Field(
         False, description="a run that diverges is a result, marked so in the table; else an error"
@@ -158,7 +159,7 @@ def load_experiments(path: Path) -> Experiments:
         runs = expand(experiment, where=f"{file}{name}: ")
         if len({run.id for run in runs}) < len(runs):
             raise UserError(f"{file}{name}.runs: two entries are the same run; remove one")
-        _check_compares(name, experiment.compares, runs, f"{file}{name}.runs: ")
+        _check_compares(experiment.compares, runs, f"{file}{name}.runs: ")
         test_local_steps(experiment, f"{file}{name}")
     return loaded
 
@@ -191,7 +192,7 @@ def test_local_steps(experiment: Experiment, where: str = "") -> int:
     return experiment.judged_h
 
 
-def _check_compares(name: str, compares: Comparison, runs: list[RunSpec], where: str) -> None:
+def _check_compares(compares: Comparison, runs: list[RunSpec], where: str) -> None:
     """Raise UserError unless H, η and K tell the runs apart and there is something to compare."""
     if any(run.settings.h_rule != "constant" or len(run.settings.phases) > 1 for run in runs):
         raise UserError(f"{where}the figure needs one H per run; remove h_rule and decays")
@@ -208,7 +209,7 @@ def _check_compares(name: str, compares: Comparison, runs: list[RunSpec], where:
         return
     if 1 not in local_steps or max(local_steps) == 1:
         raise UserError(f"{where}the figure compares step1 1 (SGD) with step1 > 1; add them")
-    if name in ("fig2b", "fig2c") and len({lr for _, _, lr, _ in kinds}) == 1:
+    if compares == "start_lr" and len({lr for _, _, lr, _ in kinds}) == 1:
         raise UserError(f"{where}the figure compares learning rates; add another start_lr")
 
 

@@ -122,6 +122,25 @@ def test_overrides_that_make_no_sense_are_refused(
         load_campaign(words)
 
 
+@pytest.mark.parametrize(
+    ("compares", "message"),
+    [
+        ("start_lr", "compares learning rates; add another start_lr"),
+        ("num_clients", "compares numbers of clients; add another K"),
+    ],
+)
+def test_an_experiment_has_what_it_says_it_compares(
+    project: Path, compares: str, message: str
+) -> None:
+    said = TINY.replace("title: tiny", f"title: tiny\n    compares: {compares}")
+    write(project, said)
+    with pytest.raises(UserError, match=message):
+        load_campaign([])
+    write(project, f"{said}      - {{step1: 6, start_lr: 0.7}}\n")
+    if compares == "start_lr":
+        assert len(load_campaign([]).runs) == 6
+
+
 @pytest.mark.parametrize("scale", ["laptop", "workstation", "paper", "photos"])
 def test_every_figure_of_the_scales_is_complete(
     scale: str, monkeypatch: pytest.MonkeyPatch
@@ -131,6 +150,10 @@ def test_every_figure_of_the_scales_is_complete(
     campaign = make_campaign({"scale": scale})
     shown = {name for figure in FIGURES for name in campaign.experiments_of(figure)}
     assert shown == set(campaign.runs_by_experiment)
+    of_rates = {
+        name for name, e in campaign.experiments.experiments.items() if e.compares == "start_lr"
+    }
+    assert of_rates == shown & {"fig2b", "fig2c"}
     allocate_here(campaign).check(can_use_nodes=True)
 
 

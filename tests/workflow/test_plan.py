@@ -16,9 +16,9 @@ from tests.workflow.test_status import ask, one_line, small_project, small_runs
 from tests.workflows import edit, planned
 from trainer.distributed.world import World
 from trainer.run.session import train
-from workflow.campaign import Job
 from workflow.commands.plan import Finished, replacements
 from workflow.experiments import RunSpec, expand, load_experiments
+from workflow.job import Job
 
 WORLD = World(rank=0, size=1, device=torch.device("cpu"))
 

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import BIN, ROOT, command
+from tests.commands import BIN, command
 from tests.workflows import TINY, copy_project, edit, planned, snakemake
-from workflow.campaign import load_campaign
-from workflow.commands.status import STALE_LINES, Status, _failure, show
+from workflow.commands.status import _failure
 from workflow.experiments import RunSpec, expand, load_experiments, start_points
 
 pytestmark = pytest.mark.slow  # it begins early
@@ -128,17 +127,6 @@ def test_newer_data_makes_every_run_stale(own: Path) -> None:
     assert printed.count("is made anew") == 2
     assert snakemake(own, "trained", "--touch").returncode == 0  # as it advises
     assert counts(ask(own, "status")) == {"fig1a": [3, 3, 0, 0, 0, 0, 0]}
-
-
-def test_of_many_stale_runs_some_are_named_and_the_others_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(ROOT)
-    asked = load_campaign([])
-    lines = list(show(asked, [Status(job, "stale", "why") for job in asked.jobs]))
-    named = [line for line in lines if re.fullmatch(r"stale +\S+-\w{8}  why", line)]
-    assert len(named) == STALE_LINES < len(asked.jobs)
-    assert f"stale    … and {len(asked.jobs) - STALE_LINES} more: why" in lines
 
 
 def test_a_changed_rule_makes_its_runs_stale(own: Path) -> None:
@@ -250,40 +238,8 @@ def test_a_run_in_progress_is_running_while_snakemake_locks_the_folder(own: Path
         )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (
-            ["--scale", "desk"],
-            "unknown scale 'desk'; choose one of laptop, paper, photos, workstation",
-        ),
-        (["--config", "sale=laptop"], "unknown setting sale; did you mean scale?"),
-        (["--config", "laptop"], "--config laptop: must be KEY=VALUE"),
-        (["--config", "processes=3"], "3 processes cannot share K = 4 clients"),
-    ],
-)
-def test_what_is_wrong_is_named_in_one_line(
-    finished: Path, words: list[str], expected: str
-) -> None:
-    done = command(sys.executable, "-m", "workflow", "status", *words, cwd=finished)
-    assert done.returncode == 2
-    [line] = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert expected in line
-
-
 def test_another_scale_and_values_of_the_command_line(finished: Path) -> None:
     printed = ask(finished, "status", "--scale", "workstation", "--config", "processes=1")
     assert re.match(r"workstation: \d+ runs asked for", printed)
     given = ask(finished, "status", "--config", "tables=some/tables", "only_finished=true")
     assert counts(given) == {"fig1a": [3, 3, 0, 0, 0, 0, 0]}
-
-
-def test_whoever_has_read_enough_gets_no_traceback() -> None:
-    """As in ``python -m workflow status | head -1``."""
-    words = [sys.executable, "-m", "workflow", "status"]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
-        assert asked.stdout is not None and asked.stderr is not None
-        asked.stdout.close()
-        assert asked.stderr.read() == b""
-    assert asked.returncode == -signal.SIGPIPE

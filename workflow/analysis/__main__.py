@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from pydantic import ValidationError
 
-from trainer.errors import UserError, escape_unprintable, os_errors_as_user_errors
+from trainer.command_line import exit_status, make_parsers
+from trainer.errors import UserError
 from trainer.files.atomic import first_problem
-from trainer.settings.cli import Parser, path_argument
+from trainer.settings.cli import path_argument
 from workflow.analysis.figures.catalogue import FIGURES, THEORY_CAPTION
 from workflow.analysis.tables.build import build_table, write_csv
 from workflow.analysis.tables.names import THEORY
@@ -126,55 +127,58 @@ def _processes(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
 
 
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "table": table,
+    "theory": theory,
+    "figure": figure,
+    "page": page,
+    "claims": claims,
+    "runs": runs,
+    "compare": compare_tables,
+    "readme": readme,
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    escape_unprintable()
-    parser = Parser(prog="python -m workflow.analysis", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    helps = {name: run.__doc__ or "" for name, run in COMMANDS.items()}
+    parser, of = make_parsers("python -m workflow.analysis", __doc__, helps)
+    add_options(of)
 
-    def command(name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
-        added.set_defaults(run=run)
-        return added
+    def run() -> None:
+        given = parser.parse_args(arguments)
+        COMMANDS[given.command](given)
 
-    def add(parsers: Sequence[argparse.ArgumentParser], option: str, help: str) -> None:
-        for one in parsers:
-            one.add_argument(option, type=path_argument, required=True, help=help)
+    return exit_status(run)
 
-    of_table, of_theory = command("table", table), command("theory", theory)
-    of_figure, of_page = command("figure", figure), command("page", page)
-    of_claims = command("claims", claims)
-    of_runs, of_compare = command("runs", runs), command("compare", compare_tables)
-    of_readme = command("readme", readme)
-    from_experiments = [of_table, of_figure, of_claims, of_runs]
-    add(from_experiments, "--experiments", "experiments/<scale>.yaml")
-    add([of_table, of_runs], "--results", "results/<scale>")
-    for one in (of_figure, of_claims, of_compare):
-        one.add_argument(
+
+def add_options(of: Mapping[str, argparse.ArgumentParser]) -> None:
+    def add(names: Sequence[str], option: str, help: str) -> None:
+        for name in names:
+            of[name].add_argument(option, type=path_argument, required=True, help=help)
+
+    add(["table", "figure", "claims", "runs"], "--experiments", "experiments/<scale>.yaml")
+    add(["table", "runs"], "--results", "results/<scale>")
+    for name in ("figure", "claims", "compare"):
+        of[name].add_argument(
             "--tables",
             type=path_argument,
             nargs="+",
             required=True,
             help="tables of the experiments: <name>.csv",
         )
-    add([of_compare], "--reference", "folder of the tables to compare with")
-    add([of_readme], "--reference", "results/reference/<scale>")
-    add([of_page], "--image", "the figure, a PNG")
-    add([of_table, of_theory, of_page, of_claims, of_compare], "--out", "the file to write")
-    add([of_figure, of_runs], "--out", "the files to write, without their endings")
-    of_table.add_argument("--experiment", required=True, help="its name in the file")
-    of_table.add_argument("--only-finished", action="store_true", help="leave out missing runs")
-    of_theory.add_argument("--processes", type=_processes, default=1, help="default: %(default)s")
-    for one in (of_figure, of_page):
-        one.add_argument("figure", choices=[*FIGURES, THEORY])
-    of_figure.add_argument("--plot", type=_plot, default=Plot(), help="JSON")
-    try:
-        given = parser.parse_args(arguments)
-        with os_errors_as_user_errors():
-            given.run(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    add(["compare"], "--reference", "folder of the tables to compare with")
+    add(["readme"], "--reference", "results/reference/<scale>")
+    add(["page"], "--image", "the figure, a PNG")
+    add(["table", "theory", "page", "claims", "compare"], "--out", "the file to write")
+    add(["figure", "runs"], "--out", "the files to write, without their endings")
+    of["table"].add_argument("--experiment", required=True, help="its name in the file")
+    of["table"].add_argument("--only-finished", action="store_true", help="leave out missing runs")
+    of["theory"].add_argument(
+        "--processes", type=_processes, default=1, help="default: %(default)s"
+    )
+    for name in ("figure", "page"):
+        of[name].add_argument("figure", choices=[*FIGURES, THEORY])
+    of["figure"].add_argument("--plot", type=_plot, default=Plot(), help="JSON")
 
 
 if __name__ == "__main__":

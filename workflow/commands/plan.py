@@ -17,9 +17,10 @@ from typing import Any
 from trainer.data.beton.sidecar import read_sidecar, sidecar_path
 from trainer.settings.run import RESULT_SETTINGS, RESULTS_VERSION, RunSettings
 from workflow.allocation import allocate_here
-from workflow.campaign import Campaign, Job
+from workflow.campaign import Campaign
 from workflow.commands.status import Status, held_back, states, wrapped
 from workflow.experiments import DEFAULT, RunSpec
+from workflow.job import Job
 
 # From the call of torchrun to the first step; a run's own time excludes it (`make bench`).
 START_SECONDS = 3.0

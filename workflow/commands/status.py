@@ -18,9 +18,10 @@ from typing import Literal, get_args
 from trainer.files.atomic import parse_json
 from trainer.run.lock import Owner, owner
 from trainer.tracking.metrics import PARTIAL, STATE, Evaluation
-from workflow.campaign import Campaign, Job
+from workflow.campaign import Campaign
 from workflow.commands.commits import mixture
 from workflow.commands.dry_run import would_run
+from workflow.job import Job
 
 State = Literal["done", "running", "failed", "stopped", "stale", "missing"]
 STATES: tuple[State, ...] = get_args(State)

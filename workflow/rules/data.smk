@@ -1,6 +1,9 @@
 # Convert raw data to one layout, then to FFCV's .beton files. Small images of one size become arrays; image
 # files are listed and stay where they are.
 
+from trainer.data.preparation.source_state import state_to_compare
+from trainer.settings.cli import options
+
 OF_FILES = "|".join(name for name, spec in DATASETS.items() if spec.of_files)
 OF_ARRAYS = "|".join(name for name, spec in DATASETS.items() if not spec.of_files)
 

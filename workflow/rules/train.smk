@@ -2,16 +2,11 @@
 # run is executed (device, threads) and where it is copied to are resources, so that changing them repeats
 # nothing.
 
-# A forked process finds torch imported, which saves 2 s of a start of 5, and ends with torchrun even if that
-# is killed. CUDA does not survive a fork.
-MAIN = shlex.quote(str(ROOT / "trainer" / "__main__.py"))
-ENTRY_POINT = f"--start-method fork --run-path {MAIN}" if DEVICE == "cpu" else "-m trainer"
-
 
 rule train:
     # Train the runs of the figures, from a start point or from random initialisation.
     input:
-        unpack(run_inputs),
+        unpack(lambda wildcards: CAMPAIGN.inputs(CAMPAIGN.runs[wildcards.run], ancient)),
     output:
         metrics=f"{RESULTS}/runs/{{run}}/metrics.jsonl",
         model=f"{RESULTS}/runs/{{run}}/model.pt",
@@ -39,7 +34,7 @@ rule train:
         gpu=lambda wildcards: ALLOCATION.gpus_of(ALL_RUNS[wildcards.run]),
         gpu_model=lambda wildcards: ALLOCATION.gpu_model(ALL_RUNS[wildcards.run]),
         device=DEVICE,
-        trainer=ENTRY_POINT,
+        trainer=entry_point(DEVICE),
         # The processes of a job share its cores.
         threads_per_process=lambda wildcards, threads: ALLOCATION.divide_threads(
             ALL_RUNS[wildcards.run], threads
