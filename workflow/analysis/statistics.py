@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
 POWER = 0.9
@@ -34,11 +34,11 @@ class Estimate:
 
     def p(self, value: float = 0.0) -> float:
         """Return p of the two-sided t-test that the mean is ``value``."""
-        return float(2 * stats.t.sf(abs(self.mean - value) / self.error, self.df))
+        return float(2 * special.stdtr(self.df, -abs(self.mean - value) / self.error))
 
     def p_below(self, bound: float) -> float:
         """Return p of the one-sided t-test that the mean is at least ``bound``."""
-        return float(stats.t.cdf((self.mean - bound) / self.error, self.df))
+        return float(special.stdtr(self.df, (self.mean - bound) / self.error))
 
     def p_inside(self, low: float, high: float) -> float:
         """Return p of two one-sided t-tests that the mean is in (low, high) (Schuirmann 1987)."""
@@ -69,7 +69,7 @@ class Estimate:
         return float(found)
 
     def _quantile(self, level: float) -> float:
-        return float(stats.t.isf(level / 2, self.df))
+        return -float(special.stdtrit(self.df, level / 2))
 
 
 def estimate(values: ArrayLike, least_spread: float = 0.0) -> Estimate:

@@ -135,8 +135,8 @@ def _obstacle(found: Measurement) -> str:
         return found.obstacle
     if len(found.values) < 2:
         return "at least two seeds with all their runs are needed"
-    largest = float(np.abs(found.values).max())
-    if found.least_spread == 0 and float(np.ptp(found.values)) <= NO_SPREAD * largest:
+    values = found.values.to_numpy(float)
+    if found.least_spread == 0 and np.ptp(values) <= NO_SPREAD * np.abs(values).max():
         return "all seeds gave the same number, which leaves no spread to judge by"
     return ""
 
