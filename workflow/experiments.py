@@ -103,6 +103,13 @@ class Experiment(Settings):
         "null: the only one above 1",
         gt=1,
     )
+    smallest_effect: float = Field(
+        0.5,
+        description="smallest difference in accuracy that matters, in points; "
+        "chosen before the judged seeds",
+        gt=0,
+        allow_inf_nan=False,
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -9,7 +9,9 @@ import pytest
 
 from tests.commands import ROOT
 from trainer.errors import UserError
+from trainer.tracking.revision import git
 from workflow.analysis.claims.judge import judge
+from workflow.analysis.claims.measure import ExperimentDesign
 from workflow.analysis.pages.readme import claims_table, insert_claims, update_readme
 from workflow.analysis.tables.read import read_table
 from workflow.experiments import expand, load_experiments
@@ -28,12 +30,28 @@ def test_the_reference_verdicts_follow_from_the_reference_tables() -> None:
     experiments = load_experiments(ROOT / "experiments/laptop.yaml").experiments
     tables = {name: read_table(REFERENCE / f"tables/{name}.csv") for name in experiments}
     theory = read_table(REFERENCE / "tables/theory.csv")
-    judged = judge(tables, {name: compared_h(e) for name, e in experiments.items()}, theory)
+    designs = {
+        name: ExperimentDesign(compared_h(each), each.smallest_effect)
+        for name, each in experiments.items()
+    }
+    judged = judge(tables, designs, theory)
     stored = pd.read_csv(REFERENCE / "claims.csv")
     assert judged["verdict"].tolist() == stored["verdict"].tolist()
     pd.testing.assert_series_equal(
         judged["effect"].astype(float), stored["effect"].astype(float), rtol=1e-6
     )
+
+
+def test_the_design_was_committed_before_the_reference_runs() -> None:
+    designs = pd.read_csv(REFERENCE / "claims.csv")["design"].dropna().unique()
+    if not len(designs):
+        pytest.skip("claims.csv names no design: its files were not committed when it was judged")
+    [design] = designs
+    for commit in pd.read_csv(REFERENCE / "runs.csv")["git_commit"].unique():
+        if any(git(ROOT, "cat-file", "-e", f"{c}^{{commit}}") is None for c in (design, commit)):
+            pytest.skip(f"this copy's history lacks {design} or {commit}")
+        before = git(ROOT, "merge-base", "--is-ancestor", design, commit)
+        assert before is not None, f"runs of {commit} were made before {design}"
 
 
 def test_the_reference_runs_are_those_of_the_experiments() -> None:

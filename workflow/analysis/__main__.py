@@ -70,14 +70,18 @@ def page(given: argparse.Namespace) -> None:
 
 def claims(given: argparse.Namespace) -> None:
     """Judge every claim of the paper."""
+    from workflow.analysis.claims.design import design_commit
     from workflow.analysis.claims.judge import judge, write_claims
+    from workflow.analysis.claims.measure import ExperimentDesign
 
     experiments = load_experiments(given.experiments)
-    h: dict[str, int] = {
-        name: test_local_steps(experiment) for name, experiment in experiments.experiments.items()
+    designs: dict[str, ExperimentDesign] = {
+        name: ExperimentDesign(test_local_steps(experiment), experiment.smallest_effect)
+        for name, experiment in experiments.experiments.items()
     }
-    tables = _tables(given, [*h, THEORY])
-    write_claims(judge(tables, h, tables.get(THEORY)), given.out)
+    tables = _tables(given, [*designs, THEORY])
+    commit = design_commit(given.experiments)
+    write_claims(judge(tables, designs, tables.get(THEORY), commit), given.out)
 
 
 def runs(given: argparse.Namespace) -> None:

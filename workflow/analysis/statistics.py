@@ -5,56 +5,94 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
-from statsmodels.stats.weightstats import DescrStatsW
+from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
-ALPHA = 1 - CONFIDENCE
-POWER = 0.8
+POWER = 0.9
+SPREADS = 4000  # points of the integral over the spread of a sample
 
 
 @dataclass(frozen=True)
-class TTestResult:
-    """Hold a two-sided Student's t-test of a mean against zero, with its 95 % interval.
+class Estimate:
+    """Hold a mean of ``n`` values, its standard error and that error's degrees of freedom.
 
-    ``smallest_detectable``: the mean that ``n`` values of this spread detect with 80 % power.
+    ``level`` is the error rate of a two-sided decision: its interval has confidence 1 − level.
     """
 
     n: int
     mean: float
-    low: float
-    high: float
-    p: float
-    smallest_detectable: float
+    error: float
+    df: float
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the Student-t interval at confidence 1 − ``level``."""
+        half = self.error * self._quantile(level)
+        return self.mean - half, self.mean + half
+
+    def p(self, value: float = 0.0) -> float:
+        """Return p of the two-sided t-test that the mean is ``value``."""
+        return float(2 * special.stdtr(self.df, -abs(self.mean - value) / self.error))
+
+    def p_below(self, bound: float) -> float:
+        """Return p of the one-sided t-test that the mean is at least ``bound``."""
+        return float(special.stdtr(self.df, (self.mean - bound) / self.error))
+
+    def p_inside(self, low: float, high: float) -> float:
+        """Return p of two one-sided t-tests that the mean is in (low, high) (Schuirmann 1987)."""
+        return max(self.p_below(high), 1 - self.p_below(low))
+
+    def power(self, effect: float, level: float) -> float:
+        """Return the probability that a mean of ``effect`` is told from 0, on either side."""
+        return self.power_above(effect, level) + self.power_above(-effect, level)
+
+    def power_above(self, effect: float, level: float) -> float:
+        """Return the probability that the interval is above 0 when the mean is ``effect``."""
+        found = stats.nct.sf(self._quantile(level), self.df, effect / self.error)
+        return float(np.nan_to_num(found))  # NaN only far out in the wrong tail
+
+    def power_inside(self, margin: float, level: float) -> float:
+        """Return the probability that a mean of 0 is found within ± ``margin``."""
+        ranks = (np.arange(SPREADS) + 0.5) / SPREADS
+        spread = np.sqrt(stats.chi2.ppf(ranks, self.df) / self.df)
+        room = margin / self.error - self._quantile(level) * spread
+        return float(np.mean(np.maximum(0, 2 * stats.norm.cdf(room) - 1)))
+
+    def smallest_detectable(self, level: float) -> float:
+        """Return the mean that is told from 0 with probability ``POWER``."""
+        upper = self.error
+        while self.power(upper, level) < POWER:
+            upper *= 2
+        found = optimize.brentq(lambda effect: self.power(effect, level) - POWER, 0, upper)
+        return float(found)
+
+    def _quantile(self, level: float) -> float:
+        return -float(special.stdtrit(self.df, level / 2))
 
 
-def t_test(values: ArrayLike) -> TTestResult:
-    """Test the mean of two or more independent ``values``; without spread, p is 0 (1 at mean 0)."""
-    described = DescrStatsW(values)
-    n, mean, spread = int(described.nobs), float(described.mean), float(described.std_ddof(1))
-    if spread == 0:
-        return TTestResult(n, mean, mean, mean, 0.0 if mean else 1.0, 0.0)
-    low, high = described.tconfint_mean(ALPHA)
-    _, p, _ = described.ttest_mean(0.0)
-    size = TTestPower().solve_power(nobs=n, alpha=ALPHA, power=POWER)
-    return TTestResult(n, mean, float(low), float(high), float(p), float(size) * spread)
+def estimate(values: ArrayLike, least_spread: float = 0.0) -> Estimate:
+    """Estimate the mean of two or more independent ``values``.
+
+    Their standard deviation counts as ``least_spread`` where it is smaller: equal values of a
+    measure that comes in steps are no proof that it has no spread.
+    """
+    array = np.asarray(values, float)
+    n = len(array)
+    spread = max(float(array.std(ddof=1)), least_spread)
+    return Estimate(n, float(array.mean()), spread / n**0.5, n - 1)
 
 
-def equivalence(values: ArrayLike, low: float, high: float) -> float:
-    """Return p of two one-sided t-tests that the mean is in (low, high) (Schuirmann 1987)."""
-    p, _, _ = DescrStatsW(values).ttost_mean(low, high)
-    return float(p)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p values for their number (Holm 1979), in the same order."""
-    if not p_values:
-        return []
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+def pool(estimates: Sequence[Estimate]) -> Estimate:
+    """Estimate the mean of independent means; degrees of freedom by Welch and Satterthwaite."""
+    count = len(estimates)
+    squares = [each.error**2 for each in estimates]
+    df = sum(squares) ** 2 / sum(
+        square**2 / each.df for square, each in zip(squares, estimates, strict=True)
+    )
+    mean = sum(each.mean for each in estimates) / count
+    return Estimate(sum(each.n for each in estimates), mean, sum(squares) ** 0.5 / count, df)
 
 
 def mean_interval(values: pd.Series[float]) -> pd.Series[float]:

@@ -1,12 +1,15 @@
-"""Measure each claim: one number per seed, positive where the paper is right.
+"""Measure each claim: one number per seed, positive for what the claim is about.
 
 Every function takes the tidy table of an experiment and the H to test, which was chosen on pilot
 seeds. A seed counts when all its runs that the claim compares are finished; where no seed has
-finished a setting, none counts. Accuracies are in points (per cent). A run that diverged ends with
-the accuracy of its parameters at that step, and has fewer evaluations than others.
+finished a setting, none counts. Accuracies are in points (per cent). A run that diverged keeps the
+accuracy that it ended with for all later evaluations; it has no sharpness (``verdict.py`` decides
+nothing about it).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,18 +17,12 @@ import pandas as pd
 from workflow.analysis.tables.evaluations import has_diverged, last_evaluations
 
 Values = pd.Series  # of floats, indexed by seed
-MARGIN = 0.1  # points: a smaller gain than this counts as none
 
 
 def gain_at_the_end(table: pd.DataFrame, h: int) -> Values:
     """Subtract SGD's last accuracy from Local SGD's."""
     end = _final_accuracies(table, "first_local_steps")
     return (end[h] - end[1]).dropna()
-
-
-def no_gain_at_the_end(table: pd.DataFrame, h: int) -> Values:
-    """Subtract the gain from ``MARGIN``: positive where the gain is negligible."""
-    return MARGIN - gain_at_the_end(table, h)
 
 
 def gain_of_a_small_rate(table: pd.DataFrame, h: int) -> Values:
@@ -90,6 +87,32 @@ def flatter_with_h(table: pd.DataFrame, h: int) -> Values:
     return -_slopes_per_doubling(_mean_log_trace(table))
 
 
+def doublings_up_to(table: pd.DataFrame, h: int) -> float:
+    """Count the doublings of H that ``rise_with_h`` fits."""
+    return float(np.log2(h))
+
+
+def doublings_of_h(table: pd.DataFrame, h: int) -> float:
+    """Count the doublings of H from the smallest to the largest."""
+    return _doublings(_requested_runs(table)["first_local_steps"])
+
+
+def doublings_of_k(table: pd.DataFrame, h: int) -> float:
+    """Count the doublings of K from the smallest to the largest at H = ``h``."""
+    requested = _requested_runs(table)
+    return _doublings(requested.loc[requested["first_local_steps"] == h, "num_clients"])
+
+
+def resolution(table: pd.DataFrame) -> float:
+    """Return one test image in points: the smallest gap between accuracies; 0 if all are equal."""
+    points = np.unique((100 * table["test_accuracy"].dropna()).round(9))
+    return float(np.diff(points).min()) if len(points) > 1 else 0.0
+
+
+def _doublings(settings: pd.Series[int]) -> float:
+    return float(np.log2(settings.max() / settings.min()))
+
+
 def _requested_runs(table: pd.DataFrame) -> pd.DataFrame:
     """Select the figure's runs, finished or not; a missing one has a row without an evaluation."""
     return table[table["role"] == "phase 2"]
@@ -115,11 +138,36 @@ def _final_accuracies(table: pd.DataFrame, column: str) -> pd.DataFrame:
     )
 
 
-def _evaluations_after_start(table: pd.DataFrame, h: int, value: str) -> pd.DataFrame:
-    """Return ``value`` of the runs with H = ``h``: a row per seed, a column per step, in order."""
+def _evaluations_after_start(
+    table: pd.DataFrame, local_steps: Sequence[int], value: str
+) -> dict[int, pd.DataFrame]:
+    """Return ``value`` by H: a row per seed, a column per step that all H share, in order.
+
+    After its last line, a run that diverged keeps that line's value.
+    """
     rows = _finished_evaluations(table)
-    rows = rows[(rows["step"] > 0) & (rows["first_local_steps"] == h) & ~has_diverged(rows)]
-    return _pivot_by_seed(rows, "step", value)
+    rows = rows[rows["step"] > 0]
+    found = {h: rows[rows["first_local_steps"] == h] for h in local_steps}
+    steps = _common_steps(list(found.values()))
+    return {h: _filled(each, value, steps) for h, each in found.items()}
+
+
+def _common_steps(parts: list[pd.DataFrame]) -> list[int]:
+    """List the steps at which all ``parts`` are evaluated; runs that diverge early need not be."""
+    ended = [part.loc[has_diverged(part), "run"] for part in parts]
+    whole = [part[~part["run"].isin(runs)] for part, runs in zip(parts, ended, strict=True)]
+    steps = [set(part["step"]) for part in whole if len(part)]
+    if not steps:
+        steps = [set().union(*(part["step"] for part in parts))]
+    return sorted(set.intersection(*steps))
+
+
+def _filled(rows: pd.DataFrame, value: str, steps: list[int]) -> pd.DataFrame:
+    """Pivot to a row per seed and a column per step; a diverged run keeps its last value."""
+    wide = _pivot_by_seed(rows, "step", value)
+    wide = wide.reindex(columns=sorted({*wide.columns, *steps}))
+    ended = wide.index.isin(rows.loc[has_diverged(rows), "seed"])
+    return pd.concat([wide[~ended], wide[ended].ffill(axis=1)]).sort_index()[steps]
 
 
 def _column_values(wide: pd.DataFrame) -> list[int]:
@@ -128,18 +176,16 @@ def _column_values(wide: pd.DataFrame) -> list[int]:
 
 def _gains_over_sgd(table: pd.DataFrame, h: int) -> pd.DataFrame:
     """Return gains: a row per seed, a column per step at which both were evaluated, in order."""
-    local, sgd = (_evaluations_after_start(table, each, "test_accuracy") for each in (h, 1))
-    both = sorted(set(_column_values(local)) & set(_column_values(sgd)))
-    return local[both] - sgd[both]
+    found = _evaluations_after_start(table, (h, 1), "test_accuracy")
+    return found[h] - found[1]
 
 
 def _mean_log_trace(table: pd.DataFrame) -> pd.DataFrame:
     """Average over the steps common to all H; a row per seed, a column per requested H."""
     logs = table.assign(log_trace=np.log(table["hessian_trace"]))
     requested = sorted(_requested_runs(table)["first_local_steps"].unique())
-    traces = {h: _evaluations_after_start(logs, h, "log_trace") for h in requested}
-    steps = sorted(set.intersection(*(set(_column_values(trace)) for trace in traces.values())))
-    return pd.DataFrame({h: trace[steps].mean(axis=1, skipna=False) for h, trace in traces.items()})
+    traces = _evaluations_after_start(logs, requested, "log_trace")
+    return pd.DataFrame({h: trace.mean(axis=1, skipna=False) for h, trace in traces.items()})
 
 
 def _slopes_per_doubling(values: pd.DataFrame) -> Values:

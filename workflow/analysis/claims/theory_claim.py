@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import pandas as pd
 
-from workflow.analysis.claims.verdict import CONTRADICTED, INCONCLUSIVE, SUPPORTED, Judgement
-from workflow.analysis.statistics import ALPHA, equivalence, t_test
+from workflow.analysis.claims.verdict import (
+    CONTRADICTED,
+    INCONCLUSIVE,
+    SUPPORTED,
+    Judgement,
+    corrected,
+)
+from workflow.analysis.statistics import estimate
 from workflow.analysis.theory.simulation import DRIFT
 
 MARGIN = 0.05  # of the predicted factor
 LEAST_H = 10  # the Slow SDE is a limit: shorter rounds deviate by about 1 / H
 RULE = """The drift is 1 + (K − 1)ψ times SGD's: within 5 % for each K and each H from 10 on.
 
-``supported`` when every factor's mean lies within the margin by two one-sided t-tests, the largest
-p below 0.05; ``contradicted`` when some 95 % interval lies outside the margin; else
-``inconclusive``. It asks for all at once, which needs no correction.
+Each configuration has an interval at the row's level. ``supported`` when all lie within the margin,
+``contradicted`` when some lies outside, else ``inconclusive``. Printed are the largest deviation
+from 1, the largest lower and the largest upper bound on it; p is the largest of two one-sided
+tests each, power that of support where every factor is 1.
 """
 
 
@@ -26,13 +34,16 @@ class TheoryClaim:
 
     name: str
 
-    def judge(self, table: pd.DataFrame | None) -> Judgement:
+    def judge(self, table: pd.DataFrame | None, family: str, level: float) -> Judgement:
         blank = Judgement(
             claim=self.name,
+            family=family,
             says="The drift towards flat minima is 1 + (K − 1)ψ times SGD's",
             target="theory",
             measure=f"largest |simulated ÷ predicted − 1|, H ≥ {LEAST_H}, margin {MARGIN:g}",
             unit="",
+            level=level,
+            smallest=MARGIN,
         )
         if table is None:
             return replace(blank, note="there is no simulation; make theory")
@@ -40,22 +51,30 @@ class TheoryClaim:
         ratios = (drift["measured"] / drift["slow_sde"]).groupby(
             [drift["model"], drift["num_clients"], drift["local_steps"]]
         )
-        tests = {key: t_test(values.to_numpy()) for key, values in ratios}
-        p = max(equivalence(values.to_numpy(), 1 - MARGIN, 1 + MARGIN) for _, values in ratios)
-        outside = any(t.low > 1 + MARGIN or t.high < 1 - MARGIN for t in tests.values())
-        worst = max(tests, key=lambda key: abs(tests[key].mean - 1))
-        test = tests[worst]
-        away = sorted((abs(test.low - 1), abs(test.high - 1)))
+        found = {key: estimate(values.to_numpy()) for key, values in ratios}
+        n = min(each.n for each in found.values())
+        blank = replace(blank, runs=f"{len(found)} configurations", n=n)
+        if n < 2 or any(each.error == 0 for each in found.values()):
+            return replace(blank, verdict=INCONCLUSIVE, note="its batches have no spread")
+        deviations = [_deviation(*each.interval(level)) for each in found.values()]
+        low, high = (max(bounds) for bounds in zip(*deviations, strict=True))
+        worst = max(found, key=lambda key: abs(found[key].mean - 1))
+        p = max(each.p_inside(1 - MARGIN, 1 + MARGIN) for each in found.values())
         return replace(
             blank,
-            runs=f"{len(tests)} configurations",
-            n=test.n,
-            effect=abs(test.mean - 1),
-            low=0.0 if test.low < 1 < test.high else away[0],
-            high=away[1],
+            effect=abs(found[worst].mean - 1),
+            low=low,
+            high=high,
             p=p,
-            p_holm=p,
-            verdict=CONTRADICTED if outside else SUPPORTED if p < ALPHA else INCONCLUSIVE,
-            smallest_detectable=test.smallest_detectable,
+            p_corrected=corrected(p, level, one_sided=True),
+            power=prod(each.power_inside(MARGIN, level) for each in found.values()),
+            smallest_detectable=found[worst].smallest_detectable(level),
+            verdict=SUPPORTED if high < MARGIN else CONTRADICTED if low > MARGIN else INCONCLUSIVE,
             note=f"largest for {worst[0]}, K = {worst[1]}, H = {worst[2]}",
         )
+
+
+def _deviation(low: float, high: float) -> tuple[float, float]:
+    """Bound |factor − 1| where the factor is between ``low`` and ``high``."""
+    near, far = sorted((abs(low - 1), abs(high - 1)))
+    return (0.0 if low <= 1 <= high else near), far

@@ -1,113 +1,145 @@
-"""Turn a claim into a line of claims.csv, by the rule stated in ``judge.py``."""
+"""Turn measurements into a line of claims.csv, by the rule stated in ``judge.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import pandas as pd
+import numpy as np
 
-from trainer.errors import UserError
-from workflow.analysis.statistics import ALPHA, TTestResult, holm, t_test
-from workflow.analysis.tables.evaluations import missing_or_diverged
-from workflow.experiments import Comparison
+from workflow.analysis.claims.measure import Claim, Measurement
+from workflow.analysis.statistics import Estimate, estimate, pool
 
-SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
-NOT_JUDGED = "not judged"
-VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_JUDGED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """State a claim; ``effect`` maps a table and the H to test to one number per seed."""
-
-    name: str
-    statement: str
-    experiment: str
-    effect: Callable[[pd.DataFrame, int], pd.Series[float]]
-    measure: str
-    unit: str = "points"
-    compares: Comparison = "local_steps"
-
-    def judge(self, table: pd.DataFrame, h: int) -> Judgement:
-        """Judge ``table``. Raises UserError for a table without the H that the claim compares."""
-        compared = {h} if self.compares == "num_clients" else {1, h}
-        requested = table.loc[table["role"] == "phase 2", "first_local_steps"]
-        if missing := sorted(compared - set(requested)):
-            raise UserError(
-                f"{self.experiment}: its table has no runs of H = {missing[0]}, which the claims "
-                "compare; give the tables of the same experiments"
-            )
-        finished = table[table["step"].notna()]
-        judgement = replace(
-            self.not_judged(),
-            measure=f"{self.measure}, H = {h}",
-            runs=f"{finished['run'].nunique()} of {table['run'].nunique()} of {self.experiment}",
-        )
-        values = self.effect(table, h)
-        incomplete = missing_or_diverged(table)
-        if len(values) < 2:
-            reason = "at least two seeds with all their runs are needed"
-            return replace(
-                judgement, n=len(values), note="; ".join(filter(None, [reason, incomplete]))
-            )
-        return judgement.with_test(t_test(values.to_numpy()), incomplete)
-
-    def not_judged(self, note: str = "") -> Judgement:
-        """Return the claim's line without a verdict."""
-        return Judgement(
-            claim=self.name,
-            says=self.statement,
-            target=self.experiment,
-            measure=self.measure,
-            unit=self.unit,
-            note=note,
-        )
+ERROR_RATE = 0.05  # of the whole table
+SUPPORTED, CONTRADICTED, NO_EFFECT = "supported", "contradicted", "no effect"
+INCONCLUSIVE, NOT_JUDGED = "inconclusive", "not judged"
+VERDICTS = (SUPPORTED, CONTRADICTED, NO_EFFECT, INCONCLUSIVE, NOT_JUDGED)
+NO_SPREAD = 1e-12  # of the largest value: rounding
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Hold one line of claims.csv; ``with_verdicts`` fills ``p_holm`` and ``verdict``."""
+    """Hold one line of claims.csv."""
 
     claim: str
+    family: str
     says: str
     target: str
     measure: str
     unit: str
+    level: float
     runs: str = ""
     n: int = 0
     effect: float | None = None
     low: float | None = None
     high: float | None = None
     p: float | None = None
-    p_holm: float | None = None
-    verdict: str = NOT_JUDGED
+    p_corrected: float | None = None
+    smallest: float | None = None
+    power: float | None = None
     smallest_detectable: float | None = None
+    verdict: str = NOT_JUDGED
     note: str = ""
 
-    def with_test(self, test: TTestResult, note: str = "") -> Judgement:
+
+@dataclass(frozen=True)
+class Row:
+    """State a row: one claim, or several that are pooled, at its part of the error rate."""
+
+    name: str
+    says: str
+    claims: Sequence[Claim]
+    family: str
+    level: float
+
+    def judge(self, measured: Mapping[str, Measurement]) -> Judgement:
+        """Judge the row on the measurements by claim; without one of its own, it is not judged."""
+        if absent := [c.experiment for c in self.claims if c.name not in measured]:
+            alone = len(self.claims) == 1
+            which = "no such experiment" if alone else f"no {' and no '.join(absent)}"
+            return self._blank(note=f"this scale has {which}")
+        found = [measured[claim.name] for claim in self.claims]
+        smallest = sum(each.smallest for each in found) / len(found)
+        blank = self._blank([each.local_steps for each in found])
+        blank = replace(
+            blank,
+            runs="; ".join(each.runs for each in found),
+            n=sum(len(each.values) for each in found),
+            smallest=smallest,
+            note=_join(each.incomplete for each in found),
+        )
+        if obstacle := _join(map(_obstacle, found)):
+            return replace(blank, verdict=INCONCLUSIVE, note=_join([obstacle, blank.note]))
+        estimates = [estimate(each.values.to_numpy(), each.least_spread) for each in found]
+        of_row = pool(estimates) if len(estimates) > 1 else estimates[0]
+        return self._decided(blank, of_row, smallest)
+
+    def verdict(self, low: float, high: float, smallest: float) -> str:
+        """Decide by the interval alone."""
+        if self._no_gain:
+            return (
+                SUPPORTED if high < smallest else CONTRADICTED if low > smallest else INCONCLUSIVE
+            )
+        if -smallest < low and high < smallest:
+            return NO_EFFECT
+        return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else INCONCLUSIVE
+
+    def _decided(self, blank: Judgement, found: Estimate, smallest: float) -> Judgement:
+        low, high = found.interval(self.level)
+        if self._no_gain:
+            p, one_sided = found.p_below(smallest), True
+            power = found.power_above(smallest, self.level)
+        else:
+            p, one_sided = found.p(), False
+            power = found.power(smallest, self.level)
         return replace(
-            self,
-            n=test.n,
-            effect=test.mean,
-            low=test.low,
-            high=test.high,
-            p=test.p,
-            smallest_detectable=test.smallest_detectable,
+            blank,
+            effect=found.mean,
+            low=low,
+            high=high,
+            p=p,
+            p_corrected=corrected(p, self.level, one_sided=one_sided),
+            power=power,
+            smallest_detectable=found.smallest_detectable(self.level),
+            verdict=self.verdict(low, high, smallest),
+        )
+
+    @property
+    def _no_gain(self) -> bool:
+        return any(claim.no_gain for claim in self.claims)
+
+    def _blank(self, local_steps: Sequence[int] = (), note: str = "") -> Judgement:
+        first = self.claims[0]
+        pooled = "" if len(self.claims) == 1 else f"mean of {len(self.claims)} panels: "
+        h = " and ".join(map(str, dict.fromkeys(local_steps)))
+        return Judgement(
+            claim=self.name,
+            family=self.family,
+            says=self.says,
+            target=" ".join(claim.experiment for claim in self.claims),
+            measure=f"{pooled}{first.measure}{f', H = {h}' if h else ''}",
+            unit=first.unit,
+            level=self.level,
             note=note,
         )
 
 
-def with_verdicts(found: Sequence[Judgement]) -> list[Judgement]:
-    tested = [j.p for j in found if j.p is not None]
-    corrected = iter(holm(tested))
-    return [
-        judgement if judgement.p is None else _decide(judgement, next(corrected))
-        for judgement in found
-    ]
+def corrected(p: float, level: float, *, one_sided: bool) -> float:
+    """Scale ``p`` so that below ``ERROR_RATE`` means decided; a side has half of the level."""
+    return min(1.0, p * ERROR_RATE / level * (2 if one_sided else 1))
 
 
-def _decide(judgement: Judgement, p_holm: float) -> Judgement:
-    assert judgement.effect is not None
-    decided = SUPPORTED if judgement.effect > 0 else CONTRADICTED
-    return replace(judgement, p_holm=p_holm, verdict=decided if p_holm < ALPHA else INCONCLUSIVE)
+def _obstacle(found: Measurement) -> str:
+    """Explain why no interval can be given; empty where one can."""
+    if found.obstacle:
+        return found.obstacle
+    if len(found.values) < 2:
+        return "at least two seeds with all their runs are needed"
+    values = found.values.to_numpy(float)
+    if found.least_spread == 0 and np.ptp(values) <= NO_SPREAD * np.abs(values).max():
+        return "all seeds gave the same number, which leaves no spread to judge by"
+    return ""
+
+
+def _join(notes: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(filter(None, notes)))

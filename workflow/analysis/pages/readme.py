@@ -18,20 +18,27 @@ CORES = 2
 def claims_table(claims: pd.DataFrame, runs: pd.DataFrame, scale: str) -> str:
     """Format ``claims`` as a Markdown table, one line per claim.
 
-    The time is that of all runs of the target's experiment on two cores, without their start-up;
+    The time is that of all runs of the target's experiments on two cores, without their start-up;
     the theory's target has no runs.
     """
     per_experiment = runs.assign(experiment=runs["experiments"].str.split()).explode("experiment")
     seconds = per_experiment.groupby("experiment")["seconds"].sum()
-    head = "| claim | target | scale | time | measured: effect [95 % interval], n | verdict |"
-    lines = [head, "| --- | --- | --- | --- | --- | --- |"]
+    head = (
+        "| claim | target | scale | time | measured: effect [interval], n | p, corrected | "
+        "smallest effect of interest: power | verdict |"
+    )
+    lines = [head, "|" + " --- |" * head.count(" |")]
     for claim in claims.to_dict("records"):
-        target = str(claim["target"])
-        has_runs = target in seconds
-        time = f"{max(1, round(seconds[target] / CORES / 60))} min" if has_runs else "–"
+        targets = str(claim["target"]).split()
+        spent = sum(seconds[target] for target in targets if target in seconds)
+        time = f"{max(1, round(spent / CORES / 60))} min" if spent else "–"
+        name, says = f"{claim['claim']}. {claim['says']}", claim["verdict"]
+        if claim["family"] == "primary":
+            name, says = f"**{name}**", f"**{says}**"
         lines.append(
-            f"| {claim['claim']}. {claim['says']} | `{target}` | `{scale}` | {time} | "
-            f"{_format_effect(claim)} | {claim['verdict']} |"
+            f"| {name} | {' '.join(f'`{target}`' for target in targets)} | `{scale}` | {time} | "
+            f"{_format_effect(claim)} | {_format_p(claim['p_corrected'])} | "
+            f"{_format_power(claim)} | {says} |"
         )
     return "\n".join(lines)
 
@@ -40,9 +47,22 @@ def _format_effect(claim: Mapping[Hashable, Any]) -> str:
     if pd.isna(claim["effect"]):
         return str(claim["note"])
     numbers = f"{claim['effect']:.2g} [{claim['low']:.2g}, {claim['high']:.2g}]"
-    unit = f" {claim['unit']}" if isinstance(claim["unit"], str) and claim["unit"] else ""
     measure = str(claim["measure"]).replace("|", "\\|")
-    return f"{measure}: {numbers}{unit}, n = {claim['n']}"
+    return f"{measure}: {numbers}{_unit(claim)}, n = {claim['n']}"
+
+
+def _format_p(p: float) -> str:
+    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def _format_power(claim: Mapping[Hashable, Any]) -> str:
+    if pd.isna(claim["power"]):
+        return ""
+    return f"{claim['smallest']:.2g}{_unit(claim)}: {claim['power']:.0%}"
+
+
+def _unit(claim: Mapping[Hashable, Any]) -> str:
+    return f" {claim['unit']}" if isinstance(claim["unit"], str) and claim["unit"] else ""
 
 
 def insert_claims(readme: str, table: str) -> str:
