@@ -9,7 +9,7 @@ import pytest
 
 from tests.commands import ROOT
 from trainer.errors import UserError
-from trainer.tracking.revision import git
+from trainer.tracking.provenance import git
 from workflow.analysis.claims.judge import judge
 from workflow.analysis.claims.measure import ExperimentDesign
 from workflow.analysis.pages.readme import claims_table, insert_claims, update_readme

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.tracking.revision import ROOT, git
+from trainer.tracking.provenance import ROOT, git
 
 RULES = ("workflow/analysis/claims/*.py", "workflow/analysis/statistics.py")
 

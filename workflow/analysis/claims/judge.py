@@ -13,7 +13,7 @@ of a row.
 Each row has Student's t interval at confidence 1 − level, which alone decides, with s the smallest
 effect of interest. ``no effect``: it lies between −s and s, whatever its sign (two one-sided
 tests); else ``supported``: above 0; ``contradicted``: below 0; ``inconclusive``: neither. A claim
-that there is no gain is supported by an interval below s, and contradicted by one above s. For
+that there is no gain is supported by an interval below s, else contradicted by one above 0. For
 accuracies, s is the experiment's ``smallest_effect``; for slopes, the rise over all that is fitted
 equals it; for traces of the Hessian, it is 10 %.
 

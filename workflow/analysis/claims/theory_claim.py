@@ -21,8 +21,9 @@ MARGIN = 0.05  # of the predicted factor
 LEAST_H = 10  # the Slow SDE is a limit: shorter rounds deviate by about 1 / H
 RULE = """The drift is 1 + (K − 1)ψ times SGD's: within 5 % for each K and each H from 10 on.
 
-Each configuration has an interval at the row's level. ``supported`` when all lie within the margin,
-``contradicted`` when some lies outside, else ``inconclusive``. Printed are the largest deviation
+Each configuration has an interval at the row's level. ``supported`` when all lie within the margin;
+``contradicted`` when some lies outside at the level divided by their number; else
+``inconclusive``. Printed are the largest deviation
 from 1, the largest lower and the largest upper bound on it; p is the largest of two one-sided
 tests each, power that of support where every factor is 1.
 """
@@ -58,6 +59,8 @@ class TheoryClaim:
             return replace(blank, verdict=INCONCLUSIVE, note="its batches have no spread")
         deviations = [_deviation(*each.interval(level)) for each in found.values()]
         low, high = (max(bounds) for bounds in zip(*deviations, strict=True))
+        strict = level / len(found)
+        contradicts = max(_deviation(*each.interval(strict))[0] for each in found.values())
         worst = max(found, key=lambda key: abs(found[key].mean - 1))
         p = max(each.p_inside(1 - MARGIN, 1 + MARGIN) for each in found.values())
         return replace(
@@ -69,7 +72,11 @@ class TheoryClaim:
             p_corrected=corrected(p, level, one_sided=True),
             power=prod(each.power_inside(MARGIN, level) for each in found.values()),
             smallest_detectable=found[worst].smallest_detectable(level),
-            verdict=SUPPORTED if high < MARGIN else CONTRADICTED if low > MARGIN else INCONCLUSIVE,
+            verdict=SUPPORTED
+            if high < MARGIN
+            else CONTRADICTED
+            if contradicts > MARGIN
+            else INCONCLUSIVE,
             note=f"largest for {worst[0]}, K = {worst[1]}, H = {worst[2]}",
         )
 

@@ -77,9 +77,7 @@ class Row:
     def verdict(self, low: float, high: float, smallest: float) -> str:
         """Decide by the interval alone."""
         if self._no_gain:
-            return (
-                SUPPORTED if high < smallest else CONTRADICTED if low > smallest else INCONCLUSIVE
-            )
+            return SUPPORTED if high < smallest else CONTRADICTED if low > 0 else INCONCLUSIVE
         if -smallest < low and high < smallest:
             return NO_EFFECT
         return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else INCONCLUSIVE
