@@ -1,4 +1,5 @@
 # Define what the rules share: the checked settings, and the cores and GPUs of each run.
+import os
 import re
 import shlex
 
@@ -10,6 +11,7 @@ from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.tables.names import THEORY
 from workflow.campaign import make_campaign
 from workflow.experiments import RunSpec
+from workflow.forks.start import ForkServers
 
 # True where jobs run elsewhere, and inside such a job. Snakemake does not tell the executor while it reads
 # rules, but every executor that runs jobs here needs cores.
@@ -26,6 +28,15 @@ try:
     ALLOCATION.check(can_use_nodes=workflow.resource_settings.nodes is not None)
 except UserError as error:
     refuse(error)
+
+# Jobs on this machine are forks of servers with their imports done. CUDA does not survive a fork.
+FORKS = ForkServers(
+    ["workflow.analysis", *(["trainer.launch"] if CAMPAIGN.execution.device == "cpu" else [])]
+)
+JOB_ENVIRONMENT = {
+    "PYTHONSAFEPATH": "1",
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+}
 
 # A failed job repeats the one line of its long log that gives the reason. A job that was stopped, and is to
 # be retried, ends with status 75. Snakemake deletes the log before the next try, so a copy is kept.

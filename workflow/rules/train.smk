@@ -3,7 +3,7 @@
 # nothing.
 
 # A forked process finds torch imported, which saves 2 s of a start of 5, and ends with torchrun even if that
-# is killed. CUDA does not survive a fork.
+# is killed; a single one is forked by the server that `onstart` starts. CUDA does not survive a fork.
 MAIN = shlex.quote(str(ROOT / "trainer" / "__main__.py"))
 ENTRY_POINT = f"--start-method fork --run-path {MAIN}" if DEVICE == "cpu" else "-m trainer"
 
@@ -62,7 +62,7 @@ rule train:
         # Snakemake exports the job's threads, all of which each process would use. --wait 1 waits for a run
         # that a killed snakemake has left behind.
         "export OMP_NUM_THREADS={resources.threads_per_process} MKL_NUM_THREADS={resources.threads_per_process};"
-        " python -m trainer.launch --nnodes {resources.nnodes:q} --nproc-per-node {resources.processes_per_node:q}"
+        " python -m workflow.forks trainer.launch --nnodes {resources.nnodes:q} --nproc-per-node {resources.processes_per_node:q}"
         " {resources.trainer} train {params.options} {params.start} --processes {resources.processes:q}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q} --wait 1"
         " --device {resources.device:q} --nw {resources.nw:q}"
