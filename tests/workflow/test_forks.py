@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ import pytest
 from tests.commands import BIN, ROOT
 from tests.workflows import copy_project
 from workflow.forks.__main__ import SERVERS
+from workflow.forks.server import IMPORTS
 from workflow.forks.start import ForkServers
 
 # Says where it runs, then waits for a signal, which it catches, as a run does
@@ -214,3 +216,9 @@ def test_a_server_ends_with_a_killed_snakemake_once_its_fork_has(
     out, _ = client.communicate(timeout=60)
     assert client.returncode == 3 and len(out.splitlines()) == 1
     until(lambda: not server.is_running())
+
+
+@pytest.mark.parametrize("name", [name for names in IMPORTS.values() for name in names])
+def test_what_a_server_imports_is_there(name: str) -> None:
+    """Else it would refuse every job."""
+    assert find_spec(name)

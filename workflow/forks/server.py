@@ -31,7 +31,15 @@ from workflow.paths import ROOT
 
 # What takes seconds to import of what the modules need, but not themselves: runpy would warn
 IMPORTS = {
-    "trainer.launch": ("torch.distributed.run", "trainer.__main__", "trainer.run.session"),
+    "trainer.launch": (
+        "torch.distributed.run",
+        "trainer.__main__",
+        "trainer.run.session",
+        "numpy.random",
+        # for the Hessian
+        "scipy.sparse.linalg",
+        "torch.fx.experimental.symbolic_shapes",
+    ),
     "workflow.analysis": (
         "workflow.analysis.claims.judge",
         "workflow.analysis.figures.drawing",
