@@ -208,6 +208,7 @@ def test_a_server_ends_with_a_killed_snakemake_once_its_fork_has(
     server, client = psutil.Process(int(pid)), jobs.waiting()
     holder.kill()
     holder.communicate()
+    until(lambda: not Path(folder).exists())
     refused = jobs.start("")
     refused.communicate("")
     assert refused.returncode == 3 and jobs.forked() == [True, False]

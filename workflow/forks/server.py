@@ -89,8 +89,16 @@ class Server:
             if self._listener in ready:
                 self._accept()
             if self._listener and sys.stdin.fileno() in ready:
-                self._listener.close()
+                self._close(self._listener)
                 self._listener = None
+
+    def _close(self, listener: socket.socket) -> None:
+        """Refuse all from now on; leave no file where Snakemake was killed."""
+        path = Path(listener.getsockname())
+        listener.close()
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # another server is still there
+            path.parent.rmdir()
 
     def _awaited(self) -> Iterator[Any]:
         if self._listener:
