@@ -12,6 +12,7 @@ from bench.measure import RECORDS, write_records
 BENCHMARKS = (
     "startup",
     "workflow",
+    "overhead",
     "communication",
     "input",
     "stream",
@@ -29,13 +30,15 @@ def main() -> None:
         "names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all"
     )
     parser.add_argument("--repetitions", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--runs", type=int, default=200, help="of overhead; default: %(default)s")
     arguments = parser.parse_args()
     for name in arguments.names or BENCHMARKS:
         if name not in BENCHMARKS:
             parser.error(f"no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
         module = import_module(f"bench.{name}")
         print(f"\n{name}: {inspect.cleandoc(module.__doc__ or '').splitlines()[0]}", flush=True)
-        for record in module.run(arguments.repetitions):
+        count = arguments.runs if name == "overhead" else arguments.repetitions
+        for record in module.run(count):
             write_records([record])
     print(f"\nadded to {RECORDS}")
 

@@ -4,12 +4,16 @@
 that ended, if that has said why: 2 for an error, 75 for a stop. The stores of ``torchrun
 --standalone`` listen on all of the machine's interfaces, but a TCPStore also takes a socket that
 listens already (https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.TCPStore):
-this one listens on 127.0.0.1 alone. With ``--nnodes N`` (and no ``--rdzv-endpoint``) it starts
-itself on N nodes (``trainer/distributed/multinode.py``).
+this one listens on 127.0.0.1 alone. A single process to fork runs in this one instead, without a
+store. With ``--nnodes N`` (and no ``--rdzv-endpoint``) it starts itself on N nodes
+(``trainer/distributed/multinode.py``).
 """
 
+import os
+import runpy
 import socket
 import sys
+from argparse import Namespace
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -65,6 +69,14 @@ class LoopbackRendezvous(RendezvousHandler):
         return True
 
 
+def is_alone(arguments: Namespace) -> bool:
+    """Tell whether torchrun would fork a single process, which needs none of its variables."""
+    forked = arguments.run_path and arguments.start_method == "fork"
+    alone = arguments.nproc_per_node == "1" and arguments.max_restarts == 0
+    # torchrun would replace another launcher's
+    return forked and alone and "WORLD_SIZE" not in os.environ
+
+
 def main() -> int:
     escape_unprintable()
     rendezvous_handler_registry.register(BACKEND, LoopbackRendezvous)
@@ -75,6 +87,10 @@ def main() -> int:
             multinode.configure_rendezvous(arguments)
         elif (count := parse_min_max_nnodes(arguments.nnodes)[1]) > 1:
             return multinode.start_on_nodes(count, sys.argv[1:])
+        elif is_alone(arguments):
+            sys.argv = [arguments.training_script, *arguments.training_script_args]
+            runpy.run_path(arguments.training_script, run_name="__main__")
+            return 0
         else:
             arguments.rdzv_backend, arguments.rdzv_endpoint = BACKEND, ADDRESS
         run(arguments)

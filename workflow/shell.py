@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 from workflow.paths import ROOT
@@ -17,6 +18,12 @@ SAY_WHY = (
 )
 
 
+def job_environment() -> dict[str, str]:
+    """Return the variables that ``prefix`` sets."""
+    packages = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": packages}
+
+
 def prefix() -> str:
     """Write the start of every job's shell: this project's packages, strict errors, ``say_why``."""
     packages = f"PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"
@@ -27,7 +34,8 @@ def entry_point(device: str) -> str:
     """Write torchrun's options that start the trainer.
 
     A forked process finds torch imported, which saves 2 s of a start of 5, and ends with torchrun
-    even if that is killed. CUDA does not survive a fork.
+    even if that is killed; a single one is forked by a server (``workflow/forks``). CUDA does not
+    survive a fork.
     """
     main = shlex.quote(str(ROOT / "trainer" / "__main__.py"))
     return f"--start-method fork --run-path {main}" if device == "cpu" else "-m trainer"

@@ -24,10 +24,12 @@ from trainer.errors import STOPPED_STATUS, UserError
 pytestmark = pytest.mark.slow  # it begins early
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 def test_the_launcher_says_by_its_status_what_its_processes_said(
-    digits: Path, tmp_path: Path
+    digits: Path, tmp_path: Path, processes: int
 ) -> None:
-    launch = [sys.executable, "-m", "trainer.launch", "--nproc-per-node", 2, *FORKED, "train"]
+    count = ("--nproc-per-node", processes)
+    launch = [sys.executable, "-m", "trainer.launch", *count, *FORKED, "train"]
     words = ["--data-pth", digits, "--log-pth", tmp_path, *ENDLESS]
     stop = command(*launch, *words, "--time-limit", 0.001)
     wrong = command(*launch, *words, "--gamma", "x")

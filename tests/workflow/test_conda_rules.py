@@ -47,14 +47,14 @@ COMMANDS = {
         "python -m trainer beton --data-pth resources/photos --split test",
     ],
     "train": [
-        "python -m trainer.launch --nproc-per-node 1 -m trainer train --dataset digits --epochs 1"
-        " --batch-size 8 --total-batch-size 32 --sharpness 1"
+        "python -m workflow.forks trainer.launch --nproc-per-node 1 -m trainer train"
+        " --dataset digits --epochs 1 --batch-size 8 --total-batch-size 32 --sharpness 1"
         " --data-pth resources/digits --log-pth progress --out out --device cpu",
         "python -m trainer wandb_sync --log-pth progress",
     ],
     "analysis": [
-        "python -m workflow.analysis table --experiments experiments/laptop.yaml --experiment fig1a"
-        " --results results/laptop --out tables/fig1a.csv",
+        "python -m workflow.forks workflow.analysis table --experiments experiments/laptop.yaml"
+        " --experiment fig1a --results results/laptop --out tables/fig1a.csv",
         "python -m workflow.analysis figure fig1a --tables tables/fig1a.csv"
         " --experiments experiments/laptop.yaml --plot {} --out fig1a",
         "python -m workflow.analysis page fig1a --image fig1a.png --out fig1a.html",

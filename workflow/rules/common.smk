@@ -9,9 +9,10 @@ from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.tables.names import THEORY
 from workflow.campaign import make_campaign
 from workflow.earlier import drop, keep
+from workflow.forks.start import servers_of
 from workflow.paths import source
 from workflow.report_request import missing_page
-from workflow.shell import entry_point, prefix
+from workflow.shell import entry_point, job_environment, prefix
 
 # True where jobs run elsewhere, and inside such a job. Snakemake does not tell the executor while it reads
 # rules, but every executor that runs jobs here needs cores.
@@ -33,6 +34,8 @@ if GPUS is None and ALLOCATION.gpus is not None:
     workflow.register_resource("gpu", ALLOCATION.gpus)
 
 shell.prefix(prefix().replace("{", "{{").replace("}", "}}"))
+# Jobs on this machine are forks of servers with their imports done.
+FORKS = servers_of(CAMPAIGN)
 
 CONFIG = CAMPAIGN.config
 EXPERIMENTS_FILE = str(CAMPAIGN.experiments_file)

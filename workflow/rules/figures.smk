@@ -17,7 +17,7 @@ rule table:
         results=subpath(output[0], ancestor=2),
         missing="--only-finished" if CONFIG.only_finished else "",
     shell:
-        "python -m workflow.analysis table --experiments {input.experiments:q}"
+        "python -m workflow.forks workflow.analysis table --experiments {input.experiments:q}"
         " --experiment {wildcards.experiment:q} --results {params.results:q} {params.missing}"
         " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
 
@@ -55,7 +55,7 @@ rule figure:
         plot=CONFIG.plot.model_dump_json(),
         out=subpath(output[0], strip_suffix=".png"),
     shell:
-        "python -m workflow.analysis figure {wildcards.figure:q} --tables {input.tables:q}"
+        "python -m workflow.forks workflow.analysis figure {wildcards.figure:q} --tables {input.tables:q}"
         " --experiments {input.experiments:q} --plot {params.plot:q} --out {params.out:q}"
         " > {log:q} 2>&1 || say_why {log:q}"
 
@@ -77,7 +77,7 @@ rule page:
     conda:
         "../../envs/analysis.yaml"
     shell:
-        "python -m workflow.analysis page {wildcards.figure:q} --image {input.image:q}"
+        "python -m workflow.forks workflow.analysis page {wildcards.figure:q} --image {input.image:q}"
         " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
 
 

@@ -20,7 +20,7 @@ rule judge:
     conda:
         "../../envs/analysis.yaml"
     shell:
-        "python -m workflow.analysis claims --experiments {input.experiments:q}"
+        "python -m workflow.forks workflow.analysis claims --experiments {input.experiments:q}"
         " --tables {input.tables:q} --out {output.csv:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
@@ -54,7 +54,7 @@ rule list_runs:
         results=subpath(output.csv, parent=True),
         out=subpath(output.csv, strip_suffix=".csv"),
     shell:
-        "python -m workflow.analysis runs --experiments {input.experiments:q}"
+        "python -m workflow.forks workflow.analysis runs --experiments {input.experiments:q}"
         " --results {params.results:q} --out {params.out:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
@@ -80,5 +80,5 @@ rule compare:
         reference=str(SOURCE / "results/reference" / CONFIG.scale / "tables"),
         out=f"{RESULTS}/compare.csv",
     shell:
-        "python -m workflow.analysis compare --tables {input.tables:q}"
+        "python -m workflow.forks workflow.analysis compare --tables {input.tables:q}"
         " --reference {params.reference:q} --out {params.out:q} > {log:q} 2>&1 || say_why {log:q}; cat {log:q}"

@@ -57,7 +57,7 @@ rule train:
         # Snakemake exports the job's threads, all of which each process would use. --wait 1 waits for a run
         # that a killed snakemake has left behind.
         "export OMP_NUM_THREADS={resources.threads_per_process} MKL_NUM_THREADS={resources.threads_per_process};"
-        " python -m trainer.launch --nnodes {resources.nnodes:q} --nproc-per-node {resources.processes_per_node:q}"
+        " python -m workflow.forks trainer.launch --nnodes {resources.nnodes:q} --nproc-per-node {resources.processes_per_node:q}"
         " {resources.trainer} train {params.options} {params.start} --processes {resources.processes:q}"
         " --data-pth {params.data:q} --log-pth {params.progress:q} --out {params.folder:q} --wait 1"
         " --device {resources.device:q} --nw {resources.nw:q}"
