@@ -17,7 +17,7 @@ import yaml
 from trainer.errors import UserError
 from trainer.settings.run import check_processes
 from trainer.settings.yaml import read_yaml
-from workflow.analysis.figures.catalogue import FIGURES
+from workflow.analysis.figures.catalogue import EXPERIMENTS, FIGURES
 from workflow.analysis.tables.names import THEORY
 from workflow.config import Config, load_config
 from workflow.earlier import METRICS
@@ -209,7 +209,15 @@ def make_campaign(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> C
     if not isinstance(config, Mapping):  # of a module's importer
         raise UserError(f"the module's config must be a mapping of settings, got {config!r}")
     checked = load_config(dict(config))
-    return Campaign(checked, load_experiments(experiments_file(checked.scale)), overrides)
+    file = experiments_file(checked.scale)
+    experiments = load_experiments(file)
+    for name in experiments.experiments:
+        if name not in EXPERIMENTS:
+            raise UserError(
+                f"{file.parent.name}/{file.name}: no figure shows experiment {name!r}; choose one "
+                f"of {', '.join(EXPERIMENTS)}"
+            )
+    return Campaign(checked, experiments, overrides)
 
 
 def load_campaign(overrides: Sequence[str]) -> Campaign:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from trainer.settings.run import RunSettings
+from workflow.analysis.figures.catalogue import EXPERIMENTS
 from workflow.config import Config
 from workflow.experiments import VARIABLE, Experiments
 from workflow.paths import ROOT
@@ -30,6 +31,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     fields["phase1"]["anyOf"] = [{"$ref": "#/$defs/Overrides"}, {"type": "null"}]
     fields["runs"]["items"] = {"$ref": "#/$defs/Overrides"}
     experiments["$defs"]["Overrides"] = overrides
+    experiments["properties"]["experiments"]["propertyNames"] = {"enum": EXPERIMENTS}
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {
         "config.schema.yaml": dialect | config,

@@ -20,13 +20,7 @@ from trainer.files.download import download, is_url
 from trainer.files.state_dict import load_model
 from trainer.local_sgd.clients import ClientBank, Execution
 from trainer.local_sgd.optimizer import SGD
-from trainer.local_sgd.schedule import (
-    HRule,
-    Phase,
-    QuadraticSynchronizationRule,
-    Schedule,
-    constant_h,
-)
+from trainer.local_sgd.schedule import Phase, Schedule
 from trainer.models.registry import build, model_spec
 from trainer.settings.run import RunSettings, samples_suffice
 
@@ -123,17 +117,13 @@ def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
         Phase(start=start, stop=stop, **phase.model_dump(exclude={"epochs"}))
         for phase, start, stop in zip(settings.phases, [0, *stops], stops, strict=False)
     )
-    rule: HRule = constant_h
-    if settings.h_rule == "qsr":
-        assert settings.alpha is not None
-        rule = QuadraticSynchronizationRule(h_base=settings.h_base, alpha=settings.alpha)
     return Schedule(
         phases=phases,
         peak_lr=settings.peak_lr,
         initial_lr=settings.initial_lr,
         warmup_steps=settings.warmup_epochs * steps_per_epoch if settings.warm_up else 0,
         cosine=settings.lr_schedule == "cosine",
-        h_rule=rule,
+        h_rule=settings.rule,
     )
 
 

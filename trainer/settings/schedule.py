@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from trainer.local_sgd.schedule import HRule, QuadraticSynchronizationRule, constant_h
 from trainer.settings.base import Settings, execution_setting, setting
 from trainer.settings.yaml import parse_yaml
 
@@ -106,6 +107,14 @@ class ScheduleSettings(Settings):
             )
             for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
         )
+
+    @property
+    def rule(self) -> HRule:
+        """Return the rule that ``h_rule`` names."""
+        if self.h_rule == "constant":
+            return constant_h
+        assert self.alpha is not None, "conflicts asks for it"
+        return QuadraticSynchronizationRule(h_base=self.h_base, alpha=self.alpha)
 
     @property
     def total_epochs(self) -> int:

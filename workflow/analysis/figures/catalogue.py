@@ -125,6 +125,7 @@ FIGURES = {
         "of Figure 1(a). " + MEAN,
     ),
 }
+EXPERIMENTS = sorted({name for figure in FIGURES.values() for name in figure.experiments})
 THEORY_CAPTION = (
     "Simulated Local SGD on two models whose minimisers form a curve, against the Slow SDE: the "
     "drift's factor over SGD's as a function of ηH times the curvature, for several K, and the "
