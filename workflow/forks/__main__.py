@@ -75,7 +75,7 @@ def _request(
     umask = os.umask(0)
     os.umask(umask)
     request = {
-        "python": [sys.executable, sys.prefix],
+        "python": [sys.prefix, sys.version],
         "module": module,
         "arguments": arguments,
         "environment": dict(os.environ),

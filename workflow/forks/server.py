@@ -139,7 +139,7 @@ class Server:
             ]
         else:
             own, wanted = self._environment, environment
-        if own != wanted or request["python"] != [sys.executable, sys.prefix]:
+        if own != wanted or request["python"] != [sys.prefix, sys.version]:
             raise RefusedError
         if request["module"] != self._module or stamp_code() != self._code:
             raise RefusedError
