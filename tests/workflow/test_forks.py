@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -69,11 +70,13 @@ class Jobs:
         self.note = folder / "note"
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        client = subprocess.Popen(
             [sys.executable, "-m", "workflow.forks", "job", str(self.note), *words],
             cwd=self.folder, env=os.environ | variables, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        atexit.register(client.kill)  # where a test fails
+        return client
 
     def waiting(self) -> subprocess.Popen[str]:
         """Start one that waits, until it does."""
