@@ -112,6 +112,12 @@ class Campaign:
     def processes_per_node(self, run: RunSpec) -> int:
         return self.processes(run) // self.nodes(run)
 
+    @property
+    def start_seconds(self) -> float:
+        """Return the time from a job's start to its first step, by ``python -m bench``."""
+        forked = self.execution.device == "cpu" and self.execution.processes == 1
+        return 0.3 if forked else 3.0
+
     def check_clients(self) -> None:
         """Raise UserError if the processes of a run cannot share its clients evenly."""
         for run in self.all_runs.values():

@@ -22,9 +22,6 @@ from workflow.commands.status import Status, held_back, states, wrapped
 from workflow.experiments import DEFAULT, RunSpec
 from workflow.job import Job
 
-# From the call of torchrun to the first step; a run's own time excludes it (`make bench`).
-START_SECONDS = 3.0
-
 Kind = tuple[str, str]
 
 
@@ -95,7 +92,7 @@ def make_plan(campaign: Campaign) -> WorkPlan:
         statuses=statuses,
         replaced=replaced,
         left_over=[f.folder for f in unrequested if f.folder not in replaced],
-        estimate=estimate(to_train, here),
+        estimate=estimate(to_train, here, campaign.start_seconds),
         at_once=allocate_here(campaign).at_once(len(to_train)),
     )
 
@@ -151,7 +148,7 @@ def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def estimate(to_train: list[Job], finished: list[Finished]) -> Estimate:
+def estimate(to_train: list[Job], finished: list[Finished], start: float) -> Estimate:
     """Estimate from the median time per sample of finished runs of the same model and data set.
 
     Runs of the same K, H and measurements, which decide a step's cost, are preferred.
@@ -168,7 +165,7 @@ def estimate(to_train: list[Job], finished: list[Finished]) -> Estimate:
         kinds = _kinds(_slot(job.run.id), job.run.settings.model_dump())
         found = next((paces[kind] for kind in kinds if kind in paces), None)
         if found is not None and seen is not None:
-            total += START_SECONDS + median(found.values()) * seen
+            total += start + median(found.values()) * seen
             known += 1
             basis |= found.keys()
     return Estimate(total, known, len(basis))
@@ -237,7 +234,7 @@ def _time(plan: WorkPlan, to_train: int) -> str:
     return (
         f"time: about {_duration(known.seconds / plan.at_once)}{some}, {plan.at_once} at once; by "
         f"the time per sample of {known.basis} finished runs of the same models and data sets, "
-        f"plus {START_SECONDS:g} s each to start"
+        f"plus {plan.campaign.start_seconds:g} s each to start"
     )
 
 
