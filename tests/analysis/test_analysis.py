@@ -148,6 +148,22 @@ def test_a_run_that_diverged_is_named_and_counts_as_an_end(tmp_path: Path, h: in
     assert missing_or_diverged(rows) == f"diverged: 1 of 6 runs of fig1a (seed 2: H = {h})"
 
 
+def test_many_seeds_that_diverged_are_counted() -> None:
+    runs = [(h, seed) for h in (1, 8) for seed in range(5)]
+    rows = pd.DataFrame(
+        {
+            "experiment": "fig2b",
+            "run": [f"H{h}-s{seed}" for h, seed in runs],
+            "seed": [seed for _, seed in runs],
+            "first_local_steps": [h for h, _ in runs],
+            "step": 1,
+            "diverged": [h == 8 or seed == 4 for h, seed in runs],
+        }
+    )
+    named = "H = 8: 5 seeds; seed 4: H = 1"
+    assert missing_or_diverged(rows) == f"diverged: 6 of 10 runs of fig2b ({named})"
+
+
 def test_no_finished_run_is_an_error_and_a_missing_one_is_named(tmp_path: Path) -> None:
     rows = table()
     gone = (rows["seed"] == 2) & (rows["first_local_steps"] == 8)

@@ -46,7 +46,8 @@ def claims_table(claims: pd.DataFrame, runs: pd.DataFrame, scale: str) -> str:
 def _format_effect(claim: Mapping[Hashable, Any]) -> str:
     if pd.isna(claim["effect"]):
         return str(claim["note"])
-    numbers = f"{claim['effect']:.2g} [{claim['low']:.2g}, {claim['high']:.2g}]"
+    effect, low, high = (f"{float(f'{claim[name]:.2g}'):g}" for name in ("effect", "low", "high"))
+    numbers = f"{effect} [{low}, {high}]"
     measure = str(claim["measure"]).replace("|", "\\|")
     return f"{measure}: {numbers}{_unit(claim)}, n = {claim['n']}"
 

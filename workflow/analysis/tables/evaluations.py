@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 SETTINGS = ["first_local_steps", "peak_lr", "num_clients"]  # what tells the runs of a seed apart
+LISTED = 3  # seeds of one H that are named
 
 
 def last_evaluations(rows: pd.DataFrame) -> pd.DataFrame:
@@ -32,6 +33,10 @@ def _describe_runs(what: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:
     runs, experiment = table["run"].nunique(), table["experiment"].iloc[0]
     if len(rows) == runs:
         return f"{what}: all {runs} runs of {experiment}"
-    of_seed = rows.groupby("seed")["first_local_steps"].unique()
-    parts = [f"seed {seed}: H = {', '.join(map(str, sorted(h)))}" for seed, h in of_seed.items()]
+    seeds = rows.groupby("first_local_steps")["seed"].nunique()
+    many = seeds[seeds > LISTED]
+    few = rows[~rows["first_local_steps"].isin(many.index)]
+    of_seed = few.groupby("seed")["first_local_steps"].unique()
+    parts = [f"H = {h}: {count} seeds" for h, count in many.items()]
+    parts += [f"seed {seed}: H = {', '.join(map(str, sorted(h)))}" for seed, h in of_seed.items()]
     return f"{what}: {len(rows)} of {runs} runs of {experiment} ({'; '.join(parts)})"
