@@ -247,6 +247,7 @@ def test_every_option_is_covered() -> None:
         "settings.test_options_of_training",
         "data.test_streamed_runs",
         "run.test_preemption",
+        "run.test_second_start",
         "run.test_divergence",
         "run.test_checkpoint_policy",
         "distributed.test_nodes",
