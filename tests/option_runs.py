@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.distributed.world import World
+from trainer.run.build import load_data, make_sampler
 from trainer.run.session import train
 from trainer.settings.run import RunSettings
 
@@ -49,3 +50,11 @@ def configured(data: Path, **changes: object) -> RunSettings:
         "clients": "serial",  # one for all: equal runs are equal to the last bit
     }  # fmt: skip
     return RunSettings.model_validate(values | changes)
+
+
+def first_batch(settings: RunSettings) -> tuple[Tensor, Tensor]:
+    training, _ = load_data(settings, WORLD.device)
+    sampler = make_sampler(settings, len(training))
+    clients = range(settings.num_clients)
+    batch = next(training.batches(sampler, clients, 0, settings.resume))
+    return batch.images, batch.labels

@@ -21,6 +21,7 @@ from tests.faults.prepared import PREPARED
 from tests.faults.results import RESULTS
 from tests.faults.settings_files import OF_A_RUN, OF_THE_WORKFLOW
 from tests.faults.start_points import START_POINT
+from tests.faults.tables import TABLES
 
 KINDS = (
     BETON,
@@ -33,6 +34,7 @@ KINDS = (
     OF_THE_WORKFLOW,
     OF_EXPERIMENTS,
     RESULTS,
+    TABLES,
     *forbidden.KINDS,
 )
 CASES: list[Case] = [case for kind in KINDS for case in kind.cases]

@@ -1,4 +1,4 @@
-"""Damaged results: metrics, provenance and tables, as tables and figures are made of them."""
+"""Damaged results: metrics and provenance, as tables are made of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from tests import workflows
 from tests.commands import ROOT
 from tests.faults import betons
@@ -20,7 +18,6 @@ from tests.faults.settings_files import EXPERIMENTS
 from trainer.__main__ import main
 from workflow.experiments import expand, load_experiments, start_points
 
-REMAKE = "remove it, run again"
 FROM = ("--experiments", EXPERIMENTS)
 TABLE = analysis(
     "table", *FROM, "--experiment", "fig1a", "--results", "results/laptop", "--out", "out/fig1a.csv"
@@ -165,123 +162,6 @@ def provenance_cut(folder: Path) -> Command:
     return RUNS
 
 
-def table_cut(keep: float, path: Path, command: Command, folder: Path) -> Command:
-    cut(folder / path, keep)
-    return command
-
-
-for path, command in ((CSV, FIGURE), (CSV, CLAIMS), (CSV, COMPARE), (THEORY, THEORY_FIGURE)):
-    for keep in (0, 5, 0.5, -1, -30):
-        name = f"{path.name} truncated to {keep}, for {command.words[0]} {command.words[1]}"
-        damage = partial(table_cut, keep, path, command)
-        RESULTS.add(name, damage, str(path), REMAKE)
-
-
-def table(change: Callable[[pd.DataFrame], pd.DataFrame], folder: Path) -> Command:
-    change(pd.read_csv(folder / CSV)).to_csv(folder / CSV, index=False)
-    return FIGURE
-
-
-for what, edit in {
-    "without rows": lambda t: t[:0],
-    "of other columns": lambda t: pd.DataFrame({"a": [1], "b": [2]}),
-    "without a column": lambda t: t.drop(columns="test_accuracy"),
-    "of words": lambda t: t.assign(test_accuracy="high"),
-    "with a word in it": lambda t: t.assign(seed=["one", *t["seed"][1:]]),
-    "of another experiment": lambda t: t.assign(experiment="fig1b"),
-    "without seeds": lambda t: t.assign(seed=None),
-    "with rows twice": lambda t: pd.concat([t, t]),
-    "without its last line": lambda t: t[:-1],
-    "without its last run": lambda t: t[t["run"] != t["run"].iloc[-1]],
-    "with an unknown role": lambda t: t.assign(role="phase 3"),
-    "with a step of infinity": lambda t: t.assign(step=float("inf")),
-}.items():
-    RESULTS.add(f"table {what}", partial(table, edit), str(CSV), REMAKE)
-
-
-@RESULTS.refused(str(CSV), REMAKE)
-def table_in_another_encoding(folder: Path) -> Command:
-    (folder / CSV).write_bytes((folder / CSV).read_text().encode("utf-16"))
-    return FIGURE
-
-
-@RESULTS.refused(str(CSV), REMAKE)
-def table_with_a_zero_byte(folder: Path) -> Command:
-    content = (folder / CSV).read_bytes()
-    (folder / CSV).write_bytes(content[:300] + b"\0\0\0" + content[303:])
-    return FIGURE
-
-
-@RESULTS.refused(str(CSV), "no such file", "run again")
-def table_missing(folder: Path) -> Command:
-    (folder / CSV).unlink()
-    return FIGURE
-
-
-@RESULTS.refused("reference/fig1a.csv", "remove it")
-def reference_cut(folder: Path) -> Command:
-    cut(folder / "reference/fig1a.csv", 0.5)
-    return COMPARE
-
-
 @RESULTS.refused(str(EXPERIMENTS), "fig9", "fig1a")
 def an_experiment_that_is_not_there(folder: Path) -> Command:
     return analysis(*[w if w != "fig1a" else "fig9" for w in TABLE.words])
-
-
-@RESULTS.refused("fig1b", str(EXPERIMENTS))
-def a_table_of_no_experiment(folder: Path) -> Command:
-    (folder / CSV).rename(folder / "tables/fig1b.csv")
-    return analysis("claims", "--tables", "tables/fig1b.csv", *FROM, "--out", "out/claims.csv")
-
-
-@RESULTS.refused("gone.png", "no such file")
-def an_image_that_is_missing(folder: Path) -> Command:
-    return analysis("page", "fig1a", "--image", "gone.png", "--out", "out/page.html")
-
-
-@RESULTS.refused("figure.png", "make the figure again")
-def an_image_that_is_cut(folder: Path) -> Command:
-    assert FIGURE(folder).status == 0
-    shutil.move(folder / "out/fig1a.png", folder / "figure.png")
-    shutil.rmtree(folder / "out")
-    cut(folder / "figure.png", 0.5)
-    return analysis("page", "fig1a", "--image", "figure.png", "--out", "out/page.html")
-
-
-@RESULTS.refused("--plot", "width")
-def a_plot_of_no_width(folder: Path) -> Command:
-    return analysis(*FIGURE.words, "--plot", '{"width": 0}')
-
-
-@RESULTS.refused("--processes")
-def a_simulation_on_no_process(folder: Path) -> Command:
-    return analysis("theory", "--processes", 0, "--out", "out/theory.csv")
-
-
-@RESULTS.refused("claims.csv", "no such file")
-def a_reference_without_claims(folder: Path) -> Command:
-    (folder / "README.md").write_text("")
-    return analysis("readme", "--reference", "reference")
-
-
-@RESULTS.refused("fig1a", "H = 6", "same experiments")
-def a_table_of_other_experiments(folder: Path) -> Command:
-    table(lambda t: t.assign(first_local_steps=t["first_local_steps"].replace(6, 7)), folder)
-    return CLAIMS
-
-
-@RESULTS.refused("fig1a", "H = 1", "same experiments")
-def a_table_without_sgd(folder: Path) -> Command:
-    table(lambda t: t[(t["first_local_steps"] == 6) | (t["role"] == "phase 1")], folder)
-    return CLAIMS
-
-
-@RESULTS.same
-def a_table_with_a_column_more(folder: Path) -> Command:
-    return table(lambda t: t.assign(more=1), folder)
-
-
-@RESULTS.same
-def claims_of_the_trained_runs(folder: Path) -> Command:
-    return CLAIMS

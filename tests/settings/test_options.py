@@ -6,7 +6,6 @@ A test names the options that it covers; the last one finds those that none does
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import trainer.local_sgd.clients
 from tests.conftest import assert_same_metrics
-from tests.option_runs import COVERED, WORLD, Trained, configured, covers
+from tests.option_runs import COVERED, WORLD, Trained, configured, covers, first_batch
 from trainer.distributed.world import join_world
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
-from trainer.run.build import initial_model, load_data, make_sampler
+from trainer.run.build import initial_model, make_sampler
 from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RunSettings
-
-
-def first_batch(settings: RunSettings) -> tuple[Tensor, Tensor]:
-    training, _ = load_data(settings, WORLD.device)
-    sampler = make_sampler(settings, len(training))
-    clients = range(settings.num_clients)
-    batch = next(training.batches(sampler, clients, 0, settings.resume))
-    return batch.images, batch.labels
-
 
 # Model
 
@@ -69,70 +59,6 @@ def test_batchnorm_is_reestimated_on_so_many_batches(trained: Callable[..., Trai
             "running" not in name and "num" not in name
         )
     assert implied.metrics == more.metrics != few.metrics
-
-
-# Data
-
-
-@covers("data_pth", "train_pth", "val_pth", "train_subset")
-def test_samples_come_from_the_files_named(digits: Path, tiny_cifar10: Path) -> None:
-    def sizes(**changes: object) -> tuple[int, int]:
-        training, test = load_data(configured(digits, **changes), WORLD.device)
-        return len(training), len(test)
-
-    assert sizes() == (160, 1000)
-    assert sizes(train_subset=None) == (797, 1000)
-    assert sizes(train_subset=None, train_pth=digits / "test.beton") == (1000, 1000)
-    assert sizes(val_pth=digits / "train.beton") == (160, 797)
-    other = {"dataset": "cifar10", "model": "cnn", "data_pth": tiny_cifar10, "train_subset": None}
-    assert sizes(**other) == (64, 32)
-
-
-@covers("nw")
-def test_nw_threads_gather_the_same_batches(trained: Callable[..., Trained]) -> None:
-    plain, threaded = trained(), trained(nw=2)
-    assert plain.metrics == threaded.metrics
-    run = TrainingRun(threaded.settings, WORLD)
-    batches = run.training.batches(run.sampler, run.own_clients, 0, 0)
-    next(batches)
-    assert any(thread.name.startswith("loader") for thread in threading.enumerate())
-    batches.close()  # type: ignore[attr-defined]
-    assert not any(thread.name.startswith("loader") for thread in threading.enumerate())
-
-
-@covers("aug")
-def test_aug_shifts_images(digits: Path) -> None:
-    raw = load_data(configured(digits), WORLD.device)[0]
-    [(images, _)] = raw.in_batches(np.arange(len(raw)), len(raw))
-    known = images.flatten(1)
-
-    def unchanged(images: Tensor) -> float:
-        same = (images.flatten(0, 1).flatten(1)[:, None] == known).all(-1).any(1)
-        return same.double().mean().item()
-
-    assert unchanged(first_batch(configured(digits, aug=False))[0]) == 1
-    assert unchanged(first_batch(configured(digits, aug=True))[0]) < 0.5
-
-
-@covers("replacement")
-def test_replacement_lets_a_sample_come_twice(digits: Path) -> None:
-    for replacement in (False, True):
-        settings = configured(digits, replacement=replacement)
-        epoch = make_sampler(settings, 160).epoch(0)
-        assert (len(np.unique(epoch)) < epoch.size) == replacement
-
-
-@covers("label_noise", "noise_p")
-def test_label_noise_changes_a_share_p_of_the_labels(digits: Path) -> None:
-    from scipy import stats
-
-    clean = first_batch(configured(digits, batch_size=40, total_batch_size=160))[1]
-    for p in (0.1, 0.6):
-        noisy = configured(digits, batch_size=40, total_batch_size=160, label_noise=True, noise_p=p)
-        changed = int((first_batch(noisy)[1] != clean).sum())
-        assert stats.binomtest(changed, 160, p).pvalue > 1e-3
-    off = configured(digits, batch_size=40, total_batch_size=160, noise_p=0.6)
-    assert torch.equal(first_batch(off)[1], clean)
 
 
 # Start
@@ -244,9 +170,11 @@ def test_device_and_backend_are_those_asked_for(digits: Path) -> None:
 def test_every_option_is_covered() -> None:
     """Leave the options of W&B to tests/wandb."""
     for others in (
+        "settings.test_options_of_data",
         "settings.test_options_of_training",
         "data.test_streamed_runs",
         "run.test_preemption",
+        "run.test_second_start",
         "run.test_divergence",
         "run.test_checkpoint_policy",
         "distributed.test_nodes",

@@ -1,0 +1,68 @@
+"""Check tests, intervals and power against scipy and against simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from tests.analysis.made_runs import measurement, row_verdict
+from workflow.analysis.statistics import Estimate, estimate, pool
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.floats(1e-4, 0.5))
+def test_the_t_test_is_scipys(values: list[float], level: float) -> None:
+    if np.std(values) > 1e-6:
+        got, wanted = estimate(values), stats.ttest_1samp(values, 0)
+        interval = wanted.confidence_interval(1 - level)
+        assert got.p() == pytest.approx(wanted.pvalue, rel=1e-6, abs=1e-12)
+        assert got.interval(level) == pytest.approx(tuple(interval), rel=1e-6, abs=1e-9)
+        less = stats.ttest_1samp(values, 3, alternative="less").pvalue
+        assert got.p_below(3) == pytest.approx(less, rel=1e-6, abs=1e-12)
+
+
+def test_pooled_panels_are_welchs_test() -> None:
+    """The mean of means of x and y is half the difference of the means of x and −y."""
+    draw = np.random.default_rng(3)
+    x, y = draw.normal(1, 1, 5), draw.normal(2, 4, 9)
+    got = pool([estimate(x), estimate(y)])
+    wanted = stats.ttest_ind(x, -y, equal_var=False)
+    assert (got.n, got.df) == (14, pytest.approx(wanted.df))
+    assert got.mean == pytest.approx((x.mean() + y.mean()) / 2)
+    assert got.error**2 == pytest.approx((x.var(ddof=1) / 5 + y.var(ddof=1) / 9) / 4)
+    assert got.p() == pytest.approx(wanted.pvalue)
+    half = np.array(wanted.confidence_interval(0.99)) / 2
+    assert got.interval(0.01) == pytest.approx(tuple(half))
+    row = row_verdict("1", measurement(x.tolist()), measurement(y.tolist(), smallest=0.7))
+    assert (row.n, row.p, row.smallest) == (14, pytest.approx(wanted.pvalue), pytest.approx(0.6))
+
+
+@pytest.mark.parametrize(("n", "level"), [(3, 0.05), (8, 0.025 / 7), (12, 0.025 / 18)])
+def test_power_is_what_simulation_finds(n: int, level: float) -> None:
+    draw, count = np.random.default_rng(n), 40_000
+    found = Estimate(n, 0.0, 1 / n**0.5, n - 1)  # values of spread 1
+
+    def bounds(mean: float) -> tuple[np.ndarray, np.ndarray]:
+        values = draw.normal(mean, 1, (count, n))
+        half = stats.sem(values, axis=1) * stats.t.isf(level / 2, n - 1)
+        return values.mean(axis=1) - half, values.mean(axis=1) + half
+
+    size = found.smallest_detectable(level)
+    for effect, power in ((size, 0.9), (size / 2, found.power(size / 2, level))):
+        low, high = bounds(effect)
+        assert np.mean((low > 0) | (high < 0)) == pytest.approx(power, abs=0.01)
+    low, high = bounds(0)
+    assert np.mean(high < 0.8 * size) == pytest.approx(
+        found.power_above(0.8 * size, level), abs=0.01
+    )
+    inside = np.mean((low > -size) & (high < size))
+    assert inside == pytest.approx(found.power_inside(size, level), abs=0.01)
+
+
+def test_equivalence_is_two_one_sided_tests() -> None:
+    values = np.random.default_rng(1).normal(1.0, 0.02, 20)
+    above = stats.ttest_1samp(values, 0.95, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, 1.05, alternative="less").pvalue
+    assert estimate(values).p_inside(0.95, 1.05) == pytest.approx(max(above, below))
