@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from tests.option_runs import WORLD, Trained, configured, covers, first_batch
+from trainer.errors import UserError
 from trainer.run.build import load_data, make_sampler
 from trainer.run.training_run import TrainingRun
 
@@ -27,6 +29,16 @@ def test_samples_come_from_the_files_named(digits: Path, tiny_cifar10: Path) -> 
     assert sizes(val_pth=digits / "train.beton") == (160, 797)
     other = {"dataset": "cifar10", "model": "cnn", "data_pth": tiny_cifar10, "train_subset": None}
     assert sizes(**other) == (64, 32)
+
+
+@covers("evaluate_on")
+def test_held_out_samples_replace_the_test_samples(digits: Path) -> None:
+    training, held_out = load_data(configured(digits, evaluate_on="held_out"), WORLD.device)
+    assert (len(training), len(held_out)) == (160, 637)
+    with pytest.raises(UserError, match=r"evaluate_on held_out: train_subset 797 leaves out none"):
+        load_data(configured(digits, evaluate_on="held_out", train_subset=797), WORLD.device)
+    with pytest.raises(ValueError, match=r"held_out needs .*; set train_subset"):
+        configured(digits, evaluate_on="held_out", train_subset=None)
 
 
 @covers("nw")
