@@ -38,6 +38,31 @@ def test_the_launcher_says_by_its_status_what_its_processes_said(
         assert said in done.stderr and "\nTraceback" not in done.stderr
 
 
+# Forks two processes half a second apart; each says when it would join the store
+SIBLINGS = """
+import os, time
+from trainer.distributed.launcher_variables import read_launcher_variables
+from trainer.distributed.process_group import wait_for_forked_siblings
+begin = time.monotonic()
+for rank in (0, 1):
+    if os.fork() == 0:
+        wait_for_forked_siblings(read_launcher_variables())
+        os.write(1, b"%.3f " % (time.monotonic() - begin))
+        os._exit(0)
+    time.sleep(0.5)
+"""
+
+
+def test_a_fork_waits_until_its_siblings_are_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is forked while torchrun looks up names for a connection would wait for ever."""
+    for local_size, earliest in ((2, 0.5), (1, 0.0)):
+        sizes = {"WORLD_SIZE": local_size, "LOCAL_WORLD_SIZE": local_size, "RANK": 0}
+        for name, value in (sizes | {"MASTER_ADDR": "localhost", "MASTER_PORT": 29500}).items():
+            monkeypatch.setenv(name, str(value))
+        joined = [float(line) for line in command(sys.executable, "-c", SIBLINGS).stdout.split()]
+        assert len(joined) == 2 and earliest <= joined[0] < earliest + 0.5
+
+
 def test_concurrent_launches_do_not_meet(digits: Path, tmp_path: Path) -> None:
     words = ["train", "--data-pth", digits, *WORDS, "--epochs", 20]
     launches = [

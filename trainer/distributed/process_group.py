@@ -6,9 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
+import psutil
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
@@ -57,12 +58,32 @@ def peer_failures_as_user_errors() -> Iterator[None]:
         raise
 
 
+def wait_for_forked_siblings(own: LauncherVariables) -> None:
+    """Block until torchrun, if it forks its processes, has forked all of this machine's.
+
+    The first to connect to its store makes a thread of torchrun look up names, under a lock of the
+    C library; a process that is forked meanwhile would find the lock taken for ever.
+    """
+    deadline = time.monotonic() + QUIET_SECONDS
+    with suppress(psutil.Error):
+        words = psutil.Process().cmdline()
+        launcher = psutil.Process(os.getppid())
+        if launcher.cmdline() != words:  # started anew, not forked
+            return
+        while time.monotonic() < deadline:
+            siblings = [child for child in launcher.children() if child.cmdline() == words]
+            if len(siblings) >= own.local_size:
+                return
+            time.sleep(POLL_SECONDS / 10)
+
+
 def join_store(own: LauncherVariables, timeout: timedelta) -> Store:
     """Return the store of the run, once all processes have joined it.
 
     Raises UserError if they have not after ``timeout``, or cannot.
     """
     found: list[Store | Exception] = []
+    wait_for_forked_siblings(own)
     seconds = timeout.total_seconds()
     limit = seconds + MARGIN_SECONDS
 

@@ -55,9 +55,10 @@ class RunSettings(RuntimeSettings, OptimizerSettings):
     @field_validator("resume_pth")
     @classmethod
     def _start_is_a_file_or_https(cls, place: str | None) -> str | None:
-        if place and is_url(place):
-            return https(place)
-        return str(local_path(Path(place))) if place and place.startswith("~") else place
+        if place is None or is_url(place):
+            return place and https(place)
+        local = local_path(Path(place))
+        return str(local) if place.startswith("~") else place
 
     @property
     def epochs_before_decays(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from workflow.campaign import Campaign
 from workflow.forks.__main__ import SERVERS
+from workflow.shell import job_environment
 
 
 class ForkServers:
@@ -48,10 +50,12 @@ class ForkServers:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def servers_of(campaign: Campaign) -> ForkServers:
-    """Choose what the campaign's jobs are forked from: CUDA does not survive a fork."""
+def start_servers(campaign: Campaign) -> None:
+    """Start what this Snakemake's jobs are forked from; CUDA does not survive a fork."""
     training = ["trainer.launch"] if campaign.execution.device == "cpu" else []
-    return ForkServers(["workflow.analysis", *training])
+    servers = ForkServers(["workflow.analysis", *training])
+    servers.start(job_environment())
+    atexit.register(servers.stop)
 
 
 def _start(

@@ -9,10 +9,10 @@ from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.tables.names import THEORY
 from workflow.campaign import make_campaign
 from workflow.earlier import drop, keep
-from workflow.forks.start import servers_of
+from workflow.forks.start import start_servers
 from workflow.paths import source
 from workflow.report_request import missing_page
-from workflow.shell import entry_point, job_environment, prefix
+from workflow.shell import entry_point, prefix
 
 # True where jobs run elsewhere, and inside such a job. Snakemake does not tell the executor while it reads
 # rules, but every executor that runs jobs here needs cores.
@@ -34,15 +34,11 @@ if GPUS is None and ALLOCATION.gpus is not None:
     workflow.register_resource("gpu", ALLOCATION.gpus)
 
 shell.prefix(prefix().replace("{", "{{").replace("}", "}}"))
-# Jobs on this machine are forks of servers with their imports done.
-FORKS = servers_of(CAMPAIGN)
 
 CONFIG = CAMPAIGN.config
 EXPERIMENTS_FILE = str(CAMPAIGN.experiments_file)
 RESULTS = str(CONFIG.results)
 ALL_RUNS = CAMPAIGN.all_runs
-EXPERIMENTS = [*CAMPAIGN.runs_by_experiment]
-AVAILABLE_FIGURES = CAMPAIGN.available_figures
 SOURCE = source()  # prefix of the project's files as inputs of rules
 # A change of this code remakes tables, figures and verdicts, and trains nothing.
 ANALYSIS_SOURCES = sorted(map(str, SOURCE.glob("workflow/analysis/**/*.py")))
@@ -50,7 +46,7 @@ ANALYSIS_SOURCES = sorted(map(str, SOURCE.glob("workflow/analysis/**/*.py")))
 
 wildcard_constraints:
     dataset="|".join(DATASETS),
-    experiment="|".join(EXPERIMENTS),
+    experiment="|".join(CAMPAIGN.runs_by_experiment),
     figure="|".join([*FIGURES, THEORY]),
     run=r"[\w.-]+",
     checkpoint="|".join(map(re.escape, CAMPAIGN.downloads)) or "none",
@@ -58,6 +54,6 @@ wildcard_constraints:
 
 def figure_files(figure):
     """Name a figure's files; where the scale has no experiment for it, refuse to make them."""
-    if figure in AVAILABLE_FIGURES:
+    if figure in CAMPAIGN.available_figures:
         return multiext(f"{RESULTS}/figures/{figure}", ".png", ".pdf", ".csv")
     return lambda wildcards: refuse(CAMPAIGN.why_unavailable(figure))

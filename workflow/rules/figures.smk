@@ -95,6 +95,6 @@ for _figure in [*FIGURES, THEORY]:
 # Make all figures that the scale has experiments for.
 rule figures:
     input:
-        [file for figure in AVAILABLE_FIGURES for file in figure_files(figure)],
-        CAMPAIGN.requested_metrics(EXPERIMENTS),
+        [file for figure in CAMPAIGN.available_figures for file in figure_files(figure)],
+        CAMPAIGN.requested_metrics(CAMPAIGN.runs_by_experiment),
     localrule: True

@@ -3,7 +3,7 @@
 
 rule judge:
     input:
-        tables=CAMPAIGN.table_files([*EXPERIMENTS, THEORY]),
+        tables=CAMPAIGN.table_files([*CAMPAIGN.runs_by_experiment, THEORY]),
         experiments=EXPERIMENTS_FILE,
         code=ANALYSIS_SOURCES,
     output:
@@ -27,7 +27,7 @@ rule judge:
 rule claims:
     input:
         rules.judge.output,
-        CAMPAIGN.requested_metrics(EXPERIMENTS),
+        CAMPAIGN.requested_metrics(CAMPAIGN.runs_by_experiment),
     localrule: True
 
 
@@ -35,7 +35,7 @@ rule list_runs:
     # List settings, provenance and times, read from the files beside the metrics.
     input:
         experiments=EXPERIMENTS_FILE,
-        metrics=CAMPAIGN.metrics_files(EXPERIMENTS),
+        metrics=CAMPAIGN.metrics_files(CAMPAIGN.runs_by_experiment),
         code=ANALYSIS_SOURCES,
     output:
         csv=f"{RESULTS}/runs.csv",
@@ -61,15 +61,15 @@ rule list_runs:
 rule runs:
     input:
         rules.list_runs.output,
-        CAMPAIGN.requested_metrics(EXPERIMENTS),
+        CAMPAIGN.requested_metrics(CAMPAIGN.runs_by_experiment),
     localrule: True
 
 
 rule compare:
     # Compare with this repository's reference results; fails where a mean differs by more than allowed.
     input:
-        CAMPAIGN.requested_metrics(EXPERIMENTS),
-        tables=CAMPAIGN.table_files(EXPERIMENTS),
+        CAMPAIGN.requested_metrics(CAMPAIGN.runs_by_experiment),
+        tables=CAMPAIGN.table_files(CAMPAIGN.runs_by_experiment),
     # No output: it runs whenever requested, and its table stays after a failure.
     log:
         f"{RESULTS}/logs/compare.log",

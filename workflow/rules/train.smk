@@ -79,5 +79,5 @@ use rule train as start_point with:
 # Train all runs, without figures. With `--touch`, stale runs count as up to date, and nothing else does.
 rule trained:
     input:
-        CAMPAIGN.requested_metrics(EXPERIMENTS),
+        CAMPAIGN.requested_metrics(CAMPAIGN.runs_by_experiment),
     localrule: True
