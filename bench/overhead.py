@@ -29,17 +29,18 @@ from workflow.experiments import expand, load_experiments, start_points
 
 SECONDS = 1.5
 EPOCHS = 2  # of 2 or 4 steps
-# Run Snakemake, then write the core seconds of itself and of its jobs to a file.
+# Run Snakemake, then write the core seconds of itself and of its jobs to a file: at the very end,
+# once it has waited for the servers that its jobs are forks of.
 SNAKEMAKE = """
-import json, resource, sys
+import atexit, json, resource, sys
 from pathlib import Path
 from snakemake.cli import main
 out = sys.argv.pop(1)
-try:
-    main()
-finally:
+@atexit.register
+def write():
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     Path(out).write_text(json.dumps([each.ru_utime + each.ru_stime for each in used]))
+main()
 """
 # Train, then train again and print the core seconds of that.
 TRAINING = """
