@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.integrate import quad
 
+from tests.commands import ROOT
 from workflow.analysis.theory import figure as theory
 from workflow.analysis.theory.simulation import Circle, Valley
 from workflow.analysis.theory.slow_sde import exact_factor, psi, slow_sde_factor
@@ -196,3 +198,22 @@ def test_every_configuration_has_its_own_noise(small: None) -> None:
     part = table[(table["quantity"] == "diffusion") & (table["num_clients"] == 4)]
     of_h = part.pivot(index="batch", columns="local_steps", values="measured")
     assert abs(of_h[1].corr(of_h[20])) < 0.8
+
+
+def test_the_reference_diffusion_is_as_chance_allows() -> None:
+    """One of its 24 points lies 3.6 of its own standard errors off (docs/claims.md)."""
+    table = pd.read_csv(ROOT / "results/reference/laptop/tables/theory.csv")
+    points = table[table["quantity"] == "diffusion"].groupby(["num_clients", "local_steps"])
+    error = math.sqrt(2 / 49 / 20)  # 20 batches of 50 normal angles
+    off = (points["measured"].mean() - 1) / error
+    assert len(off) == 24 and off.abs().max() == pytest.approx(3.0, abs=0.05)
+    assert stats.chi2.sf((off**2).sum(), 24) == pytest.approx(0.37, abs=0.005)
+
+
+@pytest.mark.exhaustive
+def test_that_point_with_ten_times_as_many_replicas() -> None:
+    circle = Circle()
+    angle, _ = circle.simulate(4, 10, 10_000, np.random.default_rng([20261128, 4, 10]))
+    batches = angle.reshape(20, 500).var(1, ddof=1) * 4 / circle.end(10)
+    assert batches.mean() == pytest.approx(1.013, abs=0.001)
+    assert batches.std(ddof=1) / math.sqrt(20) == pytest.approx(0.018, abs=0.001)
