@@ -44,7 +44,7 @@ class RunSettings(RuntimeSettings, OptimizerSettings):
     sharpness: bool = setting(False, "sharpness")
     """at each evaluation, estimate trace and largest eigenvalue of the training loss's Hessian"""
     sharpness_samples: int = setting(512, "sharpness", ge=1)
-    """training samples for the estimates: the first ones"""
+    """training samples for the estimates, drawn once per seed"""
     sharpness_probes: int = setting(64, "sharpness", ge=1)
     """random vectors for the trace estimate"""
 
