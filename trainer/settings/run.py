@@ -23,7 +23,7 @@ from trainer.settings.optimizer import OptimizerSettings
 from trainer.settings.runtime import RuntimeSettings
 
 # Raised when a default or the arithmetic changes, so that the same settings give other numbers.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 MOST_SUGGESTIONS = 256  # numbers of processes that an error lists
 
 
