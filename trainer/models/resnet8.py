@@ -1,9 +1,9 @@
 """Build ResNet-8, small enough to train on a few CPU cores in minutes.
 
-The layout is MLPerf Tiny's (https://arxiv.org/abs/2106.07597; ``keras_model.py`` of
-https://github.com/mlcommons/tiny) with three differences: the first convolution has stride 2, a
-quarter of the arithmetic; SiLU replaces ReLU, so that the theory's Hessians exist; convolutions
-have no biases, which the normalisation would cancel.
+The layout is MLPerf Tiny's (https://arxiv.org/abs/2106.07597; ``resnet_v1_eembc`` with 16 filters
+in https://github.com/mlcommons/tiny) with three differences: the first convolution has stride 2,
+for a quarter of the arithmetic; SiLU replaces ReLU, so that the theory's Hessians exist;
+convolutions have no biases.
 """
 
 from functools import partial
