@@ -4,10 +4,10 @@ SNAKEMAKE = .venv/bin/snakemake
 PYTEST = pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 theory communication claims compare \
+.PHONY: all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 slowtime theory communication claims compare \
   report reference readme status plan doctor costs test test-all bench lint audit format lock schemas setup
 
-all figures fig1a fig1b fig2 fig3a fig7 theory communication claims compare: .venv/complete
+all figures fig1a fig1b fig2 fig3a fig7 slowtime theory communication claims compare: .venv/complete
 	$(SNAKEMAKE) $@
 
 # Figures, claims, settings and times in one HTML file that needs no network; of what `make all` made

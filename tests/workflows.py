@@ -25,7 +25,7 @@ experiments:
       - {step1: 6}
 """
 PIECES = ("Snakefile", "config.yaml", "experiments", "workflow", "trainer", "envs", "profiles")
-TARGETS = re.compile(r"all|figures|claims|runs|trained|communication|theory|fig\w+")
+TARGETS = re.compile(r"all|figures|claims|runs|trained|communication|slowtime|theory|fig\w+")
 
 
 def snakemake(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

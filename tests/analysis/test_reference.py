@@ -113,6 +113,13 @@ def warmed_up(step: int) -> float:
 
 # BatchNorm over four images amplifies rounding about a thousand times: it gets smaller steps.
 ARCHITECTURES = {
+    **{f"resnet8_{clients}": Variant(
+        {"model": "resnet8", "start_lr": 0.002, "clients": clients} | NO_DECAY_OF_NORMS,
+        SHORT_ROUNDS, decayed_from(0.004),
+    ) for clients in ("serial", "vectorized")},
+    "resnet8_gn": Variant(
+        {"model": "resnet8_gn", "clients": "vectorized"} | FIGURE_7, SHORT_ROUNDS, warmed_up
+    ),
     "resnet20": Variant(
         {"model": "resnet20", "start_lr": 0.002} | NO_DECAY_OF_NORMS,
         SHORT_ROUNDS,

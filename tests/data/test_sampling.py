@@ -1,9 +1,12 @@
 """Test who sees what: exact properties, and distributions by statistical test."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 
 from trainer.data.sampling import (
@@ -12,6 +15,7 @@ from trainer.data.sampling import (
     batchnorm_batches,
     generator,
     label_offsets,
+    sharpness_subset,
     train_subset,
 )
 
@@ -85,15 +89,23 @@ def test_no_label_noise_changes_no_label() -> None:
     assert not label_offsets(seed=1, epoch=0, shape=(3, 4), p=0.0, num_classes=10).any()
 
 
+@pytest.mark.parametrize("subset", [train_subset, sharpness_subset])
 @given(st.integers(0, 100), st.integers(1, 300), st.data())
-def test_train_subset_is_distinct_and_a_function_of_the_seed(
-    seed: int, n: int, data: st.DataObject
+def test_subsets_are_distinct_sorted_and_a_function_of_the_seed(
+    subset: Callable[[int, int, int], NDArray[np.int64]], seed: int, n: int, data: st.DataObject
 ) -> None:
     size = data.draw(st.integers(1, n))
-    chosen = train_subset(seed, n, size)
+    chosen = subset(seed, n, size)
     assert len(np.unique(chosen)) == size
-    assert chosen.max() < n
-    assert np.array_equal(chosen, train_subset(seed, n, size))
+    assert (np.diff(chosen) > 0).all()
+    assert chosen.min() >= 0 and chosen.max() < n
+    assert np.array_equal(chosen, subset(seed, n, size))
+
+
+def test_sharpness_is_measured_on_every_sample_equally_often() -> None:
+    counts = sum(np.bincount(sharpness_subset(s, 20, 5), minlength=20) for s in range(2000))
+    assert stats.chisquare(counts).pvalue > 1e-4
+    assert not np.array_equal(sharpness_subset(0, 100, 50), train_subset(0, 100, 50))
 
 
 @given(st.integers(1, 50), st.integers(1, 12), st.integers(1, 9))

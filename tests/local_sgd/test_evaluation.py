@@ -108,6 +108,20 @@ def test_batchnorm_statistics_are_the_mean_over_the_batches() -> None:
     torch.testing.assert_close(model[5].running_var, reference[5].running_var)
 
 
+def test_every_batchnorm_of_a_residual_network_is_reestimated() -> None:
+    training = TrainingSet(memory_images(60), DIGITS, CPU, torch.float64, augmented=True, noise_p=0)
+    model = build("resnet8", DIGITS, seed=0).double()
+    reference = copy.deepcopy(model)
+    reestimate_batchnorm(model, training, WORLD, seed=3, step=11, num_batches=5, batch_size=8)
+    layers = [m for m in reference.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(layers) == 7
+    for layer in layers:
+        layer.momentum = None  # the cumulative mean
+    for images in training.batchnorm_images(3, 11, 5, 8, slice(None)):
+        reference.train()(images)
+    torch.testing.assert_close(model.state_dict(), reference.state_dict())
+
+
 def test_batchnorm_reestimation_changes_no_parameter() -> None:
     training = TrainingSet(
         memory_images(60), DIGITS, CPU, torch.float32, augmented=False, noise_p=0

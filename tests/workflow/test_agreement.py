@@ -152,7 +152,7 @@ def agree(project: Project, targets: tuple[str, ...]) -> None:
         assert "stale" not in states.values()
     for target in targets:
         names = [target] if target in figures else ["fig1a"]
-        names = names if target in (*figures, "communication") else [*figures]
+        names = names if target in (*figures, "communication", "slowtime") else [*figures]
         wanted = {job.run.id for name in names for job in figures[name]}
         trained = would_train(project.folder, target)
         assert {run for run in wanted if states[run] == "missing"} <= trained <= wanted & to_train

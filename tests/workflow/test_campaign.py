@@ -89,7 +89,7 @@ def test_given_tables_are_drawn_without_runs_that_stay_where_they_are(project: P
 
 def test_figures_are_available_where_the_scale_has_an_experiment_for_them(project: Path) -> None:
     campaign = load_campaign([])
-    assert campaign.available_figures == ["fig1a", "communication", "theory"]
+    assert campaign.available_figures == ["fig1a", "slowtime", "communication", "theory"]
     assert campaign.figure_tables("fig1a") == ["results/laptop/tables/fig1a.csv"]
     assert campaign.figure_tables("theory") == ["results/laptop/tables/theory.csv"]
     assert "experiments/laptop.yaml lacks" in campaign.why_unavailable("fig7")

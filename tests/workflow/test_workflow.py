@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow  # it begins early
 SCALES = ("laptop", "photos", "workstation", "paper")
 
 
-ALL = {"figure": 3, "page": 3, "simulation": 1, "judge": 1, "list_runs": 1}
+ALL = {"figure": 4, "page": 4, "simulation": 1, "judge": 1, "list_runs": 1}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,8 @@ ALL = {"figure": 3, "page": 3, "simulation": 1, "judge": 1, "list_runs": 1}
     [
         ("fig1a", {"figure": 1}),
         ("communication", {"figure": 1}),
-        ("figures", {"figure": 3, "simulation": 1}),
+        ("slowtime", {"figure": 1}),
+        ("figures", {"figure": 4, "simulation": 1}),
         ("claims", {"simulation": 1, "judge": 1}),
         ("compare", {"compare": 1}),
         ("all", ALL),

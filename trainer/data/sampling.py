@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     BATCHNORM_VIEWS = 5
     MODEL = 6
     RESIZED_CROP = 7  # counted by step, not by epoch
+    SHARPNESS = 8
 
 
 def generator(seed: int, purpose: Purpose, count: int = 0) -> np.random.Generator:
@@ -68,8 +69,19 @@ class Sampler:
 
 def train_subset(seed: int, num_samples: int, size: int) -> NDArray[np.int64]:
     """Choose ``size`` of ``num_samples`` indices, sorted, by ``seed`` alone."""
-    chosen = generator(seed, Purpose.TRAIN_SUBSET).choice(num_samples, size, replace=False)
-    return np.sort(chosen)
+    return _subset(seed, Purpose.TRAIN_SUBSET, num_samples, size)
+
+
+def sharpness_subset(seed: int, num_samples: int, size: int) -> NDArray[np.int64]:
+    """Choose the indices, sorted, that all of a run's sharpness is measured on, by ``seed`` alone.
+
+    Data prepared from class folders are sorted by class: their first samples are of one class.
+    """
+    return _subset(seed, Purpose.SHARPNESS, num_samples, size)
+
+
+def _subset(seed: int, purpose: Purpose, num_samples: int, size: int) -> NDArray[np.int64]:
+    return np.sort(generator(seed, purpose).choice(num_samples, size, replace=False))
 
 
 def label_offsets(

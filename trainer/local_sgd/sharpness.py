@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.data.images import ImageSet
+from trainer.data.sampling import sharpness_subset
 from trainer.errors import UserError
 
 
@@ -29,7 +30,7 @@ class Sharpness:
 def sharpness(
     model: nn.Module, training: ImageSet, *, samples: int, probes: int, seed: int
 ) -> Sharpness:
-    """Measure ``model`` in evaluation mode on the first ``samples`` training images.
+    """Measure ``model`` in evaluation mode on ``samples`` training images, drawn by ``seed``.
 
     The trace is Hutchinson's estimate with ``probes`` Rademacher vectors (Hutchinson 1989), the
     eigenvalue ARPACK's; both are functions of (model, samples, probes, seed) alone, and NaN if the
@@ -37,7 +38,8 @@ def sharpness(
     """
     from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-    product, size = hessian_product(model, training, samples)
+    chosen = sharpness_subset(seed, len(training), samples)
+    product, size = hessian_product(model, training, chosen)
 
     def finite(vector: NDArray[np.float64]) -> NDArray[np.float64]:
         hv = product(vector)
@@ -64,9 +66,9 @@ def sharpness(
 
 
 def hessian_product(
-    model: nn.Module, training: ImageSet, samples: int
+    model: nn.Module, training: ImageSet, samples: NDArray[np.int64]
 ) -> tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], int]:
-    """Return the map v ↦ Hv and the number of parameters.
+    """Return the map v ↦ Hv of the loss on ``samples``, and the number of parameters.
 
     Reverse mode twice: SiLU's backward pass has no forward mode, which libraries of Hessian
     operators require (curvlinops 3.0).
@@ -74,7 +76,7 @@ def hessian_product(
     model.eval()
     parameters = list(model.parameters())
     with torch.enable_grad():
-        [(images, labels)] = training.in_batches(np.arange(samples), samples)
+        [(images, labels)] = training.in_batches(samples, len(samples))
         loss = F.cross_entropy(model(images), labels)
         gradient = _flat(torch.autograd.grad(loss, parameters, create_graph=True))
 

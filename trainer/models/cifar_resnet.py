@@ -48,10 +48,7 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Stack ``depth`` = 6n + 2 layers: n blocks each of 16, 32 and 64 channels.
-
-    Initialised as the authors do: He for convolutions, a small normal for the classifier.
-    """
+    """Stack ``depth`` = 6n + 2 layers: n blocks each of 16, 32 and 64 channels."""
 
     def __init__(self, data: DatasetSpec, depth: int, n_groups: int | None = None) -> None:
         super().__init__()
@@ -73,14 +70,19 @@ class CifarResNet(nn.Module):
         self.layer3 = stage(32, 64, stride=2)
         self.linear = nn.Linear(64, data.num_classes)
         self.activation = activation
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-        nn.init.normal_(self.linear.weight, std=0.01)
-        nn.init.zeros_(self.linear.bias)
+        initialise(self, self.linear)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(torch.mean(x, dim=(-2, -1)))
         return logits
+
+
+def initialise(model: nn.Module, classifier: nn.Linear) -> None:
+    """Initialise as the authors do: He for convolutions, a small normal for the classifier."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.zeros_(classifier.bias)

@@ -26,19 +26,22 @@ class ModelSpec:
     image_size: int | None = None
 
 
-def _cifar(factory: str, depth: int, **options: Any) -> ModelSpec:
-    return ModelSpec(
-        factory=factory, dataset="cifar10", arguments={"depth": depth}, image_size=32, **options
-    )
-
-
 _small = partial(ModelSpec, dataset="digits")
+_of_cifar = partial(ModelSpec, dataset="cifar10", image_size=32)
+
+
+def _cifar(factory: str, depth: int, **options: Any) -> ModelSpec:
+    return _of_cifar(factory=factory, arguments={"depth": depth}, **options)
+
+
 _resnet = partial(_cifar, "cifar_resnet:CifarResNet")
 RESNET_DEPTHS = (20, 32, 44, 56, 110, 1202)
 MODELS = {
     "mlp": _small(factory="small:mlp"),
     "cnn": _small(factory="small:cnn"),
     "cnn_bn": _small(factory="small:cnn", arguments={"batchnorm": True}, batchnorm=True),
+    "resnet8": _of_cifar(factory="resnet8:ResNet8", batchnorm=True),
+    "resnet8_gn": _of_cifar(factory="resnet8:ResNet8", groupnorm=True),
     **{f"resnet{depth}": _resnet(depth, batchnorm=True) for depth in RESNET_DEPTHS},
     **{f"resnet{depth}_gn": _resnet(depth, groupnorm=True) for depth in RESNET_DEPTHS},
     **{f"vgg{depth}": _cifar("vgg:Vgg", depth) for depth in (11, 13, 16, 19)},

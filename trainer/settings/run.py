@@ -23,7 +23,7 @@ from trainer.settings.optimizer import OptimizerSettings
 from trainer.settings.runtime import RuntimeSettings
 
 # Raised when a default or the arithmetic changes, so that the same settings give other numbers.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 MOST_SUGGESTIONS = 256  # numbers of processes that an error lists
 
 
@@ -44,7 +44,7 @@ class RunSettings(RuntimeSettings, OptimizerSettings):
     sharpness: bool = setting(False, "sharpness")
     """at each evaluation, estimate trace and largest eigenvalue of the training loss's Hessian"""
     sharpness_samples: int = setting(512, "sharpness", ge=1)
-    """training samples for the estimates: the first ones"""
+    """training samples for the estimates, drawn once per seed"""
     sharpness_probes: int = setting(64, "sharpness", ge=1)
     """random vectors for the trace estimate"""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+X = Literal["epoch", "step", "slow_time", "first_local_steps", "num_clients", "megabytes"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
@@ -22,7 +24,10 @@ class Quantity:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Describe one axes of a panel: a quantity, or its gain over the control of the same seed."""
+    """Describe one axes of a panel: a quantity, or its gain over the control of the same seed.
+
+    The gain of a ``log`` quantity is the logarithm of the control's value over the run's own.
+    """
 
     quantity: Quantity
     paired: bool = False
@@ -33,16 +38,20 @@ class Panel:
     """Describe stacked axes that share ``x``: all evaluations over it, or each run's last one."""
 
     experiment: str
-    x: Literal["epoch", "step", "first_local_steps", "num_clients", "megabytes"] = "epoch"
+    x: X = "epoch"
     rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Describe a figure. ``caption`` is the report's; drawing adds the numbers of seeds."""
+    """Describe a figure. ``caption`` is the report's; drawing adds the numbers of seeds.
+
+    ``overlaid``: all panels have the same x and rows and share one axis.
+    """
 
     panels: tuple[Panel, ...]
     columns: int = 1
+    overlaid: bool = False
     title: str = ""
     caption: str
 
@@ -54,6 +63,7 @@ class Figure:
 ACCURACY = Quantity(column="test_accuracy", label="test accuracy (%)", times=100)
 TRACE = Quantity(column="hessian_trace", label="trace of the Hessian", log=True)
 ACCURACY_AND_GAIN = (Row(quantity=ACCURACY), Row(quantity=ACCURACY, paired=True))
+SLOW_TIME_ROWS = (Row(quantity=ACCURACY, paired=True), Row(quantity=TRACE, paired=True))
 MEAN = "Lines are means over seeds, bands 95 % intervals. "
 GAIN = "Below: the difference from SGD (H = 1) of the same seed, which shares its start point. "
 
@@ -68,7 +78,7 @@ FIG2 = {
 
 
 def _fig2_panel(name: str) -> Panel:
-    x: Literal["first_local_steps", "epoch"] = "first_local_steps" if name[-1] in "ef" else "epoch"
+    x: X = "first_local_steps" if name[-1] in "ef" else "epoch"
     return Panel(experiment=name, x=x, rows=ACCURACY_AND_GAIN)
 
 
@@ -118,6 +128,21 @@ FIGURES = {
         caption="Figure 7: label noise. Local SGD regularises faster: accuracy, its difference "
         "from SGD of the same seed, and the sharpness (trace of the training loss's Hessian) that "
         "the slow drift lowers. " + MEAN,
+    ),
+    "slowtime": Figure(
+        panels=tuple(
+            Panel(experiment=name, x="slow_time", rows=SLOW_TIME_ROWS)
+            for name in ("fig1a", "fig1b", *FIG2, "fig7a", "fig7b")
+        ),
+        overlaid=True,
+        title="When Local SGD begins to gain",
+        caption="All runs of the scale whose experiment has SGD (H = 1), over the slow time since "
+        "their start, η²·steps / B_loc: the Slow SDE's additional drift for H > 1, per unit of it, "
+        "depends on η, H and K only through (K − 1)/K · ψ(ηH · curvature). Above: the difference "
+        "from SGD's accuracy with the same seed, start point, η and steps. Below, where it was "
+        "measured: ln(trace of SGD's Hessian ÷ its own). Each line is the mean over seeds of one "
+        "experiment, H and η, at the steps where SGD was evaluated too; a point is filled where "
+        "its 95 % interval excludes 0. Differences beyond ± 1 point are compressed.",
     ),
     "communication": Figure(
         panels=(Panel(experiment="fig1a", x="megabytes", rows=(Row(quantity=ACCURACY),)),),

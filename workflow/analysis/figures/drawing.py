@@ -11,22 +11,23 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.figure import SubFigure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from trainer.errors import UserError
 from workflow.analysis.figures.catalogue import FIGURES, Figure, Panel, Row
-from workflow.analysis.figures.panels import panel_numbers, row_label
-from workflow.analysis.figures.style import line_style, save, wrap
+from workflow.analysis.figures.overlay import draw_overlaid
+from workflow.analysis.figures.panels import LOGARITHMIC, panel_numbers, row_label
+from workflow.analysis.figures.style import Styles, label_2_and_5, line_style, save, wrap
 from workflow.analysis.tables.build import write_csv
 from workflow.analysis.tables.evaluations import missing_or_diverged
 from workflow.config import Plot
 
-Styles = Mapping[int, dict[str, object]]  # by H
 PHASE1_COLOR = "0.55"
 H_AXIS = "first_local_steps"
 XLABELS = {
     "epoch": "epoch",
     "step": "steps",
+    "slow_time": "slow time, η²·steps / B_loc",
     "first_local_steps": "H, local steps",
     "num_clients": "K, clients",
     "megabytes": "MB sent by one client",
@@ -46,24 +47,28 @@ def draw(
         raise UserError(f"{name}: no run of its experiments is finished; train some first")
     numbers = [panel_numbers(tables[panel.experiment], panel) for panel in panels]
     write_csv(pd.concat(numbers), out.with_name(out.name + ".csv"))
+    if figure.overlaid:
+        panels, numbers = panels[:1], [pd.concat(numbers, ignore_index=True)]
     columns = min(figure.columns, len(panels))
     lines = -(-len(panels) // columns)
     rows = max(len(panel.rows) for panel in panels)
     width = plot.width * (1 if columns == 1 else 0.7 * columns)
-    height = plot.height * lines * (0.35 + 0.65 * rows / 2)
+    height = plot.height * lines * (0.35 + 0.65 * rows / 2) * (1.25 if figure.overlaid else 1)
     canvas = Canvas(figsize=(width, height), layout="constrained")
     styles = styles_by_h(panels, numbers, plot)
     subfigures = canvas.subfigures(lines, columns, squeeze=False).flat
     drawn: dict[str, Artist] = {}
     for subfigure, panel, part in zip(subfigures, panels, numbers, strict=False):
         drawn |= draw_panel(subfigure, panel, part, tables[panel.experiment], styles)
+        if figure.overlaid:
+            continue
         letter = f"({panel.experiment[-1]}) " if len(figure.panels) > 1 else ""
         title = wrap(letter + titles[panel.experiment], 48 if columns == 1 else 56)
         subfigure.suptitle(title, fontsize="medium" if columns == 1 else "small")
     if figure.title:
         canvas.suptitle(figure.title, fontsize="large")
     title = wrap(seeds_note(figure, numbers, tables), 40 * max(columns, 2))
-    draw_legend(canvas, drawn, title, ncols=3 if columns == 1 else 6)
+    draw_legend(canvas, drawn, title, ncols=3 if columns == 1 and not figure.overlaid else 6)
     save(canvas, out)
 
 
@@ -90,12 +95,16 @@ def seeds_note(
 ) -> str:
     """Write the note below the figure: number of seeds, and what is missing."""
     n = pd.concat(numbers)["n"]
+    if n.empty:
+        return "no run has an SGD (H = 1) to be compared with"
     seeds = f"n = {n.max()}" if n.nunique() == 1 else f"n = {n.min()} to {n.max()}"
-    seeds_text = (
-        f"mean and 95 % interval over seeds, {seeds}" if n.max() > 1 else "one seed, no interval"
+    shown = (
+        "mean (filled: 95 % interval without 0)" if figure.overlaid else "mean and 95 % interval"
     )
+    seeds_text = f"{shown} over seeds, {seeds}" if n.max() > 1 else "one seed, no interval"
     missing = [missing_or_diverged(tables[name]) for name in figure.experiments if name in tables]
-    not_in_scale = ", ".join(name for name in figure.experiments if name not in tables)
+    lacking = [name for name in figure.experiments if name not in tables]
+    not_in_scale = "" if figure.overlaid else ", ".join(lacking)
     absent = f"this scale has no {not_in_scale}" if not_in_scale else ""
     return "\n".join(filter(None, [seeds_text, *missing, absent]))
 
@@ -125,17 +134,17 @@ def draw_row(
         axes.axhline(0, color="0.3", linewidth=0.8)
     elif panel.x == "epoch":
         handles |= draw_phase1(axes, numbers[numbers["role"] == "phase 1"], table)
-    handles |= draw_curves(axes, panel, after, styles)
+    if panel.x == "slow_time":
+        handles |= draw_overlaid(axes, after, styles)
+    else:
+        handles |= draw_curves(axes, panel, after, styles)
     axes.set_ylabel(row_label(panel, row), fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     if after.empty:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
-    elif row.quantity.log:
+    elif row.quantity.log and not row.paired:
         axes.set_yscale("log")
-        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.tick_params(axis="y", which="minor", labelsize="small")
+        label_2_and_5(axes.yaxis)
     elif not row.paired:
         # The limits fit what follows the switch: phase 1, or the first evaluation of a run from
         # random initialisation, lies far below.
@@ -226,6 +235,8 @@ def format_x_axis(axes: Axes, panel: Panel, numbers: pd.DataFrame) -> None:
             ticks, [str(tick) for tick in ticks], rotation=45 if max(ticks) > 999 else 0
         )
         axes.xaxis.set_minor_locator(NullLocator())
-    elif panel.x == "megabytes":
+    elif panel.x in LOGARITHMIC:
         axes.set_xscale("log")
+        if panel.x == "slow_time":
+            label_2_and_5(axes.xaxis)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from trainer.files.atomic import atomic
 from workflow.config import Plot
+
+Styles = Mapping[int, dict[str, object]]  # by H
 
 # Up to here an H has the same colour in every figure; a larger H gets the last colour.
 LARGEST_H = 1024
@@ -27,6 +32,14 @@ def line_style(local_steps: int, rank: int, plot: Plot) -> dict[str, object]:
     position = 0.15 + 0.85 * log_h / (LARGEST_H.bit_length() - 1)
     color = mpl.colormaps[plot.colormap](position)
     return {"color": color, "linestyle": DASHES[rank % len(DASHES)], "linewidth": 1.8}
+
+
+def label_2_and_5(axis: Axis) -> None:
+    """Label a logarithmic axis of few decades at 1, 2 and 5 times their powers of ten."""
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_tick_params(which="minor", labelsize="small")
 
 
 def save(figure: Figure, out: Path) -> None:

@@ -35,11 +35,13 @@ class EvaluationLine(_Line):
     run: Annotated[str, Field(min_length=1)]
     seed: AtLeast0
     num_clients: AtLeast1
+    batch_size: AtLeast1
     peak_lr: Annotated[float, Field(gt=0)]
     first_local_steps: AtLeast1
     first_epoch: AtLeast0
     step: AtLeast0 | None
     epoch: float | None
+    lr: Annotated[float, Field(ge=0)] | None
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None
     bytes_sent: Annotated[float, Field(ge=0)] | None
     hessian_trace: float | None
@@ -47,8 +49,8 @@ class EvaluationLine(_Line):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        of_evaluation = (self.step, self.epoch, self.test_accuracy, self.bytes_sent)
-        if None in of_evaluation and of_evaluation != (None,) * 4:
+        of_evaluation = (self.step, self.epoch, self.lr, self.test_accuracy, self.bytes_sent)
+        if None in of_evaluation and of_evaluation != (None,) * 5:
             raise ValueError("an evaluation is not whole")
         return self
 
