@@ -30,4 +30,5 @@ def count_faults(call: str) -> int:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not the GNU C library")
 def test_freed_memory_is_used_again() -> None:
-    assert 4 * count_faults("keep_freed_memory()") < count_faults("")
+    """Without it, from a tenth to all of the 163,840 pages are touched for the first time."""
+    assert count_faults("keep_freed_memory()") < 10_000 < count_faults("")
