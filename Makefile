@@ -18,11 +18,12 @@ report: .venv/complete
 figures-from-tables: .venv/complete
 	$(SNAKEMAKE) figures claims --config tables=results/reference/laptop/tables
 
-# What `make all` made becomes the reference; README's table follows
+# What a scale's figures, claims and settings are becomes its reference; README's table follows
+SCALE = laptop
 reference: .venv/complete
-	mkdir -p results/reference/laptop/tables
-	cp results/laptop/tables/*.csv results/reference/laptop/tables/
-	cp results/laptop/claims.csv results/laptop/runs.csv results/laptop/figures/fig1a.png results/reference/laptop/
+	mkdir -p results/reference/$(SCALE)/tables
+	cp results/$(SCALE)/tables/*.csv results/reference/$(SCALE)/tables/
+	cp results/$(SCALE)/claims.csv results/$(SCALE)/runs.csv results/$(SCALE)/figures/fig1a.png results/reference/$(SCALE)/
 	$(MAKE) readme
 
 readme: .venv/complete
