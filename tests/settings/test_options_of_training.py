@@ -42,7 +42,8 @@ DECAYS = {"decay1": 1, "decay2": 2, "decay3": 3}
 
 
 @covers("epochs", "steps_per_epoch", "step1", "step2", "step3", "decay1", "decay2", "decay3",
-        "eval_freq1", "eval_freq2", "eval_freq3", "h_rule", "h_base", "alpha")  # fmt: skip
+        "eval_freq1", "eval_freq2", "eval_freq3", "h_rule", "h_base", "alpha",
+        "switch")  # fmt: skip
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [
@@ -61,6 +62,11 @@ DECAYS = {"decay1": 1, "decay2": 2, "decay3": 3}
          [4, 8, 10, 20]),  # (0.08/0.04)² = 4, then 16
         ({"decay1": 2, "gamma": 0.5, "step1": 1, "h_rule": "qsr", "alpha": 0.04, "h_base": 3},
          [3, 6, 9, 10, 14, 18, 20]),  # 1 and 4, at least 3
+        ({"decay1": 2, "gamma": 0.5, "step1": 1, "h_rule": "inverse", "alpha": 0.12},
+         [3, 6, 9, 10, 16, 20]),  # 0.12/0.04 = 3, then 6
+        ({"decay1": 2, "gamma": 0.5, "step1": 1, "h_rule": "cubic", "alpha": 0.04},
+         [*range(1, 11), 18, 20]),  # 1, then 8
+        ({"step1": 1, "h_rule": "post-local", "h_base": 7, "switch": 2}, [*range(1, 11), 17, 20]),
     ],
 )  # fmt: skip
 def test_rounds_end_and_are_evaluated_when_told(

@@ -33,3 +33,11 @@ def test_a_new_version_of_the_results_renames_every_run(monkeypatch: pytest.Monk
     monkeypatch.setattr("trainer.settings.run.RESULTS_VERSION", RESULTS_VERSION + 1)
     assert replace(run).id != before
     assert run.settings.resolved()["results_version"] == RESULTS_VERSION + 1
+
+
+def test_a_run_is_named_after_its_rule() -> None:
+    """Name a user's own by its function."""
+    rules = {"qsr": {"alpha": 1}, "cubic": {"alpha": 1}, "rules.mine:slow_start": {}}
+    ids = [RunSpec(RunSettings(h_rule=rule, **more)).id for rule, more in rules.items()]
+    assert [run.split("-")[3] for run in ids] == ["Hqsr", "Hcubic", "Hslow_start"]
+    assert RunSpec(RunSettings(h_rule="other:slow_start")).id != ids[-1]
