@@ -74,6 +74,8 @@ TOGETHER: list[tuple[dict[str, Any], list[str]]] = [
       "replacement": True}, ["lr"]),
     ({"label_noise": True}, ["noise_p", "replacement"]),
     ({"momentum": 0.9}, ["nesterov", "momentum_averaging", "momentum"]),
+    ({"optimizer": "adamw"}, ["beta1", "beta2", "eps", "momentum_averaging", "group_weight"]),
+    ({"outer_momentum": 0.9}, ["outer_lr", "outer_nesterov", "outer_slowmo", "outer_momentum"]),
     ({"epochs": 3, "decay1": 1}, ["gamma", "step2", "eval_freq2", "save_freq2"]),
     ({"epochs": 4, "decay1": 1, "decay2": 2, "decay3": 3}, ["gamma", "step1", "step2", "step3"]),
     ({"lr_schedule": "cosine"}, ["start_lr", "step1", "warm_up"]),

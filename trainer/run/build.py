@@ -21,7 +21,8 @@ from trainer.files.download import download, is_url
 from trainer.files.state_dict import load_model
 from trainer.local_sgd.clients import ClientBank, Execution
 from trainer.local_sgd.h_rules import OwnRule
-from trainer.local_sgd.optimizer import SGD
+from trainer.local_sgd.optimizer import SGD, AdamW
+from trainer.local_sgd.outer import Outer
 from trainer.local_sgd.schedule import Phase, Schedule
 from trainer.models.registry import build, model_spec
 from trainer.settings.run import RunSettings, samples_suffice
@@ -145,20 +146,41 @@ def make_bank(
     if settings.compile and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         raise UserError("compile 1 needs a C++ compiler: install g++, or set compile 0")
     mixed = settings.mixed_precision
-    optimizer = SGD(
+    return ClientBank(
+        _build(settings).to(device),
+        num_clients,
+        _make_optimizer(settings),
+        execution,
+        stochastic=model_spec(settings.model).stochastic,
+        autocast=getattr(torch, mixed) if mixed else None,
+        compiled=settings.compile,
+    )
+
+
+def _make_optimizer(settings: RunSettings) -> SGD | AdamW:
+    if settings.optimizer == "adamw":
+        return AdamW(
+            weight_decay=settings.wd,
+            group_weight=settings.group_weight,
+            beta1=settings.beta1,
+            beta2=settings.beta2,
+            eps=settings.eps,
+        )
+    return SGD(
         weight_decay=settings.wd,
         group_weight=settings.group_weight,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
     )
-    return ClientBank(
-        _build(settings).to(device),
-        num_clients,
-        optimizer,
-        execution,
-        stochastic=model_spec(settings.model).stochastic,
-        autocast=getattr(torch, mixed) if mixed else None,
-        compiled=settings.compile,
+
+
+def make_outer(settings: RunSettings) -> Outer:
+    """Build the outer optimizer's settings."""
+    return Outer(
+        lr=settings.outer_lr,
+        momentum=settings.outer_momentum,
+        nesterov=settings.outer_nesterov,
+        slowmo=settings.outer_slowmo,
     )
 
 
