@@ -136,7 +136,8 @@ class RunSpec:
         content = json.dumps([self.settings.identity(), start])
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         s = self.settings
-        h = "qsr" if s.h_rule == "qsr" else s.phases[0].local_steps
+        own = s.h_rule.rpartition(":")[2]  # of module:function, the function
+        h = s.phases[0].local_steps if s.h_rule == "constant" else own
         return f"{s.dataset}-{s.model}-K{s.num_clients}-H{h}-s{s.seed}-{digest}"
 
     def options(self) -> str:

@@ -16,7 +16,14 @@ from trainer.local_sgd.schedule import Round
 from trainer.local_sgd.sharpness import Sharpness, sharpness
 from trainer.models.registry import model_spec
 from trainer.run.allocator import keep_freed_memory
-from trainer.run.build import initial_model, load_data, make_bank, make_sampler, make_schedule
+from trainer.run.build import (
+    initial_model,
+    load_data,
+    make_bank,
+    make_outer,
+    make_sampler,
+    make_schedule,
+)
 from trainer.run.checkpoint import Checkpoint, ClientState
 from trainer.run.execution import SERIAL, choose_execution
 from trainer.run.memory import check_batches
@@ -45,7 +52,8 @@ class TrainingRun:
         execution = choose_execution(settings, self.schedule, one, batch, world)
         self.clients = make_bank(settings, len(self.own_clients), execution, world.device)
         self.clients.parameters.assign(nn.utils.parameters_to_vector(self.model.parameters()))
-        self.average = Averaging(self.clients, world, settings.momentum_averaging)
+        policy, outer = settings.momentum_averaging, make_outer(settings)
+        self.average = Averaging(self.clients, world, policy, outer)
         self.loss = TrainLoss(world)
 
     def batches(self) -> Iterator[Batch]:
@@ -65,6 +73,8 @@ class TrainingRun:
             clients=self.own_clients,
             parameters=parameters,
             momentum=momentum,
+            updates=self.clients.updates,
+            outer=self.average.outer.state if self.average.outer else {},
             loss_sum=self.loss.total,
             loss_steps=self.loss.steps,
         )
@@ -74,7 +84,9 @@ class TrainingRun:
         state = checkpoint.state(self.own_clients)
         self.done = checkpoint.step
         self.clients.begin(self.last_round())
-        self.clients.restore(state.parameters, state.momentum)
+        self.clients.restore(state.parameters, state.momentum, state.updates)
+        if self.average.outer:
+            self.average.outer.restore(state.outer)
         self.loss = TrainLoss(self.world, state.loss_sum, state.loss_steps)
 
     def last_round(self) -> Round:
@@ -152,7 +164,7 @@ class TrainingRun:
     def score_diverged(self, error: DivergedError) -> Evaluation:
         """Average once more and score the result: the run's last record."""
         round = next(self.schedule.rounds(error.step - 1))
-        self.average()
+        self.average(self._lr(error.step))
         self.export(round)
         scores = self.evaluate(self.model)
         return replace(self._evaluation(round, error.step, scores), diverged=True)
