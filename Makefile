@@ -28,9 +28,10 @@ reference: .venv/complete
 readme: .venv/complete
 	python -m workflow.analysis readme --reference results/reference/laptop
 
-# Which runs are done; what the next call would train; whether this machine has what they need; what figures cost
+# Which runs are done; what the next call would train; whether this machine has what they need; what figures cost. SCALE=paper: of
+# that scale instead of config.yaml's
 status plan doctor costs: .venv/complete
-	@python -m workflow $@
+	@python -m workflow $@ $(if $(SCALE),--scale $(SCALE))
 
 test: .venv/complete
 	$(PYTEST)
