@@ -56,6 +56,9 @@ def test_the_table_is_of_every_figure_and_the_docs_have_it() -> None:
     done = command("python", "-m", "workflow", "costs", "--scale", "paper")
     assert done.returncode == 0, done.stderr
     assert done.stdout in (ROOT / "docs" / "cluster.md").read_text()
+    authors = command("python", "-m", "workflow", "costs", "--scale", "authors")
+    assert authors.stdout.startswith("| figure")
+    assert authors.stdout in (ROOT / "docs" / "gpu.md").read_text()
     assert [line.split("`")[1] for line in done.stdout.splitlines()[2:]] == [
         "fig1a", "fig1b", "fig2a", "fig2b", "fig2c", "fig2d", "fig2e", "fig2f", "fig3a", "fig7a",
         "fig7b",
