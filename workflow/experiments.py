@@ -22,6 +22,7 @@ from trainer.settings.base import Settings
 from trainer.settings.cli import options, validated
 from trainer.settings.run import RESULT_SETTINGS, RunSettings, data_set_suffices
 from trainer.settings.runtime import Device, WandbMode
+from trainer.settings.schedule import PHASE_OPTIONS, PhaseSettings
 from trainer.settings.yaml import read_yaml
 from workflow.published import PublishedCheckpoint
 
@@ -34,9 +35,7 @@ class Execution(Settings):
     """Suggest how a scale's training runs are executed; config.yaml wins."""
 
     processes: int = Field(1, description="processes of each training run", ge=1)
-    nodes: int = Field(
-        1, description="nodes of a cluster that each training run is spread over", ge=1
-    )
+    nodes: int = Field(1, description="nodes of a cluster for each training run", ge=1)
     threads: int | None = Field(
         None,
         description="cores of each process; null: all, divided among the processes at once",
@@ -48,9 +47,7 @@ class Execution(Settings):
         description="runs are so short that a job of a cluster takes several, one after the other",
     )
     wandb: WandbMode = Field("disabled", description="copy of each run on Weights & Biases")
-    retries: int = Field(
-        0, description="how often a training job that stopped or failed is started again", ge=0
-    )
+    retries: int = Field(0, description="how often a job that stopped or failed is repeated", ge=0)
 
 
 Overrides = dict[str, Any]
@@ -74,6 +71,7 @@ class Experiment(Settings):
     checkpoint: PublishedCheckpoint | None = Field(None, description="a published start point")
     phase2: Overrides = Field(default={}, description="further settings of the figure's runs")
     runs: list[Overrides] = Field(description="what differs between the runs", min_length=1)
+    cooldown: PhaseSettings | None = Field(None, description="last phase of all runs, small η")
     compares: Comparison = Field(
         "local_steps",
         description="what the figure compares: local_steps, H > 1 with H = 1; start_lr, the same "
@@ -156,7 +154,7 @@ def load_experiments(path: Path) -> Experiments:
         runs = expand(experiment, where=f"{file}{name}: ")
         if len({run.id for run in runs}) < len(runs):
             raise UserError(f"{file}{name}.runs: two entries are the same run; remove one")
-        _check_compares(experiment.compares, runs, f"{file}{name}.runs: ")
+        _check_compares(experiment, runs, f"{file}{name}.runs: ")
         test_local_steps(experiment, f"{file}{name}")
     return loaded
 
@@ -164,8 +162,9 @@ def load_experiments(path: Path) -> Experiments:
 def expand(experiment: Experiment, where: str = "") -> list[RunSpec]:
     """Expand the grid into runs with their starts, in order of settings, then seeds."""
     return [
-        _run({**experiment.settings, **experiment.phase2, **overrides}, seed, start, where)
+        _run(values, seed, start, where, experiment.cooldown)
         for overrides in experiment.runs
+        for values in [{**experiment.settings, **experiment.phase2, **overrides}]
         for seed, start in _starts(experiment, where).items()
     ]
 
@@ -189,9 +188,10 @@ def test_local_steps(experiment: Experiment, where: str = "") -> int:
     return experiment.judged_h
 
 
-def _check_compares(compares: Comparison, runs: list[RunSpec], where: str) -> None:
+def _check_compares(experiment: Experiment, runs: list[RunSpec], where: str) -> None:
     """Raise UserError unless H, η and K tell the runs apart and there is something to compare."""
-    if any(run.settings.h_rule != "constant" or len(run.settings.phases) > 1 for run in runs):
+    longest = 1 if experiment.cooldown is None else 2
+    if any(r.settings.h_rule != "constant" or len(r.settings.phases) > longest for r in runs):
         raise UserError(f"{where}the figure needs one H per run; remove h_rule and decays")
     kinds = Counter(
         (s.seed, s.phases[0].local_steps, s.peak_lr, s.num_clients)
@@ -200,13 +200,13 @@ def _check_compares(compares: Comparison, runs: list[RunSpec], where: str) -> No
     if max(kinds.values()) > 1:
         raise UserError(f"{where}two entries have the same H, η and K, which tell runs apart")
     local_steps = {h for _, h, _, _ in kinds}
-    if compares == "num_clients":
+    if experiment.compares == "num_clients":
         if len({k for _, _, _, k in kinds}) == 1:
             raise UserError(f"{where}the figure compares numbers of clients; add another K")
         return
     if 1 not in local_steps or max(local_steps) == 1:
         raise UserError(f"{where}the figure compares step1 1 (SGD) with step1 > 1; add them")
-    if compares == "start_lr" and len({lr for _, _, lr, _ in kinds}) == 1:
+    if experiment.compares == "start_lr" and len({lr for _, _, lr, _ in kinds}) == 1:
         raise UserError(f"{where}the figure compares learning rates; add another start_lr")
 
 
@@ -217,13 +217,19 @@ def _starts(experiment: Experiment, where: str) -> dict[int, Start]:
     return {seed: _run(settings, seed, None, where) for seed in experiment.seeds}
 
 
-def _run(values: Overrides, seed: int, start: Start, where: str) -> RunSpec:
+def _run(
+    values: Overrides, seed: int, start: Start, where: str, cooldown: PhaseSettings | None = None
+) -> RunSpec:
     begin: Overrides = {"seed": seed}
     if isinstance(start, RunSpec):
         begin["resume"] = start.settings.resume + start.settings.total_epochs
     elif start is not None:
         begin |= {"resume": start.epoch, "resume_sha256": start.sha256}
     settings = validated(RunSettings, {**values, **begin}, where=where)
+    if cooldown is not None:
+        rest = {name: value for name, value in values.items() if name not in PHASE_OPTIONS}
+        phases = {"schedule": [*settings.phases, cooldown]}
+        settings = validated(RunSettings, {**rest, **begin, **phases}, where=where)
     if reason := data_set_suffices(settings):
         raise UserError(where + reason)
     return RunSpec(settings, start)

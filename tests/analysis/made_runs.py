@@ -66,7 +66,7 @@ def varied(experiment: str) -> pd.DataFrame:
 def judge_row(name: str, table: pd.DataFrame, h: int) -> Judgement:
     [claim] = [claim for claim in CLAIMS if claim.name == name]
     [row] = [row for row in ROWS if row.name == name]
-    return row.judge({name: claim.measured(table, ExperimentDesign(h))})
+    return row.judge({name: claim.measured(table, ExperimentDesign(h, 0.5))})
 
 
 def measurement(values: list[float], **changes: float | str) -> Measurement:

@@ -12,8 +12,8 @@ from scipy import stats
 from tests.analysis.made_runs import judge_row, measurement, row_verdict, varied
 from tests.tracking.test_revision import git, new_repository
 from trainer.tracking.provenance import ROOT
-from workflow.analysis.claims.catalogue import CLAIMS, LEVELS, PANELS, PRIMARY, ROWS
-from workflow.analysis.claims.design import RULES, design_commit
+from workflow.analysis.claims.catalogue import CLAIMS, CONTROLS, LEVELS, PANELS, PRIMARY, ROWS
+from workflow.analysis.claims.design import RULES, DesignCommits
 from workflow.analysis.claims.judge import judge, write_claims
 from workflow.analysis.claims.measure import Claim, ExperimentDesign, Measurement
 from workflow.analysis.claims.theory_claim import TheoryClaim
@@ -97,14 +97,16 @@ def test_a_wide_interval_is_inconclusive_and_p_below_5_percent_decides() -> None
 
 
 def test_levels_share_five_percent_whatever_is_judged() -> None:
-    assert (len(PRIMARY), len(PANELS), len(LEVELS), len(ROWS)) == (7, 18, 25, 24)
-    assert sum(LEVELS.values()) == pytest.approx(0.05)
+    assert (len(PRIMARY), len(PANELS), len(CONTROLS)) == (7, 18, 2)
+    assert len(LEVELS) == len(ROWS) + 1 == 27
+    assert sum(LEVELS[name] for name in {*PRIMARY, *PANELS}) == pytest.approx(0.05)
+    assert sum(LEVELS[name] for name in CONTROLS) == pytest.approx(0.05)
     assert sum(LEVELS[name] for name in PRIMARY) == pytest.approx(0.025)
     table = varied("fig1a")
-    alone = judge({"fig1a": table}, {"fig1a": ExperimentDesign(8)}, None).set_index("claim")
+    alone = judge({"fig1a": table}, {"fig1a": ExperimentDesign(8, 0.5)}, None).set_index("claim")
     both = judge(
         {"fig1a": table, "fig1b": table.assign(experiment="fig1b")},
-        dict.fromkeys(("fig1a", "fig1b"), ExperimentDesign(8)),
+        dict.fromkeys(("fig1a", "fig1b"), ExperimentDesign(8, 0.5)),
         None,
     ).set_index("claim")
     assert alone.loc["1a", "p_corrected"] == both.loc["1a", "p_corrected"]
@@ -156,7 +158,6 @@ def test_claims_without_runs_say_so(tmp_path: Path) -> None:
     write_claims(found, tmp_path / "claims.csv")
     page = (tmp_path / "claims.html").read_text("utf-8")
     assert "not judged" in page
-    assert "committed as" not in page
     assert "Bonferroni" in page
 
 
@@ -166,31 +167,50 @@ def test_every_claim_is_about_an_experiment_that_a_figure_shows() -> None:
     assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
 
 
-def test_the_design_is_the_last_commit_of_experiments_and_rules(tmp_path: Path) -> None:
+DESIGN = """\
+experiments:
+  fig1a: {title: a, seeds: &seeds [1, 2]}
+  fig2a: {title: b, seeds: *seeds}
+"""
+
+
+def test_a_design_is_the_last_commit_that_changed_its_experiments_or_the_rules(
+    tmp_path: Path,
+) -> None:
     """Blank for a change that is not committed, and outside of a repository."""
     project = new_repository(tmp_path / "project")
-    files = [project / "experiments/laptop.yaml", project / RULES[1]]
-    files.append(project / RULES[0].replace("*", "judge"))
-    assert design_commit(files[0], project) == ""
-    for file in files:
+    experiments, rule = project / "experiments/laptop.yaml", project / RULES[1]
+    judging = project / RULES[0].replace("*", "judge")
+
+    def design(*names: str, of: Path = project) -> str:
+        return DesignCommits(of / "experiments/laptop.yaml", of).of(names)
+
+    def commit(file: Path, text: str) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("a")
-    assert design_commit(files[0], project) == ""
-    git(project, "add", ".")
-    for file in files:
-        git(project, "commit", "-m", "the first", "--allow-empty")
-        file.write_text("b")
-        assert design_commit(files[0], project) == ""
-        git(project, "commit", "-am", "a change")
-        assert design_commit(files[0], project) == (changed := git(project, "rev-parse", "HEAD"))
-        (project / "own").write_text(str(file))
-        git(project, "commit", "-am", "not of the design")
-        assert design_commit(files[0], project) == changed
+        file.write_text(text)
+        assert design("fig1a") == ""
+        git(project, "add", ".")
+        git(project, "commit", "-m", "a change")
+        return git(project, "rev-parse", "HEAD")
+
+    commit(rule, "a")
+    commit(judging, "a")
+    first = commit(experiments, DESIGN)
+    assert design("fig1a") == design("fig2a") == first
+    # A title is no design, nor is the way of writing; another experiment's design is its own.
+    commit(experiments, DESIGN.replace("title: b", "title: c").replace("*seeds", "[1, 2]"))
+    second = commit(experiments, DESIGN.replace("*seeds", "[1, 2, 3]"))
+    assert design("fig1a") == first
+    assert design("fig2a") == design("fig1a", "fig2a") == design("fig2a", "fig1a") == second
+    third = commit(experiments, DESIGN.replace("&seeds [1, 2]", "&seeds [1, 2, 3]"))
+    assert (design("fig1a"), design("fig2a")) == (third, second)
+    for file in (rule, judging):
+        assert design("fig1a") != (changed := commit(file, "b"))
+        assert design("fig1a") == design("fig2a") == design() == changed
     git(tmp_path, "clone", "--depth", "1", project.as_uri(), "shallow")
-    shallow = tmp_path / "shallow"
-    assert design_commit(shallow / "experiments/laptop.yaml", shallow) == ""
-    (tmp_path / "own.yaml").write_text("a")
-    assert design_commit(tmp_path / "own.yaml", project) == ""
+    assert design("fig1a", of=tmp_path / "shallow") == ""
+    (tmp_path / "own.yaml").write_text(DESIGN)
+    assert DesignCommits(tmp_path / "own.yaml", project).of(["fig1a"]) == ""
     assert all(list(ROOT.glob(pattern)) for pattern in RULES)
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.analysis.made_runs import SEEDS, judge_row, runs, varied
 from workflow.analysis.claims import effects
+from workflow.analysis.claims.effects import gain_after_cooldown, gain_at_the_end
+from workflow.analysis.claims.judge import judge
+from workflow.analysis.claims.measure import ExperimentDesign
 
 
 def test_the_gain_is_paired_and_at_the_end() -> None:
@@ -73,6 +77,23 @@ def test_a_diverged_run_leaves_sharpness_undecided(name: str) -> None:
             assert "no sharpness (seed 2)" in found.note
         else:
             assert (found.n, found.effect is None) == (5, False)
+
+
+def test_after_a_cooldown_its_end_counts_and_before_it_that_of_phase_2() -> None:
+    """A run that diverged has none and counts with the accuracy that it ended with."""
+    before = runs(lambda seed, h, lr, k, step: 50 + (h > 1) * step / 100, steps=(0, 100, 200))
+    late = runs(lambda seed, h, lr, k, step: 60 + (h > 1) * seed, steps=(250, 300))
+    diverged = (late["seed"] == 3) & (late["first_local_steps"] == 8)
+    table = pd.concat([before, late[~diverged].assign(role="cooldown")], ignore_index=True)
+    assert gain_at_the_end(table, 8).tolist() == pytest.approx([2] * 5)
+    assert gain_after_cooldown(table, 8).tolist() == pytest.approx([1, 2, 52 - 60, 4, 5])
+    design = {"fig1a": ExperimentDesign(8, 0.5), "fig1b": ExperimentDesign(8, 0.5, cooldown=True)}
+    found = judge({"fig1a": table}, design, None).set_index("claim")
+    assert found.loc["1a, small η", "note"] == "this scale has no fig1a with a cool-down"
+    found = judge({"fig1a": table}, {"fig1a": design["fig1b"]}, None).set_index("claim")
+    assert found.loc["1a, small η", "n"] == found.loc["1a", "n"] == 5
+    assert found.loc["1a", "effect"] == pytest.approx(2)
+    assert found.loc["1a, small η", "family"] == "controls"
 
 
 def test_what_the_gain_needs() -> None:

@@ -55,7 +55,7 @@ def count_false(
 def is_false(group: dict[str, Measurement], effect: Effect, draw: np.random.Generator) -> bool:
     n = len(group["1a"].values)
     lines = judge.judge_measurements(group, theory(draw, n))
-    assert len(lines) == 25
+    assert len(lines) == 27
     false = FALSE_OF_ROW[effect]
     return any(line.verdict in false.get(line.claim, FALSE[effect]) for line in lines)
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from trainer.distributed.world import World
+from trainer.run.session import train
 from trainer.settings.base import setting
 from trainer.settings.run import RESULTS_VERSION, RunSettings
-from workflow.experiments import RunSpec, expand, load_experiments
+from trainer.settings.schedule import PhaseSettings
+from workflow.analysis.tables.build import build_table, write_csv
+from workflow.analysis.tables.read import read_table
+from workflow.experiments import Experiment, RunSpec, expand, load_experiments
 from workflow.paths import experiments_file, scales
 
 
@@ -33,3 +41,35 @@ def test_a_new_version_of_the_results_renames_every_run(monkeypatch: pytest.Monk
     monkeypatch.setattr("trainer.settings.run.RESULTS_VERSION", RESULTS_VERSION + 1)
     assert replace(run).id != before
     assert run.settings.resolved()["results_version"] == RESULTS_VERSION + 1
+
+
+def test_a_cooldown_follows_every_run_and_has_a_role_of_its_own(
+    digits: Path, tmp_path: Path
+) -> None:
+    values = {"data_pth": digits, "batch_size": 8, "total_batch_size": 32, "device": "cpu"}
+    given: dict[str, Any] = {
+        "title": "any",
+        "seeds": [1],
+        "settings": {"batch_size": 8, "total_batch_size": 32, "steps_per_epoch": 6},
+        "phase2": {"epochs": 2, "eval_on_start": True, "start_lr": 0.05},
+        "runs": [{"step1": 1, "eval_freq1": 6}, {"step1": 6}],
+    }
+    cooldown = {"epochs": 1, "lr_factor": 0.1, "local_steps": 2, "eval_freq": 3}
+    without, runs = (expand(Experiment(**given, **more)) for more in ({}, {"cooldown": cooldown}))
+    assert {run.id for run in without}.isdisjoint(run.id for run in runs)
+    for before, run in zip(without, runs, strict=True):
+        first, last = run.settings.phases
+        assert (first,) == before.settings.phases
+        assert last == PhaseSettings(**cooldown)  # type: ignore[arg-type]
+        out = tmp_path / "runs" / run.id
+        settings = run.settings.model_copy(update={**values, "log_pth": out})
+        train(settings, World(0, 1, torch.device("cpu")))
+    table = build_table("fig1a", runs, tmp_path)
+    assert set(table["first_local_steps"]) == {1, 6}
+    for _, rows in table.groupby("run"):
+        found = list(rows[["step", "role", "lr", "local_steps"]].itertuples(index=False, name=None))
+        h = rows["first_local_steps"].iloc[0]
+        assert found[:3] == [(step, "phase 2", 0.2, h) for step in (0, 6, 12)]
+        assert found[3:] == [(18, "cooldown", pytest.approx(0.02), 2)]
+    write_csv(table, tmp_path / "fig1a.csv")
+    assert read_table(tmp_path / "fig1a.csv")["role"].tolist() == table["role"].tolist()

@@ -15,7 +15,6 @@ from workflow.analysis.claims.measure import ExperimentDesign
 from workflow.analysis.pages.readme import claims_table, insert_claims, update_readme
 from workflow.analysis.tables.read import read_table
 from workflow.experiments import expand, load_experiments
-from workflow.experiments import test_local_steps as compared_h  # pytest takes test_* for tests
 
 REFERENCE = ROOT / "results/reference/laptop"
 
@@ -30,10 +29,7 @@ def test_the_reference_verdicts_follow_from_the_reference_tables() -> None:
     experiments = load_experiments(ROOT / "experiments/laptop.yaml").experiments
     tables = {name: read_table(REFERENCE / f"tables/{name}.csv") for name in experiments}
     theory = read_table(REFERENCE / "tables/theory.csv")
-    designs = {
-        name: ExperimentDesign(compared_h(each), each.smallest_effect)
-        for name, each in experiments.items()
-    }
+    designs = {name: ExperimentDesign.of(each) for name, each in experiments.items()}
     judged = judge(tables, designs, theory)
     stored = pd.read_csv(REFERENCE / "claims.csv")
     assert judged["verdict"].tolist() == stored["verdict"].tolist()
@@ -42,12 +38,19 @@ def test_the_reference_verdicts_follow_from_the_reference_tables() -> None:
     )
 
 
-def test_the_design_was_committed_before_the_reference_runs() -> None:
-    designs = pd.read_csv(REFERENCE / "claims.csv")["design"].dropna().unique()
-    if not len(designs):
+@pytest.mark.parametrize("scale", ["laptop", "workstation"])
+def test_designs_were_committed_before_the_reference_runs(scale: str) -> None:
+    claims, runs = (
+        pd.read_csv(ROOT / f"results/reference/{scale}/{name}")
+        for name in ("claims.csv", "runs.csv")
+    )
+    judged = claims.dropna(subset=["design"])
+    if judged.empty:
         pytest.skip("claims.csv names no design: its files were not committed when it was judged")
-    [design] = designs
-    for commit in pd.read_csv(REFERENCE / "runs.csv")["git_commit"].unique():
+    used = runs.assign(target=runs["experiments"].str.split()).explode("target")
+    targets = judged.assign(target=judged["target"].str.split()).explode("target")
+    pairs = targets.merge(used, on="target")[["design", "git_commit"]].drop_duplicates()
+    for design, commit in pairs.itertuples(index=False):
         if any(git(ROOT, "cat-file", "-e", f"{c}^{{commit}}") is None for c in (design, commit)):
             pytest.skip(f"this copy's history lacks {design} or {commit}")
         before = git(ROOT, "merge-base", "--is-ancestor", design, commit)

@@ -3,7 +3,9 @@
 The layout is MLPerf Tiny's (https://arxiv.org/abs/2106.07597; ``resnet_v1_eembc`` with 16 filters
 in https://github.com/mlcommons/tiny) with three differences: the first convolution has stride 2,
 for a quarter of the arithmetic; SiLU replaces ReLU, so that the theory's Hessians exist;
-convolutions have no biases.
+convolutions have no biases. Weights begin as PyTorch's layers draw them: on 5,000 images of
+CIFAR-10 (60 epochs, η = 0.4, one seed) that gave 67.9 % on held-out images, He et al.'s normal
+weights 63.7 %.
 """
 
 from functools import partial
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.data.specs import DatasetSpec
-from trainer.models.cifar_resnet import Block, Norm, initialise
+from trainer.models.cifar_resnet import Block, Norm
 
 
 class ProjectedBlock(Block):
@@ -42,7 +44,6 @@ class ResNet8(nn.Module):
         self.layer2 = ProjectedBlock(16, 32, 2, norm)
         self.layer3 = ProjectedBlock(32, 64, 2, norm)
         self.linear = nn.Linear(64, data.num_classes)
-        initialise(self, self.linear)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.silu(self.bn1(self.conv1(x)))

@@ -15,6 +15,7 @@ from trainer.local_sgd.evaluation import Evaluator, Scores, TrainLoss, reestimat
 from trainer.local_sgd.schedule import Round
 from trainer.local_sgd.sharpness import Sharpness, sharpness
 from trainer.models.registry import model_spec
+from trainer.run.allocator import keep_freed_memory
 from trainer.run.arithmetic import full_float32
 from trainer.run.build import initial_model, load_data, make_bank, make_sampler, make_schedule
 from trainer.run.checkpoint import Checkpoint, ClientState
@@ -30,6 +31,8 @@ class TrainingRun:
     def __init__(self, settings: RunSettings, world: World) -> None:
         self.settings = settings
         self.world = world
+        if world.device.type == "cpu":
+            keep_freed_memory()
         self.training, test = load_data(settings, world.device)
         self.evaluate = Evaluator(test, world)
         self.sampler = make_sampler(settings, len(self.training))

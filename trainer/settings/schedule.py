@@ -13,6 +13,9 @@ from trainer.settings.yaml import parse_yaml
 
 # The authors' scripts switch a decay off by giving it a very large epoch.
 FAR_PAST_THE_END = 10
+NUMBERED = ("decay", "step", "eval_freq", "save_freq")
+# What `ScheduleSettings.schedule` says instead
+PHASE_OPTIONS = ("epochs", "gamma", *(f"{name}{i}" for name in NUMBERED for i in (1, 2, 3)))
 
 
 class PhaseSettings(Settings):
@@ -135,8 +138,7 @@ class ScheduleSettings(Settings):
 
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
-        names = ("decay", "step", "eval_freq", "save_freq")
-        both = self.changed("epochs", "gamma", *(f"{name}{i}" for name in names for i in (1, 2, 3)))
+        both = self.changed(*PHASE_OPTIONS)
         if self.schedule is not None and both:
             yield f"schedule and {', '.join(both)} both define the phases; set one or the other"
         yield from self._misplaced_decays()

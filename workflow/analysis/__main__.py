@@ -22,7 +22,7 @@ from workflow.analysis.tables.build import build_table, write_csv
 from workflow.analysis.tables.names import THEORY
 from workflow.analysis.tables.read import read_tables
 from workflow.config import Plot
-from workflow.experiments import Experiment, expand, load_experiments, test_local_steps
+from workflow.experiments import Experiment, expand, load_experiments
 
 
 def table(given: argparse.Namespace) -> None:
@@ -70,18 +70,18 @@ def page(given: argparse.Namespace) -> None:
 
 def claims(given: argparse.Namespace) -> None:
     """Judge every claim of the paper."""
-    from workflow.analysis.claims.design import design_commit
+    from workflow.analysis.claims.design import DesignCommits
     from workflow.analysis.claims.judge import judge, write_claims
     from workflow.analysis.claims.measure import ExperimentDesign
 
     experiments = load_experiments(given.experiments)
-    designs: dict[str, ExperimentDesign] = {
-        name: ExperimentDesign(test_local_steps(experiment), experiment.smallest_effect)
+    designs = {
+        name: ExperimentDesign.of(experiment)
         for name, experiment in experiments.experiments.items()
     }
     tables = _tables(given, [*designs, THEORY])
-    commit = design_commit(given.experiments)
-    write_claims(judge(tables, designs, tables.get(THEORY), commit), given.out)
+    commits = DesignCommits(given.experiments)
+    write_claims(judge(tables, designs, tables.get(THEORY), commits.of), given.out)
 
 
 def runs(given: argparse.Namespace) -> None:

@@ -25,6 +25,12 @@ def gain_at_the_end(table: pd.DataFrame, h: int) -> Values:
     return (end[h] - end[1]).dropna()
 
 
+def gain_after_cooldown(table: pd.DataFrame, h: int) -> Values:
+    """Subtract the accuracies at the end of the cool-down, which both runs went through alike."""
+    rows = table.assign(role=table["role"].replace("cooldown", "phase 2"))
+    return gain_at_the_end(rows, h)
+
+
 def gain_of_a_small_rate(table: pd.DataFrame, h: int) -> Values:
     """Subtract the gain with the largest η from that with the smallest."""
     rates = _requested_runs(table)["peak_lr"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import log
 from typing import Literal
@@ -12,17 +12,29 @@ import pandas as pd
 from trainer.errors import UserError
 from workflow.analysis.claims.effects import resolution
 from workflow.analysis.tables.evaluations import has_diverged, missing_or_diverged
-from workflow.experiments import Comparison
+from workflow.experiments import Comparison, Experiment, test_local_steps
 
 SMALLEST_LOG_TRACE = log(1.1)  # a Hessian's trace that differs by less than 10 % is the same
 
 
 @dataclass(frozen=True)
 class ExperimentDesign:
-    """Hold what an experiment's judgement was told before its data: H and effect, in points."""
+    """Hold what an experiment's judgement was told before its data: H and effect, in points.
+
+    ``cooldown``: its runs end with one.
+    """
 
     local_steps: int
-    smallest_effect: float = 0.5
+    smallest_effect: float
+    cooldown: bool = False
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> ExperimentDesign:
+        return cls(
+            test_local_steps(experiment),
+            experiment.smallest_effect,
+            cooldown=experiment.cooldown is not None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +59,7 @@ class Claim:
     """State a claim; ``effect`` maps a table and the H to test to one number per seed.
 
     A slope's ``doublings`` are those that its fit spans. ``no_gain``: the claim is that the effect
-    is below the smallest of interest.
+    is below the smallest of interest. ``after_cooldown``: only experiments with one measure it.
     """
 
     name: str
@@ -60,6 +72,12 @@ class Claim:
     quantity: Literal["accuracy", "sharpness"] = "accuracy"
     doublings: Callable[[pd.DataFrame, int], float] | None = None
     no_gain: bool = False
+    after_cooldown: bool = False
+
+    def can_be_measured(self, designs: Mapping[str, ExperimentDesign]) -> bool:
+        """Return whether the scale has what the claim is about."""
+        design = designs.get(self.experiment)
+        return design is not None and (design.cooldown or not self.after_cooldown)
 
     def measured(self, table: pd.DataFrame, design: ExperimentDesign) -> Measurement:
         """Measure ``table``. Raises UserError for a table without the H that the claim compares."""

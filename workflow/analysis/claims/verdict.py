@@ -57,6 +57,8 @@ class Row:
         if absent := [c.experiment for c in self.claims if c.name not in measured]:
             alone = len(self.claims) == 1
             which = "no such experiment" if alone else f"no {' and no '.join(absent)}"
+            if any(claim.after_cooldown for claim in self.claims):
+                which = f"no {absent[0]} with a cool-down"
             return self._blank(note=f"this scale has {which}")
         found = [measured[claim.name] for claim in self.claims]
         smallest = sum(each.smallest for each in found) / len(found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -15,15 +14,25 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from trainer.errors import UserError
 from workflow.analysis.figures.catalogue import FIGURES, Figure, Panel, Row
+from workflow.analysis.figures.curves import (
+    H_AXIS,
+    draw_cooldown,
+    draw_curves,
+    draw_phase1,
+    starts_from_scratch,
+)
 from workflow.analysis.figures.overlay import draw_overlaid
-from workflow.analysis.figures.panels import LOGARITHMIC, panel_numbers, row_label
+from workflow.analysis.figures.panels import (
+    AFTER_START,
+    LOGARITHMIC,
+    panel_numbers,
+    row_label,
+)
 from workflow.analysis.figures.style import Styles, label_2_and_5, line_style, save, wrap
 from workflow.analysis.tables.build import write_csv
 from workflow.analysis.tables.evaluations import missing_or_diverged
 from workflow.config import Plot
 
-PHASE1_COLOR = "0.55"
-H_AXIS = "first_local_steps"
 XLABELS = {
     "epoch": "epoch",
     "step": "steps",
@@ -128,8 +137,9 @@ def draw_panel(
 def draw_row(
     axes: Axes, panel: Panel, row: Row, numbers: pd.DataFrame, table: pd.DataFrame, styles: Styles
 ) -> dict[str, Artist]:
-    after = numbers[numbers["role"] == "phase 2"]
+    after = numbers[numbers["role"].isin(AFTER_START)]
     handles: dict[str, Artist] = {}
+    draw_cooldown(axes, numbers, panel, named=not row.paired)
     if row.paired:
         axes.axhline(0, color="0.3", linewidth=0.8)
     elif panel.x == "epoch":
@@ -160,70 +170,11 @@ def has_runs(table: pd.DataFrame | None) -> bool:
     return table is not None and bool((table["step"].notna() & (table["role"] == "phase 2")).any())
 
 
-def starts_from_scratch(table: pd.DataFrame) -> bool:
-    return bool(table.loc[table["role"] == "phase 2", "first_epoch"].min() == 0)
-
-
-def draw_phase1(axes: Axes, before: pd.DataFrame, table: pd.DataFrame) -> dict[str, Artist]:
-    if starts_from_scratch(table):
-        return {}
-    switch = int(table.loc[table["role"] == "phase 2", "first_epoch"].min())
-    axes.axvline(switch, color="0.7", linewidth=0.8, linestyle=":")
-    axes.text(switch, 0.02, " switch", transform=axes.get_xaxis_transform(), color="0.4")
-    before = before[before["x"] <= switch]
-    return (
-        {"phase 1, H = 1": draw_curve(axes, before, {"color": PHASE1_COLOR})} if len(before) else {}
-    )
-
-
 def styles_by_h(panels: list[Panel], numbers: list[pd.DataFrame], plot: Plot) -> Styles:
     """Choose a style per H for the whole figure, so that its legend fits every panel."""
     by_h = [part for panel, part in zip(panels, numbers, strict=True) if panel.x != H_AXIS]
     drawn = {1} | {int(h) for part in by_h for h in part["first_local_steps"]}
     return {h: line_style(h, rank, plot) for rank, h in enumerate(sorted(drawn), start=-1)}
-
-
-def draw_curves(
-    axes: Axes, panel: Panel, numbers: pd.DataFrame, styles: Styles
-) -> dict[str, Artist]:
-    """Draw one curve per H and η (per η where H is the axis), in the order of H."""
-    several = numbers["peak_lr"].nunique() > 1
-    rates = sorted(numbers["peak_lr"].unique())
-    handles: dict[str, Artist] = {}
-    if panel.x == H_AXIS:
-        for _, part in numbers.groupby("peak_lr"):
-            handles["over H"] = draw_points(axes, part, {"color": "0.2", "linewidth": 1.2})
-        return handles
-    for h, rate in numbers[["first_local_steps", "peak_lr"]].drop_duplicates().to_numpy():
-        part = numbers[(numbers["first_local_steps"] == h) & (numbers["peak_lr"] == rate)]
-        style = dict(styles[int(h)])
-        if rates.index(rate):
-            style |= {"marker": "o", "markersize": 4, "markerfacecolor": "white"}
-        name = "SGD, H = 1" if h == 1 else f"Local SGD, H = {h:.0f}"
-        handle = (draw_points if panel.x == "num_clients" else draw_curve)(axes, part, style)
-        larger = ", larger η" if rates.index(rate) else ", smaller η" if several else ""
-        handles[name + larger] = handle
-    return handles
-
-
-def draw_curve(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
-    [line] = axes.plot(numbers["x"], numbers["mean"], **style)  # type: ignore[arg-type]
-    band = {"color": style["color"], "alpha": 0.12, "linewidth": 0}
-    axes.fill_between(numbers["x"], numbers["low"], numbers["high"], **band)  # type: ignore[arg-type]
-    return line
-
-
-def draw_points(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
-    bars = [numbers["mean"] - numbers["low"], numbers["high"] - numbers["mean"]]
-    whole: Any = axes.errorbar(
-        numbers["x"],
-        numbers["mean"],
-        bars,
-        capsize=3,
-        **({"marker": "o"} | style),  # type: ignore[arg-type]
-    )
-    handle: Artist = whole
-    return handle
 
 
 def format_x_axis(axes: Axes, panel: Panel, numbers: pd.DataFrame) -> None:

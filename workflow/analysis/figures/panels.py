@@ -15,6 +15,7 @@ from workflow.analysis.tables.evaluations import SETTINGS, has_diverged, last_ev
 
 OVER_TIME = ("epoch", "step", "slow_time", "megabytes")
 LOGARITHMIC = ("slow_time", "megabytes")
+AFTER_START = ("phase 2", "cooldown")
 COLUMNS = ["experiment", "quantity", "role", *SETTINGS, "x", "n", "mean", "low", "high"]
 
 
@@ -59,7 +60,7 @@ def row_numbers(rows: pd.DataFrame, panel: Panel, row: Row) -> pd.DataFrame:
         scaled = -np.log(scaled.where(scaled > 0))
     values = rows.assign(**{column: scaled}).dropna(subset=[column])
     if row.paired:
-        values = gains_over_control(values[values["role"] == "phase 2"], panel, column)
+        values = gains_over_control(values[values["role"].isin(AFTER_START)], panel, column)
     by = ["role", *dict.fromkeys([*SETTINGS, panel.x])]
     if values.empty:
         return pd.DataFrame(columns=[*by, "n", "mean", "low", "high", "quantity"])

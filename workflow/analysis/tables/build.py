@@ -18,21 +18,25 @@ from workflow.experiments import RunSpec, start_points
 def build_table(
     name: str, runs: list[RunSpec], results: Path, *, only_finished: bool = False
 ) -> pd.DataFrame:
-    """Build one row per evaluation of ``runs`` and of their phase-1 runs (column ``role``).
+    """Build one row per evaluation of ``runs`` and of their phase-1 runs.
 
+    Column ``role``: phase 1, phase 2 or, for all later phases of ``runs``, cooldown.
     ``only_finished``: a run without metrics gets one row without an evaluation, so that figures
     and claims can name it. Raises UserError for missing or incomplete metrics.
     """
     parts = [("start_points", run) for run in start_points(runs)] + [("runs", run) for run in runs]
     rows: list[dict[str, Any]] = []
-    for role, run in parts:
-        path = results / role / run.id / "metrics.jsonl"
+    for folder, run in parts:
+        path = results / folder / run.id / "metrics.jsonl"
         absent = only_finished and not path.exists()
         evaluations: list[dict[str, Any]] = (
             [{}] if absent else [asdict(each) for each in read_metrics(path, run)]
         )
-        rows += [{**_run_columns(name, role, run), **evaluation} for evaluation in evaluations]
-    columns = [*_run_columns(name, "runs", runs[0]), *(f.name for f in fields(Evaluation))]
+        for evaluation in evaluations:
+            late = folder == "runs" and evaluation.get("phase", 0) > 0
+            role = "cooldown" if late else {"start_points": "phase 1", "runs": "phase 2"}[folder]
+            rows.append({**_run_columns(name, role, run), **evaluation})
+    columns = [*_run_columns(name, "phase 2", runs[0]), *(f.name for f in fields(Evaluation))]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -79,7 +83,7 @@ def _run_columns(experiment: str, role: str, run: RunSpec) -> dict[str, Any]:
     settings = run.settings
     return {
         "experiment": experiment,
-        "role": {"start_points": "phase 1", "runs": "phase 2"}[role],
+        "role": role,
         "run": run.id,
         "start": run.start.id if isinstance(run.start, RunSpec) else None,
         "dataset": settings.dataset,

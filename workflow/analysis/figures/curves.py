@@ -1,0 +1,85 @@
+"""Draw a panel's curves: before the switch, one per H and η after it, and their cool-down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+
+from workflow.analysis.figures.catalogue import Panel
+from workflow.analysis.figures.panels import OVER_TIME
+from workflow.analysis.figures.style import Styles
+
+PHASE1_COLOR = "0.55"
+H_AXIS = "first_local_steps"
+
+
+def draw_curves(
+    axes: Axes, panel: Panel, numbers: pd.DataFrame, styles: Styles
+) -> dict[str, Artist]:
+    """Draw one curve per H and η (per η where H is the axis), in the order of H."""
+    several = numbers["peak_lr"].nunique() > 1
+    rates = sorted(numbers["peak_lr"].unique())
+    handles: dict[str, Artist] = {}
+    if panel.x == H_AXIS:
+        for _, part in numbers.groupby("peak_lr"):
+            handles["over H"] = draw_points(axes, part, {"color": "0.2", "linewidth": 1.2})
+        return handles
+    for h, rate in numbers[["first_local_steps", "peak_lr"]].drop_duplicates().to_numpy():
+        part = numbers[(numbers["first_local_steps"] == h) & (numbers["peak_lr"] == rate)]
+        style = dict(styles[int(h)])
+        if rates.index(rate):
+            style |= {"marker": "o", "markersize": 4, "markerfacecolor": "white"}
+        name = "SGD, H = 1" if h == 1 else f"Local SGD, H = {h:.0f}"
+        handle = (draw_points if panel.x == "num_clients" else draw_curve)(axes, part, style)
+        larger = ", larger η" if rates.index(rate) else ", smaller η" if several else ""
+        handles[name + larger] = handle
+    return handles
+
+
+def draw_curve(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
+    [line] = axes.plot(numbers["x"], numbers["mean"], **style)  # type: ignore[arg-type]
+    band = {"color": style["color"], "alpha": 0.12, "linewidth": 0}
+    axes.fill_between(numbers["x"], numbers["low"], numbers["high"], **band)  # type: ignore[arg-type]
+    return line
+
+
+def draw_points(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
+    bars = [numbers["mean"] - numbers["low"], numbers["high"] - numbers["mean"]]
+    whole: Any = axes.errorbar(
+        numbers["x"],
+        numbers["mean"],
+        bars,
+        capsize=3,
+        **({"marker": "o"} | style),  # type: ignore[arg-type]
+    )
+    handle: Artist = whole
+    return handle
+
+
+def starts_from_scratch(table: pd.DataFrame) -> bool:
+    return bool(table.loc[table["role"] == "phase 2", "first_epoch"].min() == 0)
+
+
+def draw_phase1(axes: Axes, before: pd.DataFrame, table: pd.DataFrame) -> dict[str, Artist]:
+    if starts_from_scratch(table):
+        return {}
+    switch = int(table.loc[table["role"] == "phase 2", "first_epoch"].min())
+    axes.axvline(switch, color="0.7", linewidth=0.8, linestyle=":")
+    axes.text(switch, 0.02, " switch", transform=axes.get_xaxis_transform(), color="0.4")
+    before = before[before["x"] <= switch]
+    return (
+        {"phase 1, H = 1": draw_curve(axes, before, {"color": PHASE1_COLOR})} if len(before) else {}
+    )
+
+
+def draw_cooldown(axes: Axes, numbers: pd.DataFrame, panel: Panel, *, named: bool) -> None:
+    """Shade the cool-down, which begins where phase 2 ends, and name it if ``named``."""
+    late = numbers[numbers["role"] == "cooldown"]
+    if panel.x in OVER_TIME and len(late):
+        start = numbers.loc[numbers["role"] == "phase 2", "x"].max()
+        axes.axvspan(start, late["x"].max(), color="0.93", linewidth=0, zorder=0)
+        if named:
+            axes.text(start, 0.02, " cool-down", transform=axes.get_xaxis_transform(), color="0.4")
