@@ -119,6 +119,18 @@ def test_skipped_and_failed_tests_are_counted_and_named() -> None:
     ]
 
 
+def test_tests_that_time_has_ended_are_counted_as_far_as_they_came() -> None:
+    log = """
+tests/gpu/test_a.py::test_one[torch.float64-serial, 1 a pass] PASSED     [ 25%]
+tests/gpu/test_a.py::test_two SKIPPED (needs a GPU)                       [ 50%]
+tests/gpu/test_a.py::test_three PASSED [ 75%]
+tests/gpu/test_a.py::test_four """
+    outcome = checks._so_far(log)
+    assert outcome.state == "stopped"
+    assert "after 2 passed, 0 failed, 1 skipped" in outcome.summary
+    assert checks._so_far(log + "FAILED [100%]").state == "failed"
+
+
 def test_a_damaged_outcome_is_none(site: Site) -> None:
     (site.out / "tests.json").write_text("{")
     assert read_outcome(site, "tests") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree.ElementTree import ParseError
 
 from bench.gpu.machine import installed
@@ -18,11 +19,11 @@ def run_tests(site: Site) -> Outcome:
         return Outcome(state="left out", summary="no pytest here", left_out=[reason])
     xml = site.out / "tests.xml"
     xml.unlink(missing_ok=True)
-    words = ["-m", "pytest", CHECKS, "-v", "-rs", "--confcutdir", CHECKS]
+    words = ["-m", "pytest", CHECKS, "-vv", "-rs", "--confcutdir", CHECKS]
     words += ["-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={xml}"]
     status = site.run(words, "tests.log", site.seconds_left())
-    if status is None:
-        return Outcome(state="failed", summary="time was up; see tests.log")
+    if status is None:  # pytest was killed before it wrote what it found
+        return _so_far((site.out / "tests.log").read_text("utf-8", "replace"))
     try:
         cases = list(_cases(xml.read_text("utf-8")))
     except (OSError, ParseError):
@@ -39,6 +40,16 @@ def run_tests(site: Site) -> Outcome:
         left_out=skipped,
         found={"passed": passed, "failed": failed},
     )
+
+
+def _so_far(log: str) -> Outcome:
+    """Count the tests in the log of a call that time has ended; the next call begins anew."""
+    passed, failed, skipped = (
+        len(re.findall(rf"^{CHECKS}/\S+.* {word}\b", log, re.MULTILINE))
+        for word in ("PASSED", "(?:FAILED|ERROR)", "SKIPPED")
+    )
+    summary = f"time was up after {passed} passed, {failed} failed, {skipped} skipped: tests.log"
+    return Outcome(state="failed" if failed else "stopped", summary=summary)
 
 
 def _cases(xml: str) -> list[tuple[str, str, str]]:
