@@ -17,6 +17,7 @@ from trainer.data.memory import MemoryImages
 from trainer.data.sampling import Sampler, train_subset
 from trainer.data.training import TrainingSet
 from trainer.errors import UserError
+from trainer.files.checksum import Checksum
 from trainer.files.download import download, is_url
 from trainer.files.state_dict import load_model
 from trainer.local_sgd.clients import ClientBank, Execution
@@ -101,7 +102,7 @@ def start_file(settings: RunSettings) -> Path | None:
     path = settings.resume_pth
     if path is not None and is_url(path):
         assert settings.resume_sha256 is not None, "check_start asks for it"
-        return download(path, settings.resume_sha256)
+        return download(path, Checksum("SHA-256", settings.resume_sha256))
     return Path(path) if path else None
 
 

@@ -16,6 +16,7 @@ from trainer.local_sgd.schedule import Round
 from trainer.local_sgd.sharpness import Sharpness, sharpness
 from trainer.models.registry import model_spec
 from trainer.run.allocator import keep_freed_memory
+from trainer.run.arithmetic import full_float32
 from trainer.run.build import (
     initial_model,
     load_data,
@@ -203,11 +204,12 @@ class TrainingRun:
             return None
         found = None
         if self.world.is_main:
-            found = sharpness(
-                self.model,
-                self.training,
-                samples=self.settings.sharpness_samples,
-                probes=self.settings.sharpness_probes,
-                seed=self.settings.seed,
-            )
+            with full_float32():
+                found = sharpness(
+                    self.model,
+                    self.training,
+                    samples=self.settings.sharpness_samples,
+                    probes=self.settings.sharpness_probes,
+                    seed=self.settings.seed,
+                )
         return self.world.broadcast(found)
