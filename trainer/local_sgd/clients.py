@@ -163,12 +163,9 @@ class ClientBank:
         self.momentum.memory.zero_()
         self.updates = 0
 
-    @torch.no_grad()
     def export(self, model: nn.Module) -> None:
         """Copy the first client's parameters into ``model``; after averaging, all are equal."""
-        first = self.parameters.replica(0)
-        for name, parameter in model.named_parameters():
-            parameter.copy_(first[name])
+        self.parameters.export(model)
 
     def activation_bytes(self, batch: Batch) -> int:
         """Measure what one client's forward pass keeps in memory for its backward pass.
