@@ -38,6 +38,7 @@ def local_sgd(
     outer_slowmo: bool = False,
     weight_averaging: Sequence[tuple[int, str]] = (),
     ema_decay: float = 0.999,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> nn.Module:
     """Return the averaged model after rounds of ``local_steps`` steps each.
 
@@ -71,7 +72,7 @@ def local_sgd(
                 for group in optimizer.param_groups:
                     group["lr"] = lr(step)
                 optimizer.zero_grad()
-                F.cross_entropy(client(images[k]), labels[k]).backward()
+                loss(client(images[k]), labels[k]).backward()
                 optimizer.step()
             step += 1
         for same in zip(*(client.parameters() for client in clients), strict=True):

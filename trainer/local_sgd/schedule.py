@@ -6,7 +6,7 @@ A step counts the local steps of one client since the run's start; all clients s
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from trainer.local_sgd.h_rules import HRule, InversePower, RoundStart, constant
 
@@ -63,6 +63,12 @@ class Schedule:
     warmup_steps: int
     cosine: bool = False
     h_rule: HRule = constant
+
+    @classmethod
+    def constant(cls, *, steps: int, local_steps: int, lr: float) -> Self:
+        """Return a schedule of ``steps`` steps with one H and one η."""
+        phase = Phase(start=0, stop=steps, lr_factor=1.0, local_steps=local_steps, eval_freq=1)
+        return cls(phases=(phase,), peak_lr=lr, initial_lr=lr, warmup_steps=0)
 
     @property
     def steps(self) -> int:
