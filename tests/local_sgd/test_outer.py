@@ -91,6 +91,14 @@ def test_slowmo_is_its_papers_algorithm() -> None:
         assert w.item() == pytest.approx(x, rel=1e-12)
 
 
+def test_a_learning_rate_beyond_floats_is_no_error_here() -> None:
+    """Leave it to the check for parameters that are not finite, which says so in one line."""
+    bank = ClientBank(build("mlp", DIGITS, seed=5), K, SGD(), always(REPLICAS[0]))
+    bank.parameters.memory[0] += 1
+    Averaging(bank, WORLD, outer=Outer(lr=1e300))()
+    assert not bank.parameters.memory.isfinite().all()
+
+
 def test_plain_averaging_holds_nothing_more() -> None:
     bank = ClientBank(build("mlp", DIGITS, seed=5), K, SGD(), always(REPLICAS[0]))
     assert Averaging(bank, WORLD, outer=Outer()).outer is None

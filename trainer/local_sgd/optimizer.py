@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,23 +13,20 @@ NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Update:
-    """Describe one update of some ``parameters``, by name; gradients are divided by ``scale``.
+class Update(NamedTuple):
+    """Describe one update of the parameters ``names``; gradients are divided by ``scale``.
 
-    It is the ``count``-th since their ``momentum`` was zero.
+    It is the ``number``-th since their ``momentum`` was zero.
     """
 
-    parameters: Mapping[str, Tensor]
+    names: list[str]
+    parameters: list[Tensor]
+    gradients: list[Tensor]
     momentum: Mapping[str, Tensor]
-    count: int
+    number: int
     lr: float
     weight_decay: float
     scale: Tensor | None
-
-    @property
-    def gradients(self) -> list[Tensor]:
-        return [_gradient(parameter) for parameter in self.parameters.values()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +45,9 @@ class SGD:
     def apply(self, update: Update) -> None:
         """Update parameters and momentum in place."""
         sgd(
-            list(update.parameters.values()),
+            update.parameters,
             update.gradients,
-            [update.momentum.get(n) for n in update.parameters],
+            [update.momentum.get(n) for n in update.names],
             fused=True,
             weight_decay=update.weight_decay,
             momentum=self.momentum,
@@ -78,13 +76,13 @@ class AdamW:
 
     def apply(self, update: Update) -> None:
         """Update parameters and moments in place."""
-        parameters = list(update.parameters.values())
+        parameters = update.parameters
         first, second = (
-            [update.momentum[f"{moment}.{name}"] for name in update.parameters]
+            [update.momentum[f"{moment}.{name}"] for name in update.names]
             for moment in ADAM_MOMENTS
         )
         # torch counts each parameter's updates in a tensor, to which it adds one.
-        before = torch.full((len(parameters),), update.count - 1.0, device=parameters[0].device)
+        before = torch.full((len(parameters),), update.number - 1.0, device=parameters[0].device)
         adamw(
             parameters,
             update.gradients,
@@ -132,15 +130,11 @@ class ClientOptimizer:
         """
         for names, weight_decay in self._groups:
             if names:
-                update = Update(
-                    parameters={n: parameters[n] for n in names},
-                    momentum=momentum,
-                    count=count,
-                    lr=lr,
-                    weight_decay=weight_decay,
-                    scale=scale,
+                own = [parameters[n] for n in names]
+                gradients = [_gradient(parameter) for parameter in own]
+                self._optimizer.apply(
+                    Update(names, own, gradients, momentum, count, lr, weight_decay, scale)
                 )
-                self._optimizer.apply(update)
         for parameter in parameters.values():
             parameter.grad = None
 

@@ -50,7 +50,7 @@ class OuterOptimizer:
         if outer.momentum:
             momentum = self.state["momentum"].mul_(outer.momentum).add_(step)
             step = step.add_(momentum, alpha=outer.momentum) if outer.nesterov else momentum
-        iterate.sub_(step, alpha=outer.lr * unit)
+        iterate -= torch.mul(step, outer.lr * unit, out=mean)
         mean.copy_(iterate)
 
     @torch.no_grad()
