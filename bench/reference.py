@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 STATE = {"momentum_buffer", "exp_avg", "exp_avg_sq"}
@@ -35,6 +36,9 @@ def local_sgd(
     outer_momentum: float = 0.0,
     outer_nesterov: bool = False,
     outer_slowmo: bool = False,
+    weight_averaging: Sequence[tuple[int, str]] = (),
+    ema_decay: float = 0.999,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> nn.Module:
     """Return the averaged model after rounds of ``local_steps`` steps each.
 
@@ -42,6 +46,8 @@ def local_sgd(
     the step to η. ``adamw`` are the arguments of `torch.optim.AdamW`, which then takes the place of
     SGD. At averaging, each client's momentum is kept, averaged or reset; then an outer SGD's
     gradient is what the clients moved, or SlowMo's that per η, at η times the learning rate.
+    ``weight_averaging`` lists phases, as numbers of rounds, and of what kind their mean of iterates
+    is; the next phase, and its optimizers, begin from it.
     """
     start = copy.deepcopy(model)  # of a round
     outer = torch.optim.SGD(
@@ -54,16 +60,19 @@ def local_sgd(
         if adamw is None
         else [torch.optim.AdamW(g, lr=1.0, **adamw) for g in groups]
     )
+    kinds = [(kind, i + 1 == n) for n, kind in weight_averaging for i in range(n)]
+    kinds += [("none", False)] * (len(local_steps) - len(kinds))
+    mean = None
     steps = iter(batches)
     step = 0
-    for count in local_steps:
+    for count, (kind, ends_phase) in zip(local_steps, kinds, strict=True):
         for _ in range(count):
             images, labels = next(steps)
             for k, (client, optimizer) in enumerate(zip(clients, optimizers, strict=True)):
                 for group in optimizer.param_groups:
                     group["lr"] = lr(step)
                 optimizer.zero_grad()
-                F.cross_entropy(client(images[k]), labels[k]).backward()
+                loss(client(images[k]), labels[k]).backward()
                 optimizer.step()
             step += 1
         for same in zip(*(client.parameters() for client in clients), strict=True):
@@ -79,7 +88,17 @@ def local_sgd(
             unit = lr(step - 1) if outer_slowmo else 1.0
             outer.param_groups[0]["lr"] = outer_lr * unit
             outer_step(outer, start, clients, unit)
-    return clients[0]
+        if kind != "none":
+            ema = get_ema_multi_avg_fn(ema_decay) if kind == "ema" else None
+            mean = mean or AveragedModel(clients[0], multi_avg_fn=ema)
+            mean.update_parameters(clients[0])
+            if ends_phase:
+                for client in (start, *clients):
+                    client.load_state_dict(mean.module.state_dict())
+                for optimizer in (outer, *optimizers):
+                    optimizer.state.clear()
+                mean = None
+    return clients[0] if mean is None else mean.module
 
 
 @torch.no_grad()

@@ -22,11 +22,14 @@ from trainer.local_sgd.averaging import Averaging, MomentumPolicy
 from trainer.local_sgd.clients import ClientBank, Execution, ExecutionPlan
 from trainer.local_sgd.optimizer import SGD, AdamW
 from trainer.local_sgd.outer import Outer
+from trainer.local_sgd.schedule import Round, WeightAveraging
+from trainer.local_sgd.weight_averaging import WeightAverage
 from trainer.models.registry import build
 from trainer.run.checkpoint import Checkpoints, ClientState
 from trainer.tracking.metrics import RunProgress
 
 K, B_LOC, STEPS, SAVED = 4, 3, 8, 5
+EMA_DECAY = 0.8
 PROCESSES = (1, 2, 4)
 SERIAL, FUSED = ExecutionPlan("serial"), ExecutionPlan("fused", 3)
 WAYS = [SERIAL, ExecutionPlan("vectorized", 3)]
@@ -57,11 +60,12 @@ def data() -> list[tuple[Tensor, Tensor]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How clients step, and what averaging does."""
+    """How clients step, what averaging does, and what is evaluated."""
 
     optimizer: SGD | AdamW = OPTIMIZER
     policy: MomentumPolicy = "keep"
     outer: Outer = PLAIN
+    weight_averaging: WeightAveraging = "none"
 
     def lr(self, step: int) -> float:
         return (0.1 + 0.02 * step) * (1 if isinstance(self.optimizer, SGD) else 0.02)
@@ -85,6 +89,8 @@ class Trained:
         execution = Execution(one_step=way, several_steps=way)
         self.bank = ClientBank(model, len(self.clients), method.optimizer, execution)
         self.average = Averaging(self.bank, world, method.policy, method.outer)
+        self.mean = WeightAverage(self.bank, self.average, EMA_DECAY)
+        self.kind = method.weight_averaging
 
     def train(self, rounds: Sequence[int], start: int, stop: int) -> None:
         ends = np.cumsum(rounds)
@@ -95,6 +101,19 @@ class Trained:
             self.bank.step(batch, self.lr(step))
             if step + 1 in ends:
                 self.average(self.lr(step))
+                self.mean.update(self.round_until(step + 1))
+
+    def round_until(self, stop: int) -> Round:
+        return Round(
+            index=1,
+            phase=0,
+            start=0,
+            stop=stop,
+            local_steps=1,
+            evaluate=False,
+            decay=stop == STEPS,
+            weight_averaging=self.kind,
+        )
 
     def state(self, *, averaged: bool) -> ClientState:
         parameters, momentum = self.bank.state(averaged=averaged)
@@ -104,6 +123,7 @@ class Trained:
             momentum=momentum,
             updates=self.bank.updates,
             outer=self.average.outer.state if self.average.outer else {},
+            mean=self.mean.state,
             loss_sum=0.0,
             loss_steps=0,
         )
@@ -134,7 +154,9 @@ def go_on(rank: int, folder: Path, rounds: Sequence[int], method: Method) -> Non
                 trained.bank.restore(state.parameters, state.momentum, state.updates)
                 if trained.average.outer:
                     trained.average.outer.restore(state.outer)
+                trained.mean.restore(state.mean)
                 trained.train(rounds, SAVED, STEPS)
+                assert trained.average.processes_agree(*trained.mean.state.values())
                 ends[_name(source), _name((way, world.size))] = trained.flat()
     if rank == 0:
         torch.save(ends, folder / "ends.pt")

@@ -43,6 +43,7 @@ class Variant:
     changes: dict[str, object] = field(default_factory=dict)
     rounds: tuple[int, ...] = (3, 3, 1, 5, 5, 4)
     lr: Callable[[int], float] = lambda step: 0.2 if step < 7 else 0.02
+    weight_averaging: tuple[tuple[int, str], ...] = ()  # rounds of each phase, and its mean
 
 
 VARIANTS = {
@@ -87,6 +88,26 @@ VARIANTS = {
         {"lr_schedule": "cosine", "decay1": None, "step1": 5},
         rounds=(5, 5, 5, 5, 1),
         lr=lambda step: 0.1 * (1 + math.cos(math.pi * step / 21)),
+    ),
+    # The next phase begins from the mean of the first's three iterates, without momentum.
+    "swa": Variant(
+        {"weight_averaging1": "swa", "momentum": 0.9, "momentum_averaging": "average"},
+        weight_averaging=((3, "swa"), (3, "none")),
+    ),
+    "swa_of_each_step": Variant(
+        {"weight_averaging1": "swa", "step1": 1, "momentum": 0.9, "nesterov": True},
+        rounds=(1,) * 7 + (5, 5, 4),
+        weight_averaging=((7, "swa"), (3, "none")),
+    ),
+    "swa_in_both_phases": Variant(
+        {"weight_averaging1": "ema", "ema_decay": 0.7, "weight_averaging2": "swa",
+         "optimizer": "adamw", "start_lr": 0.0005, "outer_lr": 0.7, "outer_momentum": 0.9},
+        lr=lambda step: 0.002 if step < 7 else 0.0002,
+        weight_averaging=((3, "ema"), (3, "swa")),
+    ),
+    "ema": Variant(
+        {"weight_averaging2": "ema", "ema_decay": 0.8, "model": "cnn_bn", "outer_lr": 0.7},
+        weight_averaging=((3, "none"), (3, "ema")),
     ),
     # H = max(2, ⌊(0.05/η)²⌋): 2 for 7 steps of η = 0.2, then 6
     "qsr": Variant(
@@ -201,6 +222,8 @@ def assert_ends_where_the_reference_ends(chosen: RunSettings, variant: Variant) 
         outer_momentum=chosen.outer_momentum,
         outer_nesterov=chosen.outer_nesterov,
         outer_slowmo=chosen.outer_slowmo,
+        weight_averaging=variant.weight_averaging,
+        ema_decay=chosen.ema_decay,
     )
     train(chosen, WORLD)
     state = torch.load(chosen.log_pth / "model.pt", weights_only=True)

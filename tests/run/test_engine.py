@@ -163,7 +163,9 @@ def test_phase_2_goes_on_from_phase_1_with_fresh_epochs(digits: Path, tmp_path: 
     assert not torch.equal(later.labels, earlier.labels)
 
 
-@pytest.mark.parametrize("variant", [more("plain"), "batchnorm", "noise", more("momentum_average")])
+@pytest.mark.parametrize(
+    "variant", [more("plain"), "batchnorm", "noise", more("momentum_average"), more("swa")]
+)
 def test_one_two_and_four_processes_give_the_same_metrics(
     digits: Path, tmp_path: Path, variant: str
 ) -> None:

@@ -12,7 +12,7 @@ from bench.reference import local_sgd
 from tests import going_on
 from tests.analysis.test_reference import WORLD
 from tests.conftest import more
-from tests.going_on import PROCESSES, K, Method, by_torch, data, in_processes, nodes
+from tests.going_on import EMA_DECAY, PROCESSES, K, Method, by_torch, data, in_processes, nodes
 from trainer.data.specs import DATASETS
 from trainer.local_sgd.optimizer import AdamW
 from trainer.local_sgd.outer import Outer
@@ -33,6 +33,8 @@ ADAMW = AdamW(weight_decay=0.1)
         (ONE_STEP, Method()),
         (SEVERAL, Method()),
         (SEVERAL, Method(optimizer=ADAMW, outer=SLOWMO)),
+        (SEVERAL, Method(outer=SLOWMO, weight_averaging="ema")),
+        more(ONE_STEP, Method(weight_averaging="swa")),
         more(ONE_STEP, Method(policy="average")),
         more(ONE_STEP, Method(policy="reset", outer=SLOWMO)),
         more(SEVERAL, Method(policy="average")),
@@ -61,6 +63,8 @@ def test_every_way_goes_on_from_every_other_as_if_nothing_had_come_between(
         outer_lr=outer.lr,
         outer_momentum=outer.momentum,
         outer_slowmo=outer.slowmo,
+        weight_averaging=((len(rounds), method.weight_averaging),),
+        ema_decay=EMA_DECAY,
     )
     wanted = nn.utils.parameters_to_vector(model.parameters())
     errors = {pair: (flat - wanted).abs().max().item() for pair, flat in ends.items()}

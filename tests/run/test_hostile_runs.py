@@ -78,6 +78,7 @@ TOGETHER: list[tuple[dict[str, Any], list[str]]] = [
     ({"outer_momentum": 0.9}, ["outer_lr", "outer_nesterov", "outer_slowmo", "outer_momentum"]),
     ({"epochs": 3, "decay1": 1}, ["gamma", "step2", "eval_freq2", "save_freq2"]),
     ({"epochs": 4, "decay1": 1, "decay2": 2, "decay3": 3}, ["gamma", "step1", "step2", "step3"]),
+    ({"weight_averaging1": "ema"}, ["ema_decay", "momentum", "optimizer"]),
     ({"lr_schedule": "cosine"}, ["start_lr", "step1", "warm_up"]),
     ({"lr_schedule": "cosine", "h_rule": "qsr"}, ["alpha", "epochs"]),
     ({"sharpness": True}, ["sharpness_samples", "sharpness_probes", "precision"]),

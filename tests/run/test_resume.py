@@ -71,6 +71,7 @@ MORE = {
     **{name: VARIANTS[name].changes for name in ("slowmo", "adamw_keep", "adamw_reset")},
     "outer momentum of one replica": {"step1": 1, "step2": 1, "clients": "fused", "outer_lr": 0.7,
                                       "outer_momentum": 0.9, "outer_nesterov": True},
+    **{name: VARIANTS[name].changes for name in ("swa", "swa_in_both_phases")},
     "vectorized": {"clients": "vectorized", "momentum": 0.9},
     "fused": {"step1": 1, "step2": 1, "clients": "fused", "momentum": 0.9},
     "rare evaluations": {"eval_freq1": 100, "eval_freq2": 3, "eval_on_start": False},

@@ -35,6 +35,14 @@ def test_a_new_setting_renames_no_run() -> None:
                 assert replace(run, settings=WithANewSetting(**given, warp=4)).id != run.id
 
 
+def test_phases_without_weight_averaging_are_named_as_before_there_was_any() -> None:
+    plain = RunSettings(schedule=[{"epochs": 3}])
+    [phase] = plain.identity()["schedule"]
+    assert set(phase) == {"epochs", "lr_factor", "local_steps", "eval_freq", "save_freq"}
+    averaged = RunSettings(schedule=[{"epochs": 3, "weight_averaging": "swa"}])
+    assert RunSpec(averaged).id != RunSpec(plain).id
+
+
 def test_a_new_version_of_the_results_renames_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunSpec(RunSettings(epochs=3))
     before = run.id

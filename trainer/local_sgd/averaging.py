@@ -40,8 +40,7 @@ class Averaging:
         self._buffer = bank.parameters.memory.new_empty(max(self._sizes))
         self.outer = None
         if outer is not None and outer.vectors:
-            start = [p.reshape(-1) for p in bank.parameters.replica(0).values()]
-            self.outer = OuterOptimizer(outer, torch.cat(start))
+            self.outer = OuterOptimizer(outer, _flat(bank))
 
     @property
     def bytes(self) -> int:
@@ -65,12 +64,19 @@ class Averaging:
         elif self._momentum == "reset":
             self._bank.reset_momentum()
 
+    def restart(self, parameters: Replicas) -> None:
+        """Start all clients anew from ``parameters``, the same on all processes; no momentum."""
+        self._bank.parameters.fill(parameters.tensors)
+        self._bank.reset_momentum()
+        if self.outer:
+            self.outer.restart(_flat(self._bank))
+
     @torch.no_grad()
-    def processes_agree(self) -> bool:
-        """Check that all processes hold the same bits after averaging."""
+    def processes_agree(self, *further: Tensor) -> bool:
+        """Check that processes hold the same bits after averaging, and of ``further`` tensors."""
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-        first = self._bank.parameters.replica(0).values()
-        sums = [p.contiguous().view(bits[p.element_size()]).sum(dtype=torch.int64) for p in first]
+        tensors = [*self._bank.parameters.replica(0).values(), *further]
+        sums = [t.contiguous().view(bits[t.element_size()]).sum(dtype=torch.int64) for t in tensors]
         return self._processes.all_equal(hash(tuple(torch.stack(sums).tolist())))
 
     @torch.no_grad()
@@ -88,3 +94,8 @@ class Averaging:
             then(flat)
         if not alone:
             replicas.assign(flat)
+
+
+def _flat(bank: ClientBank) -> Tensor:
+    """Return the first client's parameters (P,)."""
+    return torch.cat([p.reshape(-1) for p in bank.parameters.replica(0).values()])

@@ -4,6 +4,7 @@ Parameter p of all clients is one tensor (K, *p.shape); client k's copy is its k
 multi-tensor SGD call steps many clients, and averaging is a mean over the first dimension.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +20,7 @@ from trainer.local_sgd.schedule import Round
 from trainer.models.stacked_layers import adapt_to_clients, takes_stacked_weights
 
 ExecutionMode = Literal["serial", "vectorized", "fused"]
+Loss = Callable[[Tensor, Tensor], Tensor]  # of a client's outputs and targets: a scalar
 
 MEASURED_SAMPLES = 1024  # of a batch, to measure its activations
 # Many gradients are less than float16's smallest number, 6e-8. A power of two costs no digits.
@@ -78,7 +80,8 @@ class ClientBank:
     ``stochastic``: the model draws random numbers, from the seed in each client's batch.
     ``autocast``: the type of the forward passes; float16 scales the loss of its backward passes.
     ``compiled``: use `torch.compile`, without CUDA graphs, whose memory the next pass would
-    overwrite while fused gradients add up.
+    overwrite while fused gradients add up. ``loss``: instead of the mean cross-entropy, of a model
+    with inputs and targets of any shape; never fused.
     """
 
     def __init__(
@@ -91,11 +94,13 @@ class ClientBank:
         stochastic: bool = False,
         autocast: torch.dtype | None = None,
         compiled: bool = False,
+        loss: Loss | None = None,
     ) -> None:
         self.num_clients = num_clients
         self.execution = execution
         self._stochastic = stochastic
         self._clients_in_batch = adapt_to_clients(model.train())
+        self._loss = loss
         self.stackable = takes_stacked_weights(model)
 
         def logits(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -163,12 +168,9 @@ class ClientBank:
         self.momentum.memory.zero_()
         self.updates = 0
 
-    @torch.no_grad()
     def export(self, model: nn.Module) -> None:
         """Copy the first client's parameters into ``model``; after averaging, all are equal."""
-        first = self.parameters.replica(0)
-        for name, parameter in model.named_parameters():
-            parameter.copy_(first[name])
+        self.parameters.export(model)
 
     def activation_bytes(self, batch: Batch) -> int:
         """Measure what one client's forward pass keeps in memory for its backward pass.
@@ -226,6 +228,10 @@ class ClientBank:
     def _losses(self, part: Pass, batch: Batch) -> Tensor:
         """Compute the losses (clients,) of the clients of ``part``."""
         images, labels = batch.images[part.clients], batch.labels[part.clients]
+        if self._loss is not None:  # The model may mix a client's samples: stack no clients.
+            if self.plan.mode == "serial":
+                return self._loss(self._logits(part.parameters, images[0]), labels[0]).view(1)
+            return vmap(self._loss)(self._logits_of_many(part.parameters, images), labels)
         if self.plan.mode == "vectorized" and not self.stackable:
             logits = self._logits_of_many(part.parameters, images).flatten(0, 1)
         else:

@@ -53,6 +53,13 @@ class OuterOptimizer:
         iterate -= torch.mul(step, outer.lr * unit, out=mean)
         mean.copy_(iterate)
 
+    @torch.no_grad()
+    def restart(self, start: Tensor) -> None:
+        """Begin again from ``start`` (P,), without momentum."""
+        for tensor in self.state.values():
+            tensor.zero_()
+        self.state["iterate"].copy_(start)
+
     def restore(self, state: dict[str, Tensor]) -> None:
         """Restore a copy of ``state``."""
         for name, tensor in self.state.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,12 @@ class Replicas:
     def first(self) -> dict[str, Tensor]:
         """Return a copy (1, *shape) of the first replica's parameters."""
         return {name: tensor[:1].clone() for name, tensor in self.tensors.items()}
+
+    @torch.no_grad()
+    def export(self, model: nn.Module) -> None:
+        """Copy the first replica's parameters into ``model``."""
+        for name, parameter in model.named_parameters():
+            parameter.copy_(self.tensors[name][0])
 
     @torch.no_grad()
     def fill(self, parameters: Mapping[str, Tensor]) -> None:

@@ -6,13 +6,19 @@ A step counts the local steps of one client since the run's start; all clients s
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, Self
 
 from trainer.local_sgd.h_rules import HRule, InversePower, RoundStart, constant
+
+WeightAveraging = Literal["none", "swa", "ema"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Give steps ``start`` … ``stop`` − 1 one learning rate factor and one H."""
+    """Give steps ``start`` … ``stop`` − 1 one learning rate factor and one H.
+
+    ``weight_averaging``: what mean of its iterates is taken, if any.
+    """
 
     start: int
     stop: int
@@ -20,13 +26,15 @@ class Phase:
     local_steps: int
     eval_freq: int
     save_freq: int | None = None
+    weight_averaging: WeightAveraging = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
     """Describe steps ``start`` … ``stop`` − 1, then averaging; fewer than H where a phase ends.
 
-    An evaluation, a saved model (``save``) or the next phase (``decay``) may follow.
+    An evaluation, a saved model (``save``) or the next phase (``decay``) may follow. The result is
+    one of the phase's iterates, of which ``weight_averaging`` may take a mean.
     """
 
     index: int
@@ -37,6 +45,7 @@ class Round:
     evaluate: bool
     save: bool = False
     decay: bool = False
+    weight_averaging: WeightAveraging = "none"
 
     @property
     def exported(self) -> bool:
@@ -54,6 +63,12 @@ class Schedule:
     warmup_steps: int
     cosine: bool = False
     h_rule: HRule = constant
+
+    @classmethod
+    def constant(cls, *, steps: int, local_steps: int, lr: float) -> Self:
+        """Return a schedule of ``steps`` steps with one H and one η."""
+        phase = Phase(start=0, stop=steps, lr_factor=1.0, local_steps=local_steps, eval_freq=1)
+        return cls(phases=(phase,), peak_lr=lr, initial_lr=lr, warmup_steps=0)
 
     @property
     def steps(self) -> int:
@@ -103,8 +118,14 @@ class Schedule:
                         evaluate=in_phase % phase.eval_freq == 0 or stop == self.steps,
                         save=phase.save_freq is not None and in_phase % phase.save_freq == 0,
                         decay=stop == phase.stop != self.steps,
+                        weight_averaging=phase.weight_averaging,
                     )
                 step = stop
+
+    @property
+    def averages_weights(self) -> bool:
+        """Return whether any phase takes a mean of its iterates."""
+        return any(phase.weight_averaging != "none" for phase in self.phases)
 
     @property
     def averages_every_step(self) -> bool:

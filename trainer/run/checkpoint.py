@@ -35,7 +35,8 @@ class ClientState:
     """Hold what some consecutive clients have after a step.
 
     ``parameters`` and ``momentum``: by name, (clients, *shape), or (1, *shape) where all are equal.
-    The same for all: ``updates`` since the momentum was zero, and the ``outer`` optimizer's state.
+    The same for all: ``updates`` since the momentum was zero, the state of the ``outer`` optimizer
+    and that of the ``mean`` of iterates.
     ``loss_sum``: of the clients' losses in the ``loss_steps`` steps since the last evaluation.
     """
 
@@ -46,6 +47,7 @@ class ClientState:
     loss_steps: int
     updates: int = 0
     outer: dict[str, Tensor] = field(default_factory=dict)
+    mean: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ class Checkpoint:
             loss_steps=saved[0].loss_steps,
             updates=saved[0].updates,
             outer=saved[0].outer,
+            mean=saved[0].mean,
         )
 
 

@@ -44,7 +44,8 @@ def choose_execution(
     always = schedule.averages_every_step
     linear = settings.optimizer == "sgd"
     fusible = not stochastic and linear and (always or not own_momentum)
-    need = MemoryEstimate.of_client(one, batch, make_outer(settings))
+    outer, averages = make_outer(settings), schedule.averages_weights
+    need = MemoryEstimate.of_client(one, batch, outer, averages_weights=averages)
     fit = max(1, min(_pass_bytes(world.device) // need.activations, len(batch.images)))
     one_by_one = stochastic or settings.mixed_precision or fit == 1
     small = one.stackable or need.activations <= CPU_CONVOLUTION_BYTES

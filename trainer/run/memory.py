@@ -19,6 +19,7 @@ from trainer.settings.run import RunSettings
 CPU = torch.device("cpu")
 # For each sample of an epoch: its index, view, label noise, and what they are drawn from
 PLACE_BYTES = 64
+MEAN_BYTES = 8  # of a parameter, in float64
 MOST_PROCESSES = 4096
 
 
@@ -26,28 +27,31 @@ MOST_PROCESSES = 4096
 class MemoryEstimate:
     """Count the bytes that one client takes; ``replica`` is its parameters and momentum.
 
-    ``outer``: the state of the outer optimizer, of all clients together.
+    ``shared``: the state of the outer optimizer and the mean of iterates, of all clients together.
     """
 
     replica: int
     gradients: int
     activations: int
-    outer: int = 0
+    shared: int = 0
 
     @classmethod
-    def of_client(cls, one: ClientBank, batch: Batch, outer: Outer) -> MemoryEstimate:
+    def of_client(
+        cls, one: ClientBank, batch: Batch, outer: Outer, *, averages_weights: bool
+    ) -> MemoryEstimate:
         """Measure the client of the bank ``one``, which has a single client."""
         parameters = one.parameters.memory.nbytes
+        mean = one.parameters.size * MEAN_BYTES if averages_weights else 0
         return cls(
             replica=parameters + one.momentum.memory.nbytes,
             gradients=parameters,
             activations=one.activation_bytes(batch),
-            outer=outer.vectors * parameters,
+            shared=outer.vectors * parameters + mean,
         )
 
     def total(self, replicas: int) -> int:
         """Count the bytes of ``replicas`` replicas, one of which is being trained."""
-        return replicas * self.replica + self.gradients + self.activations + self.outer
+        return replicas * self.replica + self.gradients + self.activations + self.shared
 
 
 def check_batches(settings: RunSettings, steps_per_epoch: int, processes: int) -> None:

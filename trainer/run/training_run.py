@@ -14,6 +14,7 @@ from trainer.local_sgd.averaging import Averaging
 from trainer.local_sgd.evaluation import Evaluator, Scores, TrainLoss, reestimate_batchnorm
 from trainer.local_sgd.schedule import Round
 from trainer.local_sgd.sharpness import Sharpness, sharpness
+from trainer.local_sgd.weight_averaging import WeightAverage
 from trainer.models.registry import model_spec
 from trainer.run.allocator import keep_freed_memory
 from trainer.run.arithmetic import full_float32
@@ -55,6 +56,9 @@ class TrainingRun:
         self.clients.parameters.assign(nn.utils.parameters_to_vector(self.model.parameters()))
         policy, outer = settings.momentum_averaging, make_outer(settings)
         self.average = Averaging(self.clients, world, policy, outer)
+        self.mean = None
+        if self.schedule.averages_weights:
+            self.mean = WeightAverage(self.clients, self.average, settings.ema_decay)
         self.loss = TrainLoss(world)
 
     def batches(self) -> Iterator[Batch]:
@@ -65,7 +69,9 @@ class TrainingRun:
 
     def steps(self) -> Iterator[Step]:
         """Run Algorithm 1 from the next step on."""
-        return local_sgd(self.clients, self.average, self.schedule, self.batches(), self.done)
+        batches = self.batches()
+        steps = local_sgd(self.clients, self.average, self.schedule, batches, self.done)
+        return steps if self.mean is None else self.mean.follow(steps)
 
     def state(self, step: Step) -> ClientState:
         """Return this process's share of the state after ``step``."""
@@ -76,6 +82,7 @@ class TrainingRun:
             momentum=momentum,
             updates=self.clients.updates,
             outer=self.average.outer.state if self.average.outer else {},
+            mean=self.mean.state if self.mean else {},
             loss_sum=self.loss.total,
             loss_steps=self.loss.steps,
         )
@@ -88,6 +95,8 @@ class TrainingRun:
         self.clients.restore(state.parameters, state.momentum, state.updates)
         if self.average.outer:
             self.average.outer.restore(state.outer)
+        if self.mean:
+            self.mean.restore(state.mean)
         self.loss = TrainLoss(self.world, state.loss_sum, state.loss_steps)
 
     def last_round(self) -> Round:
@@ -107,7 +116,8 @@ class TrainingRun:
             return
         if not self.world.all_min(int(self.clients.parameters.memory.isfinite().all())):
             raise self._diverged("parameters are", step.done, step.round)
-        if step.ends_round and not self.average.processes_agree():
+        mean = self.mean.state.values() if self.mean else ()
+        if step.ends_round and not self.average.processes_agree(*mean):
             raise UserError(
                 f"processes hold different parameters after averaging at step {step.done}: a fault "
                 "of memory or network; start the run again, it resumes from its last checkpoint"
@@ -131,7 +141,7 @@ class TrainingRun:
 
     def export(self, round: Round) -> None:
         """Copy the averaged model after ``round`` into ``self.model``, ready to be evaluated."""
-        self.clients.export(self.model)
+        (self.mean or self.clients).export(self.model)
         if model_spec(self.settings.model).batchnorm:
             reestimate_batchnorm(
                 self.model,
@@ -166,6 +176,8 @@ class TrainingRun:
         """Average once more and score the result: the run's last record."""
         round = next(self.schedule.rounds(error.step - 1))
         self.average(self._lr(error.step))
+        if self.mean:
+            self.mean.update(round)
         self.export(round)
         scores = self.evaluate(self.model)
         return replace(self._evaluation(round, error.step, scores), diverged=True)

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator
 
 from trainer.local_sgd import h_rules
+from trainer.local_sgd.schedule import WeightAveraging
 from trainer.settings.base import Settings, execution_setting, setting
 from trainer.settings.yaml import parse_yaml
 
 # The authors' scripts switch a decay off by giving it a very large epoch.
 FAR_PAST_THE_END = 10
-NUMBERED = ("decay", "step", "eval_freq", "save_freq")
+NUMBERED = ("decay", "step", "eval_freq", "save_freq", "weight_averaging")
 # What `ScheduleSettings.schedule` says instead
 PHASE_OPTIONS = ("epochs", "gamma", *(f"{name}{i}" for name in NUMBERED for i in (1, 2, 3)))
 # The rules for H that a setting is for
@@ -37,6 +38,9 @@ class PhaseSettings(Settings):
     """rounds from one evaluation to the next"""
     save_freq: int | None = Field(None, ge=1)
     """rounds from one save of the model to the next; None: only at the end"""
+    # Left out of the content that ids hash, so that schedules from before it keep their ids
+    weight_averaging: WeightAveraging = Field("none", exclude_if=lambda kind: kind == "none")
+    """mean of the phase's iterates, which takes their place"""
 
 
 class ScheduleSettings(Settings):
@@ -73,9 +77,19 @@ class ScheduleSettings(Settings):
     """the same in phase 2"""
     save_freq3: int | None = execution_setting(None, "schedule", ge=1)
     """the same from phase 3 on"""
+    weight_averaging1: WeightAveraging = setting("none", "schedule")
+    """in phase 1, the mean of what its rounds end with is evaluated and saved in its place, and
+    the next phase begins from it, without momentum: swa, the equal mean
+    (https://arxiv.org/abs/1803.05407), or ema, an exponential moving average"""
+    weight_averaging2: WeightAveraging = setting("none", "schedule")
+    """the same in phase 2"""
+    weight_averaging3: WeightAveraging = setting("none", "schedule")
+    """the same from phase 3 on"""
+    ema_decay: float = setting(0.999, "schedule", ge=0, lt=1)
+    """share of itself that the mean ema keeps at each averaging"""
     schedule: tuple[PhaseSettings, ...] | None = setting(None, "schedule", min_length=1)
     """phases as a list instead of epochs, decay, step and eval-freq: YAML, each with epochs,
-    lr_factor, local_steps, eval_freq, save_freq"""
+    lr_factor, local_steps, eval_freq, save_freq, weight_averaging"""
     h_rule: Annotated[str, AfterValidator(h_rules.require_rule)] = setting("constant", "schedule")
     """H of a round: constant in a phase; post-local: 1 until the switch, then h_base; inverse, qsr
     or cubic: max(h_base, ⌊(alpha/η)^p⌋) with p = 1, 2, 3 (https://arxiv.org/abs/2310.14423); or
@@ -117,6 +131,7 @@ class ScheduleSettings(Settings):
                 local_steps=getattr(self, f"step{min(i, 2) + 1}"),
                 eval_freq=getattr(self, f"eval_freq{min(i, 2) + 1}"),
                 save_freq=getattr(self, f"save_freq{min(i, 2) + 1}"),
+                weight_averaging=getattr(self, f"weight_averaging{min(i, 2) + 1}"),
             )
             for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
         )
@@ -164,6 +179,8 @@ class ScheduleSettings(Settings):
                 "bring gamma closer to 1"
             )
         yield from self._incomplete_rule()
+        if self.changed("ema_decay") and all(p.weight_averaging != "ema" for p in self.phases):
+            yield "ema_decay applies only to weight_averaging ema; remove ema_decay"
 
     def _incomplete_rule(self) -> Iterator[str]:
         rule = self.h_rule
