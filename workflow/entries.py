@@ -9,6 +9,7 @@ from typing import Any
 
 from trainer.settings.run import RESULT_SETTINGS, RunSettings
 from trainer.settings.schedule import PhaseSettings
+from workflow.figures import RULES
 
 # Settings that describe the measurement, or the start point, which all entries share
 UNSEEN = {
@@ -21,7 +22,6 @@ SAID = {
     "decay3", "gamma", "lr", "start_lr", "max_lr", "batch_size", "total_batch_size", "epochs",
     "steps_per_epoch",
 }  # fmt: skip
-RULES = {"qsr": "QSR", "inverse": "1/η", "cubic": "1/η³"}
 NAMES = {"wd": "weight decay", "aug": "augmentation", "noise_p": "label noise p ="}
 SAY_IT_ALL = {"lr_schedule", "model", "dataset", "optimizer"}  # values that need no name
 ONE_H = re.compile(r"H = \d+")
@@ -37,7 +37,12 @@ class Entry:
     cooldown: bool = False
 
     def matches(self, wanted: Mapping[str, Any]) -> bool:
-        """Return whether each wanted setting has the value that was written, or its default."""
+        """Return whether each wanted setting has the value that was written, or its default.
+
+        ``step1`` is H of the constant rule alone.
+        """
+        if "step1" in wanted:
+            wanted = {"h_rule": "constant"} | dict(wanted)
         return all(
             self.values.get(name, getattr(self.settings, name)) == value
             for name, value in wanted.items()

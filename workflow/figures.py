@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -18,6 +19,17 @@ Quantity = Literal[
     "lr",
 ]  # fmt: skip
 Control = Literal["sgd", "smallest_k"]
+RULES = {"qsr": "QSR", "inverse": "1/η", "cubic": "1/η³"}  # of H
+SYMBOLS = {
+    "step1": "H = {}",
+    "h_rule": "H: {}",
+    "h_base": "H ≥ {}",
+    "alpha": "α = {}",
+    "batch_size": "B_loc = {}",
+    "total_batch_size": "B = {}",
+    "wd": "weight decay {}",
+    "lr_schedule": "{}",
+}
 
 
 class Row(Settings):
@@ -107,12 +119,16 @@ def _explain(paired_with: Control | dict[str, Any]) -> str:
         return (
             "Gains are differences from SGD (H = 1) of the same seed, which shares its start point."
         )
-    if paired_with == "smallest_k":
+    if isinstance(paired_with, str):
         return "Gains are differences from the smallest K of the same seed."
     return f"Gains are differences from {name_settings(paired_with)} of the same seed."
 
 
-def name_settings(settings: Control | dict[str, Any]) -> str:
-    """Name a control by its settings, as they are written in the file."""
-    assert isinstance(settings, dict)
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+def name_settings(settings: Mapping[str, Any]) -> str:
+    """Name runs by their settings, with the field's symbols."""
+    words = []
+    for name, value in settings.items():
+        if (name, value) != ("h_rule", "constant"):
+            symbol = SYMBOLS.get(name, name.replace("_", " ") + " {}")
+            words.append(symbol.format(RULES.get(value, value) if name == "h_rule" else value))
+    return ", ".join(words)

@@ -117,8 +117,9 @@ class Row:
     def _blank(self, compared: Sequence[str] = (), note: str = "") -> Judgement:
         first = self.claims[0]
         pooled = "" if len(self.claims) == 1 else f"mean of {len(self.claims)} panels: "
-        first_setting, *others = dict.fromkeys(compared) or [""]
-        settings = " and ".join([first_setting, *(each.removeprefix("H = ") for each in others)])
+        settings = " and ".join(dict.fromkeys(compared))
+        if all(each.startswith("H = ") for each in compared):
+            settings = settings.replace("and H = ", "and ")
         return Judgement(
             claim=self.name,
             family=self.family,

@@ -56,7 +56,7 @@ def row_label(row: Row) -> str:
         return shown.label
     if row.paired_with == "sgd":
         control = "SGD"
-    elif row.paired_with == "smallest_k":
+    elif isinstance(row.paired_with, str):
         control = "smallest K"
     else:
         control = name_settings(row.paired_with)
