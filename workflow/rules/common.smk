@@ -43,7 +43,8 @@ SOURCE = source()  # prefix of the project's files as inputs of rules
 ANALYSIS_SOURCES = sorted(map(str, SOURCE.glob("workflow/analysis/**/*.py")))
 # The paper's figures and claims, and the forms of all
 STATED = [
-    str(SOURCE / "workflow" / name) for name in ("paper.yaml", "figures.py", "claims.py", "entries.py")
+    str(SOURCE / "workflow" / name)
+    for name in ("paper.yaml", "figures.py", "claims.py", "entries.py")
 ]
 
 

@@ -81,7 +81,7 @@ def row_numbers(
     measured = rows.get(shown.column, pd.Series(np.nan, rows.index))
     scaled = shown.times * measured.astype(float)
     if row.paired_with is not None and shown.log:
-        scaled = -np.log(scaled.where(scaled > 0))
+        scaled = pd.Series(-np.log(scaled.where(scaled > 0)), rows.index)
     values = rows.assign(shown=scaled).dropna(subset=["shown"])
     if row.paired_with is not None:
         values = values[values["role"].isin(AFTER_START)]
