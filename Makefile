@@ -5,7 +5,7 @@ PYTEST = pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 slowtime theory communication claims compare \
-  report reference readme status plan doctor costs test test-all bench lint audit format lock schemas setup
+  report reference readme status plan doctor costs test test-all bench gpu lint audit format lock schemas setup
 
 all figures fig1a fig1b fig2 fig3a fig7 slowtime theory communication claims compare: .venv/complete
 	$(SNAKEMAKE) $@
@@ -18,19 +18,21 @@ report: .venv/complete
 figures-from-tables: .venv/complete
 	$(SNAKEMAKE) figures claims --config tables=results/reference/laptop/tables
 
-# What `make all` made becomes the reference; README's table follows
+# What a scale's figures, claims and settings are becomes its reference; README's table follows
+SCALE = laptop
 reference: .venv/complete
-	mkdir -p results/reference/laptop/tables
-	cp results/laptop/tables/*.csv results/reference/laptop/tables/
-	cp results/laptop/claims.csv results/laptop/runs.csv results/laptop/figures/fig1a.png results/reference/laptop/
+	mkdir -p results/reference/$(SCALE)/tables
+	cp results/$(SCALE)/tables/*.csv results/reference/$(SCALE)/tables/
+	cp results/$(SCALE)/claims.csv results/$(SCALE)/runs.csv results/$(SCALE)/figures/fig1a.png results/reference/$(SCALE)/
 	$(MAKE) readme
 
 readme: .venv/complete
 	python -m workflow.analysis readme --reference results/reference/laptop
 
-# Which runs are done; what the next call would train; whether this machine has what they need; what figures cost
+# Which runs are done; what the next call would train; whether this machine has what they need; what figures cost. SCALE=paper: of
+# that scale instead of config.yaml's
 status plan doctor costs: .venv/complete
-	@python -m workflow $@
+	@python -m workflow $@ $(if $(SCALE),--scale $(SCALE))
 
 test: .venv/complete
 	$(PYTEST)
@@ -42,6 +44,12 @@ test-all: .venv/complete
 # Timings, on a machine that does nothing else; adds to results/bench.jsonl
 bench: .venv/complete
 	python -m bench
+
+# On a machine with an NVIDIA GPU, and no network: checks, timings and the beginning of the authors' Figure 1(a), in
+# 24 minutes, to results/gpu/. Without a GPU a dry run. It sets nothing up: PYTHON=… has torch and pytest (docs/gpu.md)
+PYTHON = python3
+gpu:
+	$(PYTHON) -m bench.gpu $(GPU_OPTIONS)
 
 lint: .venv/complete
 	ruff check .

@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Hold one line of ``results/bench.jsonl``.
+    """Hold one line of a ``bench.jsonl``.
 
     ``variants``: the measurements of each, in ``unit``. ``figure``: the number that ``target``
     bounds, described by ``figure_is``; a ratio is taken within each repetition. ``settings``: what
@@ -90,12 +90,12 @@ def spreads(values: Mapping[str, Sequence[float]]) -> dict[str, Spread]:
     return {name: Spread.of(some) for name, some in values.items()}
 
 
-def write_records(records: Sequence[Record]) -> None:
-    """Print the records as a table and append each to ``results/bench.jsonl``."""
+def write_records(records: Sequence[Record], path: Path = RECORDS) -> None:
+    """Print the records as a table and append each to ``path``."""
     where = provenance(0.0, 1, 1, "cpu", "")
     about = {key: where[key] for key in ("git_commit", "git_dirty", "versions", "machine")}
-    RECORDS.parent.mkdir(parents=True, exist_ok=True)
-    with RECORDS.open("a") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
         for record in records:
             line = {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -7,13 +7,15 @@ code with the trainer.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+STATE = {"momentum_buffer", "exp_avg", "exp_avg_sq"}
 
 
 def local_sgd(
@@ -28,22 +30,30 @@ def local_sgd(
     momentum: float = 0.0,
     nesterov: bool = False,
     momentum_averaging: str = "keep",
+    adamw: Mapping[str, Any] | None = None,
+    outer_lr: float = 1.0,
+    outer_momentum: float = 0.0,
+    outer_nesterov: bool = False,
+    outer_slowmo: bool = False,
 ) -> nn.Module:
     """Return the averaged model after rounds of ``local_steps`` steps each.
 
     ``batches`` gives one step at a time: images (K, B_loc, …) and labels (K, B_loc). ``lr`` maps
-    the step to η. At averaging, each client's momentum is kept, averaged or reset.
+    the step to η. ``adamw`` are the arguments of `torch.optim.AdamW`, which then takes the place of
+    SGD. At averaging, each client's momentum is kept, averaged or reset; then an outer SGD's
+    gradient is what the clients moved, or SlowMo's that per η, at η times the learning rate.
     """
+    start = copy.deepcopy(model)  # of a round
+    outer = torch.optim.SGD(
+        start.parameters(), lr=outer_lr, momentum=outer_momentum, nesterov=outer_nesterov
+    )
     clients = [copy.deepcopy(model).train() for _ in range(num_clients)]
-    optimizers = [
-        torch.optim.SGD(
-            parameter_groups(client, weight_decay, group_weight),
-            lr=1.0,
-            momentum=momentum,
-            nesterov=nesterov,
-        )
-        for client in clients
-    ]
+    groups = [parameter_groups(client, weight_decay, group_weight) for client in clients]
+    optimizers: list[torch.optim.Optimizer] = (
+        [torch.optim.SGD(g, lr=1.0, momentum=momentum, nesterov=nesterov) for g in groups]
+        if adamw is None
+        else [torch.optim.AdamW(g, lr=1.0, **adamw) for g in groups]
+    )
     steps = iter(batches)
     step = 0
     for count in local_steps:
@@ -58,16 +68,31 @@ def local_sgd(
             step += 1
         for same in zip(*(client.parameters() for client in clients), strict=True):
             average(same)
-            buffers = [
-                optimizer.state[parameter].get("momentum_buffer")
-                for optimizer, parameter in zip(optimizers, same, strict=True)
-            ]
+            states = [o.state[p] for o, p in zip(optimizers, same, strict=True)]
             if momentum_averaging == "average":
-                average(buffers)
+                for name in STATE & states[0].keys():
+                    average([state[name] for state in states])
             elif momentum_averaging == "reset":
-                for buffer in buffers:
-                    buffer.zero_()
+                for state in states:
+                    state.clear()
+        if outer_lr != 1 or outer_momentum > 0:
+            unit = lr(step - 1) if outer_slowmo else 1.0
+            outer.param_groups[0]["lr"] = outer_lr * unit
+            outer_step(outer, start, clients, unit)
     return clients[0]
+
+
+@torch.no_grad()
+def outer_step(
+    optimizer: torch.optim.SGD, start: nn.Module, clients: Sequence[nn.Module], unit: float
+) -> None:
+    """Move ``start`` by ``optimizer``, and the averaged ``clients`` to where it then is."""
+    for before, mean in zip(start.parameters(), clients[0].parameters(), strict=True):
+        before.grad = (before - mean) / unit
+    optimizer.step()
+    for client in clients:
+        for parameter, next_start in zip(client.parameters(), start.parameters(), strict=True):
+            parameter.copy_(next_start)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +24,11 @@ class Convolution:
     padding: tuple[int, ...]
     first: bool
 
-    def prepare(self) -> Prepared:
-        x = torch.randn(self.input).to(memory_format=torch.channels_last)
-        weight = torch.randn(self.weight, requires_grad=True)
+    def prepare(self, like: Tensor) -> Prepared:
+        """Draw input, weights and gradient of the device and type of ``like``."""
+        draw = partial(torch.randn, dtype=like.dtype, device=like.device)
+        x = draw(self.input).to(memory_format=torch.channels_last)
+        weight = draw(self.weight, requires_grad=True)
         if not self.first:
             x.requires_grad_()
         y = F.conv2d(x, weight, stride=self.stride, padding=self.padding)
@@ -75,7 +78,8 @@ class Convolutions:
             model(images)
         for hook in hooks:
             hook.remove()
-        self._all = [(layer.prepare(), times) for layer, times in counted.items()]
+        self._all = [(layer.prepare(images), times) for layer, times in counted.items()]
+        self._device = images.device
         with FlopCounterMode(display=False) as counter:
             self()
         self.flops = counter.get_total_flops()
@@ -86,9 +90,17 @@ class Convolutions:
                 convolution()
 
     def seconds(self) -> float:
+        synchronize(self._device)
         start = time.perf_counter()
         self()
+        synchronize(self._device)
         return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what a GPU has been given to do; a CPU has done it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def step_flops(model: nn.Module, images: Tensor, labels: Tensor) -> Any:

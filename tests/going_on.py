@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,8 @@ from trainer.data.training import Batch
 from trainer.distributed.world import World
 from trainer.local_sgd.averaging import Averaging, MomentumPolicy
 from trainer.local_sgd.clients import ClientBank, Execution, ExecutionPlan
-from trainer.local_sgd.optimizer import SGD
+from trainer.local_sgd.optimizer import SGD, AdamW
+from trainer.local_sgd.outer import Outer
 from trainer.models.registry import build
 from trainer.run.checkpoint import Checkpoints, ClientState
 from trainer.tracking.metrics import RunProgress
@@ -28,6 +31,7 @@ PROCESSES = (1, 2, 4)
 SERIAL, FUSED = ExecutionPlan("serial"), ExecutionPlan("fused", 3)
 WAYS = [SERIAL, ExecutionPlan("vectorized", 3)]
 OPTIMIZER = SGD(weight_decay=0.01, momentum=0.9, nesterov=True)
+PLAIN = Outer()
 CPU = torch.device("cpu")
 
 Node = tuple[ExecutionPlan, int]
@@ -51,29 +55,46 @@ def data() -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def lr(step: int) -> float:
-    return 0.1 + 0.02 * step
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How clients step, and what averaging does."""
+
+    optimizer: SGD | AdamW = OPTIMIZER
+    policy: MomentumPolicy = "keep"
+    outer: Outer = PLAIN
+
+    def lr(self, step: int) -> float:
+        return (0.1 + 0.02 * step) * (1 if isinstance(self.optimizer, SGD) else 0.02)
+
+
+def by_torch(optimizer: SGD | AdamW) -> dict[str, Any]:
+    """Return the reference's arguments for ``optimizer``."""
+    if isinstance(optimizer, SGD):
+        return {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
+    return {"adamw": {"betas": (optimizer.beta1, optimizer.beta2), "eps": optimizer.eps}}
 
 
 class Trained:
     """The clients of one process of a run with these rounds."""
 
-    def __init__(self, world: World, way: ExecutionPlan, policy: MomentumPolicy) -> None:
+    def __init__(self, world: World, way: ExecutionPlan, method: Method) -> None:
         self.world = world
+        self.lr = method.lr
         self.clients = world.own_clients(K)
         model = build("mlp", DATASETS["digits"], seed=5).double()
         execution = Execution(one_step=way, several_steps=way)
-        self.bank = ClientBank(model, len(self.clients), OPTIMIZER, execution)
-        self.average = Averaging(self.bank, world, policy)
+        self.bank = ClientBank(model, len(self.clients), method.optimizer, execution)
+        self.average = Averaging(self.bank, world, method.policy, method.outer)
 
     def train(self, rounds: Sequence[int], start: int, stop: int) -> None:
         ends = np.cumsum(rounds)
         own = slice(self.clients.start, self.clients.stop)
         for step, (images, labels) in list(enumerate(data()))[start:stop]:
             seeds = np.zeros(len(self.clients), np.int64)
-            self.bank.step(Batch(images=images[own], labels=labels[own], seeds=seeds), lr(step))
+            batch = Batch(images=images[own], labels=labels[own], seeds=seeds)
+            self.bank.step(batch, self.lr(step))
             if step + 1 in ends:
-                self.average()
+                self.average(self.lr(step))
 
     def state(self, *, averaged: bool) -> ClientState:
         parameters, momentum = self.bank.state(averaged=averaged)
@@ -81,6 +102,8 @@ class Trained:
             clients=self.clients,
             parameters=parameters,
             momentum=momentum,
+            updates=self.bank.updates,
+            outer=self.average.outer.state if self.average.outer else {},
             loss_sum=0.0,
             loss_steps=0,
         )
@@ -90,13 +113,13 @@ class Trained:
         return self.world.all_sum(self.bank.parameters.mean(flat)) / self.world.size
 
 
-def go_on(rank: int, folder: Path, rounds: Sequence[int], policy: MomentumPolicy) -> None:
+def go_on(rank: int, folder: Path, rounds: Sequence[int], method: Method) -> None:
     """Save at step SAVED by every node and go on from there by every node, ``(from, to)``."""
     torch.set_num_threads(1)
     here = nodes(rounds)
     for world, own in _groups(rank, folder / "saving", here):
         for way in own:
-            trained = Trained(world, way, policy)
+            trained = Trained(world, way, method)
             trained.train(rounds, 0, SAVED)
             state = trained.state(averaged=SAVED in np.cumsum(rounds))
             _checkpoints(folder, world, (way, world.size)).save(SAVED, state, _progress(world))
@@ -106,9 +129,11 @@ def go_on(rank: int, folder: Path, rounds: Sequence[int], policy: MomentumPolicy
             checkpoint = _checkpoints(folder, world, source).newest()
             assert checkpoint is not None and checkpoint.step == SAVED
             for way in own:
-                trained = Trained(world, way, policy)
+                trained = Trained(world, way, method)
                 state = checkpoint.state(trained.clients)
-                trained.bank.restore(state.parameters, state.momentum)
+                trained.bank.restore(state.parameters, state.momentum, state.updates)
+                if trained.average.outer:
+                    trained.average.outer.restore(state.outer)
                 trained.train(rounds, SAVED, STEPS)
                 ends[_name(source), _name((way, world.size))] = trained.flat()
     if rank == 0:

@@ -11,6 +11,7 @@ from trainer.command_line import exit_status, make_parsers
 from trainer.data.specs import DATASETS, SPLITS
 from trainer.distributed.launcher_variables import end_with_torchrun, read_launcher_variables
 from trainer.errors import UserError, is_out_of_memory, report
+from trainer.files.checksum import Checksum
 from trainer.files.download import download as fetch
 from trainer.settings.base import Settings
 from trainer.settings.cli import add_settings, parse_settings, unknown_option
@@ -70,7 +71,8 @@ def chosen_splits(settings: BetonSettings | SidecarSettings) -> Sequence[str]:
 
 
 def download(settings: DownloadSettings) -> None:
-    print(f"{fetch(settings.url, settings.sha256, settings.out)}: verified")
+    checksum = Checksum("SHA-256", settings.sha256)
+    print(f"{fetch(settings.url, checksum, settings.out)}: verified")
 
 
 def train(settings: RunSettings) -> None:

@@ -33,7 +33,11 @@ class Allocation:
         return self.campaign.execution.device == "cpu"
 
     def check(self, *, can_use_nodes: bool) -> None:
-        """Raise UserError if processes do not fit the nodes, the GPUs or the clients."""
+        """Check the jobs before any begins.
+
+        Raises UserError if processes do not fit the nodes, the GPUs or the clients, or if a
+        start point is another file than the experiments'.
+        """
         processes, nodes = self.campaign.execution.processes, self.campaign.execution.nodes
         if processes % nodes:
             raise UserError(
@@ -51,6 +55,8 @@ class Allocation:
                 "lower processes or set device to cpu"
             )
         self.campaign.check_clients()
+        for start in self.campaign.published.values():
+            start.check()
 
     @property
     def all_cores(self) -> int:

@@ -23,7 +23,6 @@ from workflow.earlier import METRICS
 from workflow.experiments import (
     Execution,
     Experiments,
-    PublishedCheckpoint,
     RunSpec,
     expand,
     load_experiments,
@@ -33,6 +32,7 @@ from workflow.figures import Figure
 from workflow.job import Job
 from workflow.paper import paper
 from workflow.paths import experiments_file
+from workflow.published import PublishedCheckpoint
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,17 @@ class Campaign:
         return self.start_points | self.runs
 
     @cached_property
-    def downloads(self) -> dict[str, PublishedCheckpoint]:
-        """Map paths to the published start points that can be downloaded."""
+    def published(self) -> dict[str, PublishedCheckpoint]:
+        """Map paths to the published start points."""
         starts = [run.start for run in self.runs.values()]
-        published = [start for start in starts if isinstance(start, PublishedCheckpoint)]
-        return {str(start.path): start for start in published if start.url}
+        found = [start for start in starts if isinstance(start, PublishedCheckpoint)]
+        return {str(start.path): start for start in found}
+
+    @cached_property
+    def downloads(self) -> dict[str, PublishedCheckpoint]:
+        """Select the published start points that can be downloaded or, if named, copied."""
+        copied = self.config.checkpoints_source is not None
+        return {path: start for path, start in self.published.items() if start.url or copied}
 
     @cached_property
     def may_diverge(self) -> set[str]:

@@ -83,6 +83,11 @@ class Config(Settings):
     imagefolder_source: Path | None = Field(
         None, description="dataset imagefolder: a folder with train/<class>/ and val/<class>/"
     )
+    checkpoints_source: Path | None = Field(
+        None,
+        description="published start points: a folder with copies, or a clone of the repository "
+        "that has them; null: download",
+    )
     image_files: ImageFileSettings = Field(
         default_factory=ImageFileSettings, description="how .beton files hold image files"
     )

@@ -18,7 +18,7 @@ UNSEEN = {
 }  # fmt: skip
 # Settings that the aspects H, η, K, B_loc, decays and length say together
 SAID = {
-    "step1", "step2", "step3", "h_rule", "h_base", "alpha", "schedule", "decay1", "decay2",
+    "step1", "step2", "step3", "h_rule", "h_base", "alpha", "switch", "schedule", "decay1", "decay2",
     "decay3", "gamma", "lr", "start_lr", "max_lr", "batch_size", "total_batch_size", "epochs",
     "steps_per_epoch",
 }  # fmt: skip
@@ -58,6 +58,8 @@ class Entry:
     def h(self) -> str:
         """Write H: one number, one per phase, or a rule and its parameters."""
         s = self.settings
+        if s.h_rule == "post-local":
+            return f"H: 1, from epoch {s.switch} on {s.h_base}"
         if s.h_rule != "constant":
             parts = [f"H: {RULES.get(s.h_rule, s.h_rule)}"]
             parts += [f"α = {s.alpha:g}"] if s.alpha is not None else []

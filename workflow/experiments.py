@@ -25,22 +25,12 @@ from trainer.settings.schedule import PHASE_OPTIONS, PhaseSettings
 from trainer.settings.yaml import read_yaml
 from workflow.claims import Stated
 from workflow.entries import Entry
+from workflow.published import PublishedCheckpoint
 from workflow.stated import Asked, check
 
 # Settings that an experiment may vary; seed and start point have keys of their own.
 VARIABLE = RESULT_SETTINGS - {"seed", "resume", "resume_sha256"}
 DEFAULT = RunSettings()
-
-
-class PublishedCheckpoint(Settings):
-    """Locate a published start point."""
-
-    path: Path = Field(description="the file, a PyTorch state_dict")
-    url: str | None = Field(
-        None, description="where to get it when it is missing", pattern="^https://"
-    )
-    sha256: str = Field(description="its SHA-256", pattern="^[0-9a-f]{64}$")
-    epoch: int = Field(description="the epoch that it was saved at", ge=0)
 
 
 class Execution(Settings):
@@ -128,12 +118,18 @@ class RunSpec:
     @cached_property
     def id(self) -> str:
         """Name the run readably and uniquely by its content: dataset-model-K-H-seed-hash."""
-        start = self.start.id if isinstance(self.start, RunSpec) else None
-        content = json.dumps([self.settings.identity(), start])
+        content = json.dumps([self.settings.identity(), self._start_id()])
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         s = self.settings
-        h = "qsr" if s.h_rule == "qsr" else s.phases[0].local_steps
+        own = s.h_rule.rpartition(":")[2]  # of module:function, the function
+        h = s.phases[0].local_steps if s.h_rule == "constant" else own
         return f"{s.dataset}-{s.model}-K{s.num_clients}-H{h}-s{s.seed}-{digest}"
+
+    def _start_id(self) -> str | None:
+        """Identify the start point, unless ``settings.resume_sha256`` does."""
+        if isinstance(self.start, PublishedCheckpoint):
+            return self.start.git_blob
+        return self.start.id if self.start is not None else None
 
     def options(self) -> str:
         """Write the data set and all settings that are not default as a quoted command line."""

@@ -57,6 +57,27 @@ VARIANTS = {
     "nesterov": Variant({"momentum": 0.9, "nesterov": True}),
     "momentum_average": Variant({"momentum": 0.9, "momentum_averaging": "average"}),
     "momentum_reset": Variant({"momentum": 0.9, "momentum_averaging": "reset"}),
+    "diloco": Variant({"outer_lr": 0.7, "outer_momentum": 0.9, "outer_nesterov": True}),
+    "slowmo": Variant(
+        {
+            "outer_momentum": 0.6,
+            "outer_slowmo": True,
+            "momentum": 0.9,
+            "momentum_averaging": "reset",
+        }
+    ),
+    **{f"adamw_{policy}": Variant(
+        {"optimizer": "adamw", "start_lr": 0.0005, "wd": 0.1, "beta2": 0.99,
+         "momentum_averaging": policy},
+        lr=lambda step: 0.002 if step < 7 else 0.0002,
+    ) for policy in ("keep", "average", "reset")},
+    "adamw_of_one_step": Variant(
+        {"optimizer": "adamw", "model": "cnn_bn", "group_weight": True, "wd": 0.1, "eps": 1e-6,
+         "start_lr": 0.0005, "step1": 1, "step2": 1, "outer_lr": 0.7, "outer_momentum": 0.9,
+         "outer_nesterov": True},
+        rounds=(1,) * 21,
+        lr=lambda step: 0.002 if step < 7 else 0.0002,
+    ),
     "group_weight": Variant({"model": "cnn_bn", "group_weight": True, "wd": 0.1}),
     "warm_up": Variant(
         {"warm_up": True, "warmup_epochs": 1, "start_lr": 0.01, "max_lr": 0.2},
@@ -72,7 +93,7 @@ VARIANTS = {
         {"h_rule": "qsr", "h_base": 2, "alpha": 0.05, "step1": 1, "step2": 1},
         rounds=(2, 2, 2, 1, 6, 6, 2),
     ),
-}
+}  # fmt: skip
 
 
 def settings(data: Path, **changes: object) -> RunSettings:
@@ -163,6 +184,7 @@ def test_the_papers_networks_end_where_the_plain_reference_ends(
 def assert_ends_where_the_reference_ends(chosen: RunSettings, variant: Variant) -> None:
     start = build(chosen.model, DATASETS[chosen.dataset], chosen.seed, chosen.n_groups)
     start = start.to(DTYPES[chosen.precision])
+    adamw = {"betas": (chosen.beta1, chosen.beta2), "eps": chosen.eps}
     expected = local_sgd(
         start,
         plain_batches(chosen),
@@ -174,6 +196,11 @@ def assert_ends_where_the_reference_ends(chosen: RunSettings, variant: Variant) 
         momentum=chosen.momentum,
         nesterov=chosen.nesterov,
         momentum_averaging=chosen.momentum_averaging,
+        adamw=adamw if chosen.optimizer == "adamw" else None,
+        outer_lr=chosen.outer_lr,
+        outer_momentum=chosen.outer_momentum,
+        outer_nesterov=chosen.outer_nesterov,
+        outer_slowmo=chosen.outer_slowmo,
     )
     train(chosen, WORLD)
     state = torch.load(chosen.log_pth / "model.pt", weights_only=True)

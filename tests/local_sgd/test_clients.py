@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.reference import local_sgd
+from tests.going_on import by_torch
 from trainer.data.specs import DATASETS
 from trainer.data.training import Batch
 from trainer.distributed.world import World
 from trainer.local_sgd.averaging import Averaging, MomentumPolicy
 from trainer.local_sgd.clients import ClientBank, Execution, ExecutionPlan
-from trainer.local_sgd.optimizer import SGD
+from trainer.local_sgd.optimizer import SGD, AdamW
 from trainer.local_sgd.schedule import Round
 from trainer.models.registry import build
 
@@ -54,7 +55,7 @@ def lr(step: int) -> float:
 
 
 def trained_by_bank(
-    model: nn.Module, optimizer: SGD, plan: ExecutionPlan, rounds: list[int] | None = None
+    model: nn.Module, optimizer: SGD | AdamW, plan: ExecutionPlan, rounds: list[int] | None = None
 ) -> Tensor:
     bank = ClientBank(model, K, optimizer, always(plan))
     average = Averaging(bank, WORLD)
@@ -76,10 +77,11 @@ def trained_by_bank(
         SGD(weight_decay=0.01),
         SGD(weight_decay=0.1, group_weight=True, momentum=0.9),
         SGD(weight_decay=0.01, momentum=0.9, nesterov=True),
+        AdamW(weight_decay=0.1, group_weight=True, beta2=0.9),
     ],
 )
 def test_rounds_equal_a_loop_over_plain_copies(
-    name: str, optimizer: SGD, plan: ExecutionPlan
+    name: str, optimizer: SGD | AdamW, plan: ExecutionPlan
 ) -> None:
     model = build(name, DIGITS, seed=5).double()
     expected = local_sgd(
@@ -90,8 +92,7 @@ def test_rounds_equal_a_loop_over_plain_copies(
         lr,
         weight_decay=optimizer.weight_decay,
         group_weight=optimizer.group_weight,
-        momentum=optimizer.momentum,
-        nesterov=optimizer.nesterov,
+        **by_torch(optimizer),
     )
     got = trained_by_bank(build(name, DIGITS, seed=5).double(), optimizer, plan)
     wanted = nn.utils.parameters_to_vector(expected.parameters())

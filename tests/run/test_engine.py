@@ -114,11 +114,17 @@ def test_a_run_from_a_start_point_saves_no_initial_model(digits: Path, tmp_path:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("policy", "models"), [("keep", 1), ("average", 2), ("reset", 1)])
-def test_averaging_momentum_sends_a_second_model(
-    digits: Path, tmp_path: Path, policy: str, models: int
+SGD, ADAMW = {"momentum": 0.9}, {"optimizer": "adamw", "start_lr": 0.001}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "policy", "models"),
+    [(SGD, "keep", 1), (SGD, "average", 2), (SGD, "reset", 1), (ADAMW, "average", 3)],
+)
+def test_averaging_momentum_sends_more_models(
+    digits: Path, tmp_path: Path, optimizer: dict[str, object], policy: str, models: int
 ) -> None:
-    chosen = settings(digits, log_pth=tmp_path, momentum=0.9, momentum_averaging=policy)
+    chosen = settings(digits, log_pth=tmp_path, momentum_averaging=policy, **optimizer)
     train(chosen, WORLD)
     last = metrics(tmp_path)[-1]
     parameters = sum(p.numel() for p in build("mlp", DATASETS["digits"], 0).parameters())

@@ -68,6 +68,13 @@ def test_momentum_that_clients_keep_is_not_fused_away(digits: Path) -> None:
     assert chosen(digits, step1=1, momentum=0.9).one_step.mode == "fused"
 
 
+def test_adamw_is_never_fused(digits: Path) -> None:
+    """The mean of the clients' updates is not the update by their mean gradient."""
+    for policy in ("keep", "average", "reset"):
+        found = chosen(digits, step1=1, optimizer="adamw", momentum_averaging=policy)
+        assert found.one_step == ExecutionPlan("vectorized", 4)
+
+
 @pytest.mark.parametrize("mode", ["serial", "vectorized", "fused"])
 def test_a_mode_that_is_asked_for_is_taken(digits: Path, mode: str) -> None:
     asked = configured(digits, clients=mode, step1=1)

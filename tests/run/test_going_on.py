@@ -12,8 +12,10 @@ from bench.reference import local_sgd
 from tests import going_on
 from tests.analysis.test_reference import WORLD
 from tests.conftest import more
-from tests.going_on import OPTIMIZER, PROCESSES, K, data, in_processes, lr, nodes
+from tests.going_on import PROCESSES, K, Method, by_torch, data, in_processes, nodes
 from trainer.data.specs import DATASETS
+from trainer.local_sgd.optimizer import AdamW
+from trainer.local_sgd.outer import Outer
 from trainer.models.registry import build
 from trainer.run.checkpoint import Checkpoints
 
@@ -21,36 +23,44 @@ pytestmark = pytest.mark.slow  # it begins early
 
 
 ONE_STEP, SEVERAL = (1,) * 8, (3, 3, 2)
+SLOWMO = Outer(lr=0.8, momentum=0.6, slowmo=True)
+ADAMW = AdamW(weight_decay=0.1)
 
 
 @pytest.mark.parametrize(
-    ("rounds", "policy"),
+    ("rounds", "method"),
     [
-        (ONE_STEP, "keep"),
-        (SEVERAL, "keep"),
-        more(ONE_STEP, "average"),
-        more(ONE_STEP, "reset"),
-        more(SEVERAL, "average"),
-        more(SEVERAL, "reset"),
+        (ONE_STEP, Method()),
+        (SEVERAL, Method()),
+        (SEVERAL, Method(optimizer=ADAMW, outer=SLOWMO)),
+        more(ONE_STEP, Method(policy="average")),
+        more(ONE_STEP, Method(policy="reset", outer=SLOWMO)),
+        more(SEVERAL, Method(policy="average")),
+        more(SEVERAL, Method(policy="reset")),
+        more(SEVERAL, Method(optimizer=ADAMW, policy="average")),
+        more(SEVERAL, Method(optimizer=ADAMW, policy="reset")),
     ],
 )
 def test_every_way_goes_on_from_every_other_as_if_nothing_had_come_between(
-    tmp_path: Path, rounds: tuple[int, ...], policy: str
+    tmp_path: Path, rounds: tuple[int, ...], method: Method
 ) -> None:
     """Each client has momentum of its own; no way may lose it, or give it to another client."""
-    in_processes(max(PROCESSES), going_on.go_on, tmp_path, rounds, policy)
+    in_processes(max(PROCESSES), going_on.go_on, tmp_path, rounds, method)
     ends = torch.load(tmp_path / "ends.pt", weights_only=True)
     assert len(ends) == len(nodes(rounds)) ** 2
+    optimizer, outer = method.optimizer, method.outer
     model = local_sgd(
         build("mlp", DATASETS["digits"], seed=5).double(),
         data(),
         rounds,
         K,
-        lr,
-        weight_decay=OPTIMIZER.weight_decay,
-        momentum=OPTIMIZER.momentum,
-        nesterov=OPTIMIZER.nesterov,
-        momentum_averaging=policy,
+        method.lr,
+        weight_decay=optimizer.weight_decay,
+        **by_torch(optimizer),
+        momentum_averaging=method.policy,
+        outer_lr=outer.lr,
+        outer_momentum=outer.momentum,
+        outer_slowmo=outer.slowmo,
     )
     wanted = nn.utils.parameters_to_vector(model.parameters())
     errors = {pair: (flat - wanted).abs().max().item() for pair, flat in ends.items()}

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tests.faults import start_points
 from tests.faults.cases import Ended, contents, trainer
 from tests.hostile import examples, fitting
+from trainer.local_sgd.h_rules import RULES
 from trainer.run.build import make_schedule
 from trainer.settings.cli import option
 from trainer.settings.run import RunSettings
@@ -43,7 +44,9 @@ SIZED: dict[str, st.SearchStrategy[Any]] = {
     **{f"decay{i}": st.none() | st.integers(1, 4) | st.just(25_000) for i in (1, 2, 3)},
     **{f"{name}{i}": often for name in ("step", "eval_freq") for i in (1, 2, 3)},
     **{f"save_freq{i}": st.none() | often for i in (1, 2, 3)},
+    "h_rule": st.sampled_from([*RULES, "absent:f"]),
     "h_base": often,
+    "switch": st.integers(1, 4),
     "warmup_epochs": st.integers(0, 4),
     "bn_batches": st.integers(0, 3),
     "sharpness_samples": st.integers(1, 60),
@@ -64,11 +67,15 @@ BASE = {"clients": "serial", "batch_size": 4, "total_batch_size": 8, "train_subs
 # What makes sense together only: what one of them is, and what else is drawn
 TOGETHER: list[tuple[dict[str, Any], list[str]]] = [
     ({"h_rule": "qsr"}, ["alpha", "h_base"]),
+    ({"h_rule": "cubic"}, ["alpha", "lr_schedule"]),
+    ({"h_rule": "post-local", "epochs": 3, "h_base": 3}, ["switch", "h_base", "lr_schedule"]),
     ({"warm_up": True}, ["warmup_epochs", "max_lr", "start_lr"]),
     ({"warm_up": True, "warmup_epochs": 1, "total_batch_size": 256, "steps_per_epoch": 1,
       "replacement": True}, ["lr"]),
     ({"label_noise": True}, ["noise_p", "replacement"]),
     ({"momentum": 0.9}, ["nesterov", "momentum_averaging", "momentum"]),
+    ({"optimizer": "adamw"}, ["beta1", "beta2", "eps", "momentum_averaging", "group_weight"]),
+    ({"outer_momentum": 0.9}, ["outer_lr", "outer_nesterov", "outer_slowmo", "outer_momentum"]),
     ({"epochs": 3, "decay1": 1}, ["gamma", "step2", "eval_freq2", "save_freq2"]),
     ({"epochs": 4, "decay1": 1, "decay2": 2, "decay3": 3}, ["gamma", "step1", "step2", "step3"]),
     ({"lr_schedule": "cosine"}, ["start_lr", "step1", "warm_up"]),

@@ -68,12 +68,15 @@ MORE = {
     **{name: VARIANTS[name].changes for name in ("noise", "batchnorm", "momentum", "qsr")},
     "momentum_average": VARIANTS["momentum_average"].changes,
     "replacement": VARIANTS["replacement"].changes,
+    **{name: VARIANTS[name].changes for name in ("slowmo", "adamw_keep", "adamw_reset")},
+    "outer momentum of one replica": {"step1": 1, "step2": 1, "clients": "fused", "outer_lr": 0.7,
+                                      "outer_momentum": 0.9, "outer_nesterov": True},
     "vectorized": {"clients": "vectorized", "momentum": 0.9},
     "fused": {"step1": 1, "step2": 1, "clients": "fused", "momentum": 0.9},
     "rare evaluations": {"eval_freq1": 100, "eval_freq2": 3, "eval_on_start": False},
     "no augmentation, sharpness": {"aug": False, "sharpness": True, "sharpness_samples": 10},
     "saved models": {"save_freq1": 1},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MORE)

@@ -30,7 +30,6 @@ POST_LOCAL = """
 """
 LABEL_NOISE = """
     --seed 7 --data-pth data --log-pth ./checkpoint/test2/ --resume 500
-    --resume-pth ./checkpoint/label_noise/common_start.pt
     --batch-size 128 --total-batch-size 4096 --steps-per-epoch 12 --debug 1 --wandb-save 0
     --start-lr 0.1 --max-lr 0.1 --momentum 0 --nesterov 0 --warm-up 1 --warmup-epochs 1 --bn 0
     --decay1 5000000 --decay2 5000000 --gamma 0.1 --step1 384 --step2 384 --step3 384
@@ -39,9 +38,11 @@ LABEL_NOISE = """
     --replacement 1 --aug 0 --label-noise 1 --noise-p 0.1
 """
 LABEL_NOISE_RESNET = f"""{LABEL_NOISE}
+    --resume-pth ./checkpoint/label_noise/resnet_ckpt/resnet_common_start.pt
     --model resnet56_gn --epochs 500000 --wd 0.0005 --bn-batches 0 --group-weight 1 --n-groups 8
 """
 LABEL_NOISE_VGG = f"""{LABEL_NOISE}
+    --resume-pth ./checkpoint/label_noise/vgg_ckpt/vgg_common_start.pt
     --model vgg16 --epochs 50000 --wd 0 --bn-batches 100 --group-weight 0 --n-groups -1
 """
 IMAGENET = """

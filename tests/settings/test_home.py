@@ -21,7 +21,8 @@ from trainer.settings.base import Settings
 from trainer.settings.cli import option, validated
 from trainer.settings.run import RunSettings
 from workflow.config import Config
-from workflow.experiments import PublishedCheckpoint, expand, load_experiments
+from workflow.experiments import expand, load_experiments
+from workflow.published import PublishedCheckpoint
 
 REQUIRED: dict[type[Settings], dict[str, Any]] = {
     PublishedCheckpoint: {"path": "a", "sha256": "0" * 64, "epoch": 1},

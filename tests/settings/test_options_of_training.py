@@ -42,7 +42,8 @@ DECAYS = {"decay1": 1, "decay2": 2, "decay3": 3}
 
 
 @covers("epochs", "steps_per_epoch", "step1", "step2", "step3", "decay1", "decay2", "decay3",
-        "eval_freq1", "eval_freq2", "eval_freq3", "h_rule", "h_base", "alpha")  # fmt: skip
+        "eval_freq1", "eval_freq2", "eval_freq3", "h_rule", "h_base", "alpha",
+        "switch")  # fmt: skip
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [
@@ -61,6 +62,11 @@ DECAYS = {"decay1": 1, "decay2": 2, "decay3": 3}
          [4, 8, 10, 20]),  # (0.08/0.04)² = 4, then 16
         ({"decay1": 2, "gamma": 0.5, "step1": 1, "h_rule": "qsr", "alpha": 0.04, "h_base": 3},
          [3, 6, 9, 10, 14, 18, 20]),  # 1 and 4, at least 3
+        ({"decay1": 2, "gamma": 0.5, "step1": 1, "h_rule": "inverse", "alpha": 0.12},
+         [3, 6, 9, 10, 16, 20]),  # 0.12/0.04 = 3, then 6
+        ({"decay1": 2, "gamma": 0.5, "step1": 1, "h_rule": "cubic", "alpha": 0.04},
+         [*range(1, 11), 18, 20]),  # 1, then 8
+        ({"step1": 1, "h_rule": "post-local", "h_base": 7, "switch": 2}, [*range(1, 11), 17, 20]),
     ],
 )  # fmt: skip
 def test_rounds_end_and_are_evaluated_when_told(
@@ -176,6 +182,54 @@ def test_momentum_follows_its_formula(trained: Callable[..., Trained]) -> None:
     policies = [moved(**several, momentum_averaging=p) for p in ("keep", "average", "reset")]
     for a, b in itertools.combinations(policies, 2):
         assert (a - b).abs().max() > 1e-4
+
+
+@covers("optimizer", "beta1", "beta2", "eps")
+def test_adamw_is_torchs(trained: Callable[..., Trained]) -> None:
+    """Check one client; its gradients are those that SGD moved by."""
+    single = TWO_STEPS | {"total_batch_size": 8, "model": "mlp", "start_lr": 0.04, "aug": False}
+    one = trained(**single | {"steps_per_epoch": 1})
+    for name, changes in {
+        "beta1": {"beta1": 0.5}, "beta2": {"beta2": 0.5}, "eps": {"eps": 0.1}, "wd": {"wd": 0.5},
+        "none": {},
+    }.items():  # fmt: skip
+        run = trained(**single | {"steps_per_epoch": 1}, optimizer="adamw", **changes)
+        parameter = torch.nn.Parameter(one.state("init.pt")["1.weight"].clone())
+        parameter.grad = (one.state("init.pt")["1.weight"] - one.state()["1.weight"]) / 0.04
+        s = run.settings
+        torch.optim.AdamW(
+            [parameter], lr=0.04, betas=(s.beta1, s.beta2), eps=s.eps, weight_decay=s.wd
+        ).step()
+        torch.testing.assert_close(run.state()["1.weight"], parameter.detach(), msg=name)
+    two = [trained(**single, optimizer="adamw", beta1=b1, beta2=b2).state()["1.weight"]
+           for b1, b2 in ((0.9, 0.999), (0.5, 0.999), (0.9, 0.5))]  # fmt: skip
+    for a, b in itertools.combinations(two, 2):
+        assert (a - b).abs().max() > 1e-4
+
+
+@covers("outer_lr", "outer_momentum", "outer_nesterov", "outer_slowmo")
+def test_the_outer_optimizer_follows_its_formula(trained: Callable[..., Trained]) -> None:
+    """Check x₁ = x₀ + α·d, where the clients moved d from x₀; Nesterov's is x₀ + α·(1 + μ)·d."""
+
+    def moved(**changes: object) -> Tensor:
+        run = trained(**changes)
+        ends = (run.state().values(), run.state("init.pt").values())
+        last, first = map(nn.utils.parameters_to_vector, ends)
+        return last - first
+
+    one = {"epochs": 1, "steps_per_epoch": 2, "model": "mlp"}  # a round
+    plain = moved(**one)
+    torch.testing.assert_close(moved(**one, outer_lr=0.7), 0.7 * plain)
+    torch.testing.assert_close(moved(**one, outer_momentum=0.9), plain)
+    torch.testing.assert_close(moved(**one, outer_momentum=0.9, outer_nesterov=True), 1.9 * plain)
+    # Two rounds of one client with H = 1, η falling to a hundredth: what the first moved comes
+    # again, whole or a hundredth of it. The other terms differ by its effect on a gradient.
+    two = {"total_batch_size": 8, "start_lr": 0.04, "epochs": 2, "steps_per_epoch": 1, "aug": False,
+           "model": "mlp", "decay1": 1, "gamma": 0.01, "step1": 1}  # fmt: skip
+    first, both = moved(**two | {"epochs": 1, "decay1": None}), moved(**two)
+    diloco, slowmo = (moved(**two, outer_momentum=0.5, outer_slowmo=s) for s in (False, True))
+    torch.testing.assert_close(diloco, both + 0.5 * first)
+    torch.testing.assert_close(slowmo, both + 0.005 * first)
 
 
 @covers("precision")

@@ -44,10 +44,21 @@ def test_the_papers_figure_1a() -> None:
     assert cost.hours(3) == pytest.approx(cost.operations / 3e12 / 3600)
 
 
+def test_the_authors_figure_1a_is_two_curves_of_twelve_million_images() -> None:
+    authors = load_experiments(ROOT / "experiments" / "authors.yaml")
+    cost = next(cost for cost in costs(authors) if cost.figure == "fig1a")
+    per_sample, _ = _model_cost("resnet56", RunSettings(model="resnet56").data, 8)
+    assert cost.runs == 5 * 2
+    assert math.isclose(cost.operations, 10 * 250 * 12 * 4096 * per_sample)
+
+
 def test_the_table_is_of_every_figure_and_the_docs_have_it() -> None:
     done = command("python", "-m", "workflow", "costs", "--scale", "paper")
     assert done.returncode == 0, done.stderr
     assert done.stdout in (ROOT / "docs" / "cluster.md").read_text()
+    authors = command("python", "-m", "workflow", "costs", "--scale", "authors")
+    assert authors.stdout.startswith("| figure")
+    assert authors.stdout in (ROOT / "docs" / "gpu.md").read_text()
     assert [line.split("`")[1] for line in done.stdout.splitlines()[2:]] == [
         "fig1a", "fig1b", "fig2a", "fig2b", "fig2c", "fig2d", "fig2e", "fig2f", "fig3a", "fig7a",
         "fig7b",

@@ -37,6 +37,12 @@ def test_curves_are_named_by_what_differs() -> None:
     assert labelled({"step1": 1}, qsr, qsr | {"h_base": 4}) == [
         "H = 1", "H: QSR, α = 0.01", "H: QSR, α = 0.01, H ≥ 4",
     ]  # fmt: skip
+    post_local = {"h_rule": "post-local", "switch": 5, "h_base": 8}
+    inverse = {"h_rule": "inverse", "alpha": 2}
+    assert labelled(post_local, inverse) == ["H: 1, from epoch 5 on 8", "H: 1/η, α = 2"]
+    assert labelled({"step1": 4}, {"step1": 4, "outer_momentum": 0.9}) == [
+        "H = 4; outer momentum 0", "H = 4; outer momentum 0.9",
+    ]  # fmt: skip
     assert labelled({"lr_schedule": "cosine"}, {"start_lr": 0.02}) == [
         "H = 1; η = 0.04; cosine", "H = 1; η = 0.08; step",
     ]  # fmt: skip

@@ -73,3 +73,11 @@ def test_a_cooldown_follows_every_run_and_has_a_role_of_its_own(
         assert found[3:] == [(18, "cooldown", pytest.approx(0.02), 2)]
     write_csv(table, tmp_path / "fig1a.csv")
     assert read_table(tmp_path / "fig1a.csv")["role"].tolist() == table["role"].tolist()
+
+
+def test_a_run_is_named_after_its_rule() -> None:
+    """Name a user's own by its function."""
+    rules = {"qsr": {"alpha": 1}, "cubic": {"alpha": 1}, "rules.mine:slow_start": {}}
+    ids = [RunSpec(RunSettings(h_rule=rule, **more)).id for rule, more in rules.items()]
+    assert [run.split("-")[3] for run in ids] == ["Hqsr", "Hcubic", "Hslow_start"]
+    assert RunSpec(RunSettings(h_rule="other:slow_start")).id != ids[-1]

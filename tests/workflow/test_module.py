@@ -138,7 +138,7 @@ def test_without_experiments_of_its_own_the_importer_has_the_projects(
     assert planned(folder, "fig1b")["train"] == 10
     (folder / "experiments" / "mine.yaml").write_text(TINY)
     (folder / "settings.yaml").write_text("paper: {scale: min}")
-    assert "choose one of laptop, mine, paper, photos, workstation" in refused(folder)
+    assert "choose one of authors, laptop, mine, paper, photos, workstation" in refused(folder)
 
 
 @pytest.mark.usefixtures("internet")

@@ -40,10 +40,10 @@ def test_the_reference_verdicts_follow_from_the_reference_tables() -> None:
 
 @pytest.mark.parametrize("scale", ["laptop", "workstation"])
 def test_designs_were_committed_before_the_reference_runs(scale: str) -> None:
-    claims, runs = (
-        pd.read_csv(ROOT / f"results/reference/{scale}/{name}")
-        for name in ("claims.csv", "runs.csv")
-    )
+    folder = ROOT / "results/reference" / scale
+    if not (folder / "claims.csv").exists():
+        pytest.skip(f"no figure of {scale} has been run whole")
+    claims, runs = (pd.read_csv(folder / name) for name in ("claims.csv", "runs.csv"))
     judged = claims.dropna(subset=["design"])
     if judged.empty:
         pytest.skip("claims.csv names no design: its files were not committed when it was judged")

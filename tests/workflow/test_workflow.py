@@ -14,7 +14,7 @@ from workflow.experiments import expand, load_experiments, start_points
 
 pytestmark = pytest.mark.slow  # it begins early
 
-SCALES = ("laptop", "photos", "workstation", "paper")
+SCALES = ("laptop", "photos", "workstation", "paper", "authors")
 
 
 ALL = {"figure": 4, "page": 4, "simulation": 1, "judge": 1, "list_runs": 1}
@@ -109,15 +109,18 @@ def test_figures_are_redrawn_from_tables_alone(own: Path) -> None:
 def test_every_scale_has_a_plan(tmp_path: Path, scale: str) -> None:
     folder = copy_project(tmp_path / "fresh")
     experiments = load_experiments(folder / "experiments" / f"{scale}.yaml").experiments
-    runs = []
+    runs, missing = [], set()
     for experiment in experiments.values():
-        if experiment.checkpoint is not None:
-            path = folder / experiment.checkpoint.path
+        if (start := experiment.checkpoint) is not None:
+            path = folder / start.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            if start.url is None:
+                path.touch()
+            else:
+                missing.add(path)
         runs += expand(experiment)
     jobs = planned(folder, "all", "--config", f"scale={scale}")
-    assert "download" not in jobs
+    assert jobs["download"] == len(missing)
     assert jobs["table"] == len(experiments)
     assert jobs["train"] == len({run.id for run in runs})
     assert jobs["start_point"] == len(start_points(runs))

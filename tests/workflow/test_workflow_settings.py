@@ -17,7 +17,7 @@ from workflow.experiments import RunSpec, expand, load_experiments, start_points
 from workflow.json_schemas import schemas
 
 PAPER = ROOT / "experiments" / "paper.yaml"
-SCALES = ("laptop", "photos", "workstation", "paper")
+SCALES = ("laptop", "photos", "workstation", "paper", "authors")
 
 
 @pytest.fixture

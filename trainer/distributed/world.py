@@ -104,6 +104,8 @@ def join_world(settings: RunSettings) -> Iterator[World]:
                 lease = own_gpu(visible_gpus(), own.local_rank, own.local_size, store)
                 device = torch.device("cuda", stack.enter_context(lease))
                 torch.cuda.set_device(device)
+                # A resumed run is to end with the bits of an undisturbed one, on GPUs, too.
+                torch.backends.cudnn.deterministic = True
             if store is not None:
                 automatic = "nccl" if cuda else "gloo"
                 backend = automatic if settings.backend == "auto" else settings.backend

@@ -1,4 +1,4 @@
-"""Download files over https and verify their SHA-256."""
+"""Download files over https and verify their checksums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from tqdm import tqdm
 
 from trainer.errors import UserError
-from trainer.files.atomic import atomic, sha256
+from trainer.files.atomic import atomic
+from trainer.files.checksum import Checksum
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
@@ -30,19 +31,19 @@ def https(url: str) -> str:
     return url
 
 
-def download(url: str, digest: str, path: Path | None = None) -> Path:
-    """Fetch ``url`` unless its file is there with SHA-256 ``digest``; return the file's path.
+def download(url: str, checksum: Checksum, path: Path | None = None) -> Path:
+    """Fetch ``url`` unless its file is there and has its ``checksum``; return the file's path.
 
     ``path`` is the file to write; None: one in ``FOLDER``. Raises UserError when the file cannot be
-    fetched or has another SHA-256; then nothing is written.
+    fetched or has another checksum; then nothing is written.
     """
     # Every run imports this module, few download; these imports take 0.1 s of each start.
     import http.client
     from urllib.request import Request
 
     name = urllib.parse.urlsplit(url).path.rpartition("/")[-1]
-    path = path or FOLDER / f"{digest[:8]}-{name}"
-    if path.is_file() and sha256(path) == digest:
+    path = path or FOLDER / f"{checksum.expected[:8]}-{name}"
+    if path.is_file() and checksum.fits(path):
         return path
     headers = {"User-Agent": "local-sgd"}
     request = Request(url, headers=headers)  # noqa: S310 the opener accepts https only
@@ -61,11 +62,7 @@ def download(url: str, digest: str, path: Path | None = None) -> Path:
                 f"{url}: cannot be downloaded ({error}); get the file another way and "
                 f"put it at {path}"
             ) from None
-        if (received := sha256(temporary)) != digest:
-            raise UserError(
-                f"{url}: its SHA-256 is {received}, expected {digest}; "
-                "correct the URL or the digest"
-            )
+        checksum.verify(temporary, url, "correct the URL or the digest")
     return path
 
 

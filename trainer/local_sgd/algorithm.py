@@ -32,19 +32,20 @@ class Step:
 
 def local_sgd(
     clients: ClientBank,
-    average: Callable[[], None],
+    average: Callable[[float], None],
     schedule: Schedule,
     batches: Iterator[Batch],
     start: int = 0,
 ) -> Iterator[Step]:
     """Yield after each local step and, at a round's end, the averaging.
 
-    ``start`` steps were done before; ``batches`` begins with the next step's.
+    ``start`` steps were done before; ``batches`` begins with the next step's. ``average`` is given
+    η of the round's last step.
     """
     for round in schedule.rounds(start):
         clients.begin(round)
         for step in range(max(round.start, start), round.stop):
             losses = clients.step(next(batches), schedule.lr(step))
             if step + 1 == round.stop:
-                average()
+                average(schedule.lr(step))
             yield Step(done=step + 1, round=round, losses=losses)

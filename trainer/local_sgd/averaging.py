@@ -4,11 +4,15 @@ https://arxiv.org/abs/2303.01215, section 2: after H local steps, every client c
 mean of the K clients' parameters.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from trainer.local_sgd.clients import ClientBank
+from trainer.local_sgd.outer import Outer, OuterOptimizer
 from trainer.local_sgd.processes import Processes
 from trainer.local_sgd.replicas import Replicas
 
@@ -19,30 +23,47 @@ class Averaging:
     """Average ``bank`` over all processes, each of which holds K / world_size clients.
 
     ``momentum``: each client keeps its own (the authors' code), all get the mean (a second
-    all-reduce), or all restart from zero.
+    all-reduce), or all restart from zero. ``outer`` makes the clients' next parameters from the
+    mean; where that is the mean itself, there is no ``outer`` optimizer.
     """
 
     def __init__(
-        self, bank: ClientBank, processes: Processes, momentum: MomentumPolicy = "keep"
+        self,
+        bank: ClientBank,
+        processes: Processes,
+        momentum: MomentumPolicy = "keep",
+        outer: Outer | None = None,
     ) -> None:
         self._bank = bank
         self._processes = processes
         self._momentum = momentum
-        self._buffer = bank.parameters.memory.new_empty(bank.parameters.size)
+        self._buffer = bank.parameters.memory.new_empty(max(self._sizes))
+        self.outer = None
+        if outer is not None and outer.vectors:
+            start = [p.reshape(-1) for p in bank.parameters.replica(0).values()]
+            self.outer = OuterOptimizer(outer, torch.cat(start))
 
     @property
     def bytes(self) -> int:
         """Count the bytes that one client sends in one averaging."""
-        models = 2 if self._momentum == "average" else 1
-        return models * self._buffer.nbytes
+        return sum(self._sizes) * self._buffer.itemsize
 
-    def __call__(self) -> None:
-        """Give every client the mean parameters."""
-        self._average(self._bank.parameters)
+    @property
+    def _sizes(self) -> list[int]:
+        """List the lengths of the vectors to average: parameters and, if averaged, momentum."""
+        averaged = [self._bank.momentum.size] if self._momentum == "average" else []
+        return [self._bank.parameters.size, *averaged]
+
+    def __call__(self, lr: float = 1.0) -> None:
+        """Give every client the mean parameters, or what ``outer`` makes of them.
+
+        ``lr``: η of the round's last step, which SlowMo needs.
+        """
+        self._average(self._bank.parameters, partial(self.outer, lr=lr) if self.outer else None)
         if self._momentum == "average":
             self._average(self._bank.momentum)
         elif self._momentum == "reset":
-            self._bank.momentum.memory.zero_()
+            self._bank.reset_momentum()
 
     @torch.no_grad()
     def processes_agree(self) -> bool:
@@ -53,13 +74,17 @@ class Averaging:
         return self._processes.all_equal(hash(tuple(torch.stack(sums).tolist())))
 
     @torch.no_grad()
-    def _average(self, replicas: Replicas) -> None:
-        """Average ``replicas`` over all processes; a process's only replica in place."""
-        alone = replicas.count == 1
-        if alone and self._processes.size == 1:
-            return
-        own = replicas.memory if alone else replicas.mean(out=self._buffer)
-        flat = self._processes.all_sum(own)
-        flat /= self._processes.size
+    def _average(self, replicas: Replicas, then: Callable[[Tensor], None] | None = None) -> None:
+        """Average ``replicas`` over all processes, ``then`` change the mean (P,) in place.
+
+        Without ``then``, a process's only replica is averaged where it is.
+        """
+        alone = replicas.count == 1 and then is None
+        flat = replicas.memory if alone else replicas.mean(out=self._buffer[: replicas.size])
+        if not alone or self._processes.size > 1:
+            flat = self._processes.all_sum(flat)
+            flat /= self._processes.size
+        if then is not None:
+            then(flat)
         if not alone:
             replicas.assign(flat)

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from trainer.data.training import Batch
-from trainer.local_sgd.optimizer import SGD, ClientOptimizer
+from trainer.local_sgd.optimizer import SGD, AdamW, ClientOptimizer
 from trainer.local_sgd.replicas import Replicas
 from trainer.local_sgd.schedule import Round
 from trainer.models.stacked_layers import adapt_to_clients, takes_stacked_weights
@@ -85,7 +85,7 @@ class ClientBank:
         self,
         model: nn.Module,
         num_clients: int,
-        optimizer: SGD,
+        optimizer: SGD | AdamW,
         execution: Execution,
         *,
         stochastic: bool = False,
@@ -100,18 +100,22 @@ class ClientBank:
 
         def logits(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
             with torch.autocast(images.device.type, autocast, enabled=autocast is not None):
-                result: Tensor = functional_call(model, parameters, (images,))
+                # Looking for tied weights, which no model has, takes a tenth of a small step.
+                result: Tensor = functional_call(model, parameters, (images,), tie_weights=False)
             return result
 
         # These functions hold the model and not the bank, so that a dropped bank is freed.
         self._logits = torch.compile(logits) if compiled else logits
         self._logits_of_many = torch.compile(vmap(logits)) if compiled else vmap(logits)
         parameters = {name: p.detach() for name, p in model.named_parameters()}
+        uses = model.named_parameters(remove_duplicate=False)
+        assert len(list(uses)) == len(parameters), "tied weights"
         self._device = next(iter(parameters.values())).device
-        momentum = {n: torch.zeros_like(p) for n, p in parameters.items() if optimizer.momentum}
+        momentum = optimizer.zero_momentum(parameters)
         self._descend = ClientOptimizer(optimizer, model)
         scale = torch.tensor(FLOAT16_LOSS_SCALE, device=self._device)
         self._loss_scale = scale if autocast == torch.float16 else None
+        self.updates = 0  # of every client since its momentum was zero
         self._replicate(execution.several_steps, parameters, momentum)
 
     def begin(self, round: Round) -> None:
@@ -123,6 +127,7 @@ class ClientBank:
     def step(self, batch: Batch, lr: float) -> Tensor:
         """Take one local step of every client on its own batch; return their losses (K,)."""
         fused = self.plan.mode == "fused"
+        self.updates += 1
         all_losses = []
         for part in self._passes:
             losses = self._losses(part, batch)
@@ -133,12 +138,11 @@ class ClientBank:
                 total = total / self.num_clients
             total.backward()
             if not fused:
-                self._descend(part.parameters, part.momentum, lr, self._loss_scale)
+                self._update(part, lr, self._loss_scale)
             all_losses.append(losses.detach())
         if fused:  # all passes have added to one gradient
             scale = None if self._loss_scale is None else self._loss_scale * self.num_clients
-            last = self._passes[-1]
-            self._descend(last.parameters, last.momentum, lr, scale)
+            self._update(self._passes[-1], lr, scale)
         return torch.cat(all_losses)
 
     def state(self, *, averaged: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -146,10 +150,18 @@ class ClientBank:
         parameters = self.parameters
         return parameters.first() if averaged else parameters.all(), self.momentum.all()
 
-    def restore(self, parameters: dict[str, Tensor], momentum: dict[str, Tensor]) -> None:
-        """Restore what ``state`` returned under the same plan."""
+    def restore(
+        self, parameters: dict[str, Tensor], momentum: dict[str, Tensor], updates: int = 0
+    ) -> None:
+        """Restore what ``state`` returned under the same plan; AdamW needs ``updates``, too."""
         self.parameters.fill(parameters)
         self.momentum.fill(momentum)
+        self.updates = updates
+
+    def reset_momentum(self) -> None:
+        """Set all momentum to zero, as before the first update."""
+        self.momentum.memory.zero_()
+        self.updates = 0
 
     @torch.no_grad()
     def export(self, model: nn.Module) -> None:
@@ -207,6 +219,9 @@ class ClientBank:
             parameters={name: p.requires_grad_() for name, p in shared.items()},
             momentum={name: m[replicas] for name, m in self.momentum.tensors.items()},
         )
+
+    def _update(self, part: Pass, lr: float, scale: Tensor | None) -> None:
+        self._descend(part.parameters, part.momentum, self.updates, lr, scale)
 
     def _losses(self, part: Pass, batch: Batch) -> Tensor:
         """Compute the losses (clients,) of the clients of ``part``."""

@@ -6,9 +6,8 @@ A step counts the local steps of one client since the run's start; all clients s
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
-LONGEST_ROUND = 2.0**53  # steps: the quadratic rule's upper limit, beyond any run's end
+from trainer.local_sgd.h_rules import HRule, InversePower, RoundStart, constant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,30 +44,6 @@ class Round:
         return self.evaluate or self.save or self.decay
 
 
-class HRule(Protocol):
-    """Choose a round's H from its phase and η at its first step."""
-
-    def __call__(self, phase: Phase, lr: float) -> int: ...
-
-
-def constant_h(phase: Phase, lr: float) -> int:
-    """Return the phase's own H; with several phases, post-local SGD."""
-    return phase.local_steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuadraticSynchronizationRule:
-    """Choose H = max(h_base, ⌊(alpha/η)²⌋) (https://arxiv.org/abs/2310.14423, equation 2)."""
-
-    h_base: int
-    alpha: float
-
-    def __call__(self, phase: Phase, lr: float) -> int:
-        ratio = self.alpha / lr if lr > 0 else math.inf
-        # 1e-9 makes a ratio whole that only rounding keeps from being so, such as 0.3 / 0.1.
-        return max(self.h_base, math.floor(min(ratio * ratio * (1 + 1e-9), LONGEST_ROUND)))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """Compute a run's learning rate and rounds from its phases."""
@@ -78,7 +53,7 @@ class Schedule:
     initial_lr: float
     warmup_steps: int
     cosine: bool = False
-    h_rule: HRule = constant_h
+    h_rule: HRule = constant
 
     @property
     def steps(self) -> int:
@@ -141,14 +116,17 @@ class Schedule:
     @property
     def _constant_h(self) -> bool:
         """Return whether H stays the same within each phase."""
-        return self.h_rule is constant_h or not self.cosine
+        by_lr = isinstance(self.h_rule, InversePower) and not self.cosine
+        return self.h_rule is constant or by_lr
 
     def local_steps(self, phase: Phase, step: int) -> int:
         """Return H of a round that begins at ``step``; in the warm-up, as right after it.
 
         QSR would otherwise answer a warm-up's small η with long rounds at the very beginning.
         """
-        return self.h_rule(phase, self._decayed_lr(max(step, self.warmup_steps)))
+        lr = self._decayed_lr(max(step, self.warmup_steps))
+        h = phase.local_steps
+        return self.h_rule(RoundStart(step=step, steps=self.steps, lr=lr, local_steps=h))
 
     def _decayed_lr(self, step: int) -> float:
         lr = self.peak_lr

@@ -48,11 +48,13 @@ def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, clients: ClientCount, x:
     These are "ghost batches" (https://arxiv.org/abs/1705.08741, algorithm 1).
     """
     k = clients.count
+    weight: Tensor | None = layer.weight
+    bias: Tensor | None = layer.bias
     if k > 1:
         # Move the clients with the channels last, as in memory: (k, B, …, C) to (B, …, k, C)
         x = x.movedim(1, -1).unflatten(0, (k, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)
-    weight, bias = (w if w is None else w.repeat(k) for w in (layer.weight, layer.bias))
-    y = F.batch_norm(x, None, None, weight, bias, training=True, eps=layer.eps)
+        weight, bias = (w if w is None else w.repeat(k) for w in (weight, bias))
+    y: Tensor = F.batch_norm(x, None, None, weight, bias, training=True, eps=layer.eps)
     if k > 1:
         y = y.movedim(1, -1).unflatten(-1, (k, -1)).movedim(-2, 0).flatten(0, 1).movedim(-1, 1)
     return y

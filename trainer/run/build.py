@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import deque
 from itertools import accumulate
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from trainer.data.memory import MemoryImages
 from trainer.data.sampling import Sampler, train_subset
 from trainer.data.training import TrainingSet
 from trainer.errors import UserError
+from trainer.files.checksum import Checksum
 from trainer.files.download import download, is_url
 from trainer.files.state_dict import load_model
 from trainer.local_sgd.clients import ClientBank, Execution
-from trainer.local_sgd.optimizer import SGD
+from trainer.local_sgd.h_rules import OwnRule
+from trainer.local_sgd.optimizer import SGD, AdamW
+from trainer.local_sgd.outer import Outer
 from trainer.local_sgd.schedule import Phase, Schedule
 from trainer.models.registry import build, model_spec
 from trainer.settings.run import RunSettings, samples_suffice
@@ -98,7 +102,7 @@ def start_file(settings: RunSettings) -> Path | None:
     path = settings.resume_pth
     if path is not None and is_url(path):
         assert settings.resume_sha256 is not None, "check_start asks for it"
-        return download(path, settings.resume_sha256)
+        return download(path, Checksum("SHA-256", settings.resume_sha256))
     return Path(path) if path else None
 
 
@@ -111,20 +115,26 @@ def initial_model(settings: RunSettings) -> nn.Module:
 
 
 def make_schedule(settings: RunSettings, steps_per_epoch: int) -> Schedule:
-    """Build the schedule of ``settings`` for epochs of ``steps_per_epoch`` steps."""
+    """Build the schedule of ``settings`` for epochs of ``steps_per_epoch`` steps.
+
+    Raises UserError if a user's rule for H fails anywhere in the run.
+    """
     stops = list(accumulate(phase.epochs * steps_per_epoch for phase in settings.phases))
     phases = tuple(
         Phase(start=start, stop=stop, **phase.model_dump(exclude={"epochs"}))
         for phase, start, stop in zip(settings.phases, [0, *stops], stops, strict=False)
     )
-    return Schedule(
+    schedule = Schedule(
         phases=phases,
         peak_lr=settings.peak_lr,
         initial_lr=settings.initial_lr,
         warmup_steps=settings.warmup_epochs * steps_per_epoch if settings.warm_up else 0,
         cosine=settings.lr_schedule == "cosine",
-        h_rule=settings.rule,
+        h_rule=settings.rule(steps_per_epoch),
     )
+    if isinstance(schedule.h_rule, OwnRule):
+        deque(schedule.rounds(), maxlen=0)  # better now than in the middle of the run
+    return schedule
 
 
 def make_bank(
@@ -137,20 +147,41 @@ def make_bank(
     if settings.compile and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         raise UserError("compile 1 needs a C++ compiler: install g++, or set compile 0")
     mixed = settings.mixed_precision
-    optimizer = SGD(
+    return ClientBank(
+        _build(settings).to(device),
+        num_clients,
+        _make_optimizer(settings),
+        execution,
+        stochastic=model_spec(settings.model).stochastic,
+        autocast=getattr(torch, mixed) if mixed else None,
+        compiled=settings.compile,
+    )
+
+
+def _make_optimizer(settings: RunSettings) -> SGD | AdamW:
+    if settings.optimizer == "adamw":
+        return AdamW(
+            weight_decay=settings.wd,
+            group_weight=settings.group_weight,
+            beta1=settings.beta1,
+            beta2=settings.beta2,
+            eps=settings.eps,
+        )
+    return SGD(
         weight_decay=settings.wd,
         group_weight=settings.group_weight,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
     )
-    return ClientBank(
-        _build(settings).to(device),
-        num_clients,
-        optimizer,
-        execution,
-        stochastic=model_spec(settings.model).stochastic,
-        autocast=getattr(torch, mixed) if mixed else None,
-        compiled=settings.compile,
+
+
+def make_outer(settings: RunSettings) -> Outer:
+    """Build the outer optimizer's settings."""
+    return Outer(
+        lr=settings.outer_lr,
+        momentum=settings.outer_momentum,
+        nesterov=settings.outer_nesterov,
+        slowmo=settings.outer_slowmo,
     )
 
 

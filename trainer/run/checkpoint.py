@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class ClientState:
     """Hold what some consecutive clients have after a step.
 
     ``parameters`` and ``momentum``: by name, (clients, *shape), or (1, *shape) where all are equal.
+    The same for all: ``updates`` since the momentum was zero, and the ``outer`` optimizer's state.
     ``loss_sum``: of the clients' losses in the ``loss_steps`` steps since the last evaluation.
     """
 
@@ -43,6 +44,8 @@ class ClientState:
     momentum: dict[str, Tensor]
     loss_sum: float
     loss_steps: int
+    updates: int = 0
+    outer: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,8 @@ class Checkpoint:
             # Only the sum over all processes counts: each goes to its first client's process.
             loss_sum=sum(s.loss_sum for s in saved if s.clients.start in clients),
             loss_steps=saved[0].loss_steps,
+            updates=saved[0].updates,
+            outer=saved[0].outer,
         )
 
 

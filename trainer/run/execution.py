@@ -13,6 +13,7 @@ from trainer.errors import UserError
 from trainer.local_sgd.clients import ClientBank, Execution, ExecutionPlan
 from trainer.local_sgd.schedule import Schedule
 from trainer.models.registry import model_spec
+from trainer.run.build import make_outer
 from trainer.run.memory import MemoryEstimate, fits, out_of_memory_message
 from trainer.settings.run import RunSettings
 
@@ -36,12 +37,14 @@ def choose_execution(
     Raises UserError, on all processes, if memory is too small for the clients' replicas.
     """
     # Clients that keep their own momentum are not equal after averaging. But where every H is 1,
-    # the mean of their parameters depends on the mean of their momentum alone.
+    # the mean of their parameters depends on the mean of their momentum alone. AdamW's does not: it
+    # divides by the root of each client's own second moment.
     own_momentum = settings.momentum > 0 and settings.momentum_averaging == "keep"
     stochastic = model_spec(settings.model).stochastic
     always = schedule.averages_every_step
-    fusible = not stochastic and (always or not own_momentum)
-    need = MemoryEstimate.of_client(one, batch)
+    linear = settings.optimizer == "sgd"
+    fusible = not stochastic and linear and (always or not own_momentum)
+    need = MemoryEstimate.of_client(one, batch, make_outer(settings))
     fit = max(1, min(_pass_bytes(world.device) // need.activations, len(batch.images)))
     one_by_one = stochastic or settings.mixed_precision or fit == 1
     small = one.stackable or need.activations <= CPU_CONVOLUTION_BYTES

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from trainer.data.training import Batch
 from trainer.errors import UserError
 from trainer.local_sgd.clients import ClientBank
+from trainer.local_sgd.outer import Outer
 from trainer.models.registry import model_spec
 from trainer.settings.run import RunSettings
 
@@ -23,25 +24,30 @@ MOST_PROCESSES = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """Count the bytes that one client takes; ``replica`` is its parameters and momentum."""
+    """Count the bytes that one client takes; ``replica`` is its parameters and momentum.
+
+    ``outer``: the state of the outer optimizer, of all clients together.
+    """
 
     replica: int
     gradients: int
     activations: int
+    outer: int = 0
 
     @classmethod
-    def of_client(cls, one: ClientBank, batch: Batch) -> MemoryEstimate:
+    def of_client(cls, one: ClientBank, batch: Batch, outer: Outer) -> MemoryEstimate:
         """Measure the client of the bank ``one``, which has a single client."""
         parameters = one.parameters.memory.nbytes
         return cls(
             replica=parameters + one.momentum.memory.nbytes,
             gradients=parameters,
             activations=one.activation_bytes(batch),
+            outer=outer.vectors * parameters,
         )
 
     def total(self, replicas: int) -> int:
         """Count the bytes of ``replicas`` replicas, one of which is being trained."""
-        return replicas * self.replica + self.gradients + self.activations
+        return replicas * self.replica + self.gradients + self.activations + self.outer
 
 
 def check_batches(settings: RunSettings, steps_per_epoch: int, processes: int) -> None:

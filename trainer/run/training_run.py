@@ -15,7 +15,16 @@ from trainer.local_sgd.evaluation import Evaluator, Scores, TrainLoss, reestimat
 from trainer.local_sgd.schedule import Round
 from trainer.local_sgd.sharpness import Sharpness, sharpness
 from trainer.models.registry import model_spec
-from trainer.run.build import initial_model, load_data, make_bank, make_sampler, make_schedule
+from trainer.run.allocator import keep_freed_memory
+from trainer.run.arithmetic import full_float32
+from trainer.run.build import (
+    initial_model,
+    load_data,
+    make_bank,
+    make_outer,
+    make_sampler,
+    make_schedule,
+)
 from trainer.run.checkpoint import Checkpoint, ClientState
 from trainer.run.execution import SERIAL, choose_execution
 from trainer.run.memory import check_batches
@@ -29,6 +38,8 @@ class TrainingRun:
     def __init__(self, settings: RunSettings, world: World) -> None:
         self.settings = settings
         self.world = world
+        if world.device.type == "cpu":
+            keep_freed_memory()
         self.training, test = load_data(settings, world.device)
         self.evaluate = Evaluator(test, world)
         self.sampler = make_sampler(settings, len(self.training))
@@ -42,7 +53,8 @@ class TrainingRun:
         execution = choose_execution(settings, self.schedule, one, batch, world)
         self.clients = make_bank(settings, len(self.own_clients), execution, world.device)
         self.clients.parameters.assign(nn.utils.parameters_to_vector(self.model.parameters()))
-        self.average = Averaging(self.clients, world, settings.momentum_averaging)
+        policy, outer = settings.momentum_averaging, make_outer(settings)
+        self.average = Averaging(self.clients, world, policy, outer)
         self.loss = TrainLoss(world)
 
     def batches(self) -> Iterator[Batch]:
@@ -62,6 +74,8 @@ class TrainingRun:
             clients=self.own_clients,
             parameters=parameters,
             momentum=momentum,
+            updates=self.clients.updates,
+            outer=self.average.outer.state if self.average.outer else {},
             loss_sum=self.loss.total,
             loss_steps=self.loss.steps,
         )
@@ -71,7 +85,9 @@ class TrainingRun:
         state = checkpoint.state(self.own_clients)
         self.done = checkpoint.step
         self.clients.begin(self.last_round())
-        self.clients.restore(state.parameters, state.momentum)
+        self.clients.restore(state.parameters, state.momentum, state.updates)
+        if self.average.outer:
+            self.average.outer.restore(state.outer)
         self.loss = TrainLoss(self.world, state.loss_sum, state.loss_steps)
 
     def last_round(self) -> Round:
@@ -149,7 +165,7 @@ class TrainingRun:
     def score_diverged(self, error: DivergedError) -> Evaluation:
         """Average once more and score the result: the run's last record."""
         round = next(self.schedule.rounds(error.step - 1))
-        self.average()
+        self.average(self._lr(error.step))
         self.export(round)
         scores = self.evaluate(self.model)
         return replace(self._evaluation(round, error.step, scores), diverged=True)
@@ -188,11 +204,12 @@ class TrainingRun:
             return None
         found = None
         if self.world.is_main:
-            found = sharpness(
-                self.model,
-                self.training,
-                samples=self.settings.sharpness_samples,
-                probes=self.settings.sharpness_probes,
-                seed=self.settings.seed,
-            )
+            with full_float32():
+                found = sharpness(
+                    self.model,
+                    self.training,
+                    samples=self.settings.sharpness_samples,
+                    probes=self.settings.sharpness_probes,
+                    seed=self.settings.seed,
+                )
         return self.world.broadcast(found)

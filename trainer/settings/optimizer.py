@@ -37,12 +37,31 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
     group_weight: bool = setting(lambda given: given["dataset"] == IMAGENET, "optimizer")
     """no weight decay on normalisation layers and biases; default, as the authors': 1 for dataset
     imagenet, else 0"""
+    optimizer: Literal["sgd", "adamw"] = setting("sgd", "optimizer")
+    """each client's optimizer"""
     momentum: float = setting(0.0, "optimizer", ge=0, lt=1)
-    """momentum"""
+    """momentum of optimizer sgd"""
     nesterov: bool = setting(False, "optimizer")
     """Nesterov momentum"""
+    beta1: float = setting(0.9, "optimizer", ge=0, lt=1)
+    """decay of the first moment of optimizer adamw"""
+    beta2: float = setting(0.999, "optimizer", ge=0, lt=1)
+    """decay of the second moment of optimizer adamw"""
+    eps: float = setting(1e-8, "optimizer", gt=0)
+    """ε of optimizer adamw, added to the root of the second moment"""
     momentum_averaging: Literal["keep", "average", "reset"] = setting("keep", "optimizer")
-    """each client's momentum at averaging: kept, averaged like the parameters, or set to 0"""
+    """each client's momentum, or adamw's two moments, at averaging: kept, averaged like the
+    parameters, or set to 0, from where adamw counts its updates anew"""
+    outer_lr: float = setting(1.0, "optimizer", gt=0)
+    """learning rate of the outer optimizer, SGD, whose gradient at averaging is what the clients
+    moved; 1 without momentum: plain averaging"""
+    outer_momentum: float = setting(0.0, "optimizer", ge=0, lt=1)
+    """momentum of the outer optimizer"""
+    outer_nesterov: bool = setting(False, "optimizer")
+    """Nesterov momentum of the outer optimizer, as in DiLoCo (https://arxiv.org/abs/2311.08105)"""
+    outer_slowmo: bool = setting(False, "optimizer")
+    """outer gradient divided by η, outer learning rate multiplied by it, as in SlowMo
+    (https://arxiv.org/abs/1910.00643): when η decays, so does what the outer momentum moves"""
     precision: Literal["fp32", "fp64", "bf16", "fp16"] = setting("fp32", "optimizer")
     """arithmetic; bf16, fp16: mixed, with training's forward passes in bfloat16 or float16 (the
     loss scaled by a constant) and the rest in fp32"""
@@ -93,8 +112,16 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
             )
         if self.nesterov and self.momentum == 0:
             yield "nesterov needs momentum > 0; set momentum or nesterov 0"
-        if self.momentum_averaging != "keep" and self.momentum == 0:
-            yield f"momentum_averaging {self.momentum_averaging} needs momentum > 0; set momentum"
+        adamw, policy = self.optimizer == "adamw", self.momentum_averaging
+        if policy != "keep" and self.momentum == 0 and not adamw:
+            yield f"momentum_averaging {policy} needs momentum > 0; set momentum"
+        if adamw and self.momentum > 0:
+            yield "momentum applies only to optimizer sgd; remove momentum, or set beta1 instead"
+        for name in [] if adamw else self.changed("beta1", "beta2", "eps"):
+            yield f"{name} applies only to optimizer adamw; set optimizer adamw or remove {name}"
+        for name in self.changed("outer_nesterov", "outer_slowmo"):
+            if self.outer_momentum == 0:
+                yield f"{name} needs outer_momentum > 0; set outer_momentum or {name} 0"
         if self.lr_schedule == "cosine" and any(phase.lr_factor != 1 for phase in self.phases):
             yield "lr_schedule cosine has no decays; remove decay1 and lr_factor, or set gamma 1"
 

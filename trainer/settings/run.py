@@ -107,6 +107,11 @@ class RunSettings(RuntimeSettings, OptimizerSettings):
                 f"precision {self.precision} needs clients serial (or fused, for H = 1); set "
                 "clients auto"
             )
+        if self.clients == "fused" and self.optimizer == "adamw":
+            yield (
+                "clients fused averages gradients, but the mean of AdamW's updates is not the "
+                "update by the mean gradient; set clients auto"
+            )
         longest = max(phase.local_steps for phase in self.phases)
         if self.clients == "fused" and (self.h_rule != "constant" or longest > 1):
             h = f"H is {longest}" if self.h_rule == "constant" else f"h_rule {self.h_rule} raises H"

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
-from trainer.local_sgd.schedule import HRule, QuadraticSynchronizationRule, constant_h
+from trainer.local_sgd import h_rules
 from trainer.settings.base import Settings, execution_setting, setting
 from trainer.settings.yaml import parse_yaml
 
@@ -16,6 +16,12 @@ FAR_PAST_THE_END = 10
 NUMBERED = ("decay", "step", "eval_freq", "save_freq")
 # What `ScheduleSettings.schedule` says instead
 PHASE_OPTIONS = ("epochs", "gamma", *(f"{name}{i}" for name in NUMBERED for i in (1, 2, 3)))
+# The rules for H that a setting is for
+RULES_WITH = {
+    "h_base": (*h_rules.POWERS, "post-local"),
+    "alpha": tuple(h_rules.POWERS),
+    "switch": ("post-local",),
+}
 
 
 class PhaseSettings(Settings):
@@ -70,12 +76,16 @@ class ScheduleSettings(Settings):
     schedule: tuple[PhaseSettings, ...] | None = setting(None, "schedule", min_length=1)
     """phases as a list instead of epochs, decay, step and eval-freq: YAML, each with epochs,
     lr_factor, local_steps, eval_freq, save_freq"""
-    h_rule: Literal["constant", "qsr"] = setting("constant", "schedule")
-    """H in a phase: constant, or max(h_base, ⌊(alpha/η)²⌋) (https://arxiv.org/abs/2310.14423)"""
+    h_rule: Annotated[str, AfterValidator(h_rules.require_rule)] = setting("constant", "schedule")
+    """H of a round: constant in a phase; post-local: 1 until the switch, then h_base; inverse, qsr
+    or cubic: max(h_base, ⌊(alpha/η)^p⌋) with p = 1, 2, 3 (https://arxiv.org/abs/2310.14423); or
+    your own pure function of a RoundStart (trainer/local_sgd/h_rules.py) as module:function"""
     h_base: int = setting(1, "schedule", ge=1)
-    """smallest H of the qsr rule"""
+    """smallest H of the rules inverse, qsr and cubic; H after the switch of post-local"""
     alpha: float | None = setting(None, "schedule", gt=0)
-    """α of the qsr rule"""
+    """α of the rules inverse, qsr and cubic"""
+    switch: int | None = setting(None, "schedule", ge=1)
+    """epoch, from the start point, of post-local's switch from H = 1 to h_base"""
 
     @field_validator("steps_per_epoch", mode="before")
     @classmethod
@@ -111,13 +121,18 @@ class ScheduleSettings(Settings):
             for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
         )
 
-    @property
-    def rule(self) -> HRule:
-        """Return the rule that ``h_rule`` names."""
+    def rule(self, steps_per_epoch: int) -> h_rules.HRule:
+        """Return the rule that ``h_rule`` names; raises UserError for a user's that cannot be."""
         if self.h_rule == "constant":
-            return constant_h
-        assert self.alpha is not None, "conflicts asks for it"
-        return QuadraticSynchronizationRule(h_base=self.h_base, alpha=self.alpha)
+            return h_rules.constant
+        if self.h_rule == "post-local":
+            assert self.switch is not None, "conflicts asks for it"
+            switch = self.switch * steps_per_epoch
+            return h_rules.PostLocal(switch=switch, h_base=self.h_base)
+        if power := h_rules.POWERS.get(self.h_rule):
+            assert self.alpha is not None, "conflicts asks for it"
+            return h_rules.InversePower(power=power, h_base=self.h_base, alpha=self.alpha)
+        return h_rules.own_rule(self.h_rule)
 
     @property
     def total_epochs(self) -> int:
@@ -148,14 +163,25 @@ class ScheduleSettings(Settings):
                 f"gamma {self.gamma:g} at {count} decays overflows or underflows; "
                 "bring gamma closer to 1"
             )
-        if self.h_rule == "qsr":
-            if self.alpha is None:
-                yield "h_rule qsr needs alpha, the η below which H exceeds 1; set alpha"
+        yield from self._incomplete_rule()
+
+    def _incomplete_rule(self) -> Iterator[str]:
+        rule = self.h_rule
+        if rule in h_rules.POWERS and self.alpha is None:
+            yield f"h_rule {rule} needs alpha, the η below which H exceeds 1; set alpha"
+        if rule == "post-local" and (self.switch is None or self.h_base == 1):
+            yield "h_rule post-local needs switch and, after it, h_base > 1; set both"
+        if self.switch is not None and self.switch >= self.total_epochs:
+            yield (
+                f"switch {self.switch} is past the end ({self.total_epochs} epochs) and would "
+                "never happen; lower it"
+            )
+        for name, rules in RULES_WITH.items():
+            if rule not in rules and self.changed(name):
+                yield f"{name} applies only to h_rule {' or '.join(rules)}; remove {name}"
+        if rule in RULES_WITH["h_base"]:
             for name in self.changed("step1", "step2", "step3"):
-                yield f"{name} and h_rule qsr both set H; remove {name}"
-        else:
-            for name in self.changed("h_base", "alpha"):
-                yield f"{name} applies only to h_rule qsr; set h_rule qsr or remove {name}"
+                yield f"{name} and h_rule {rule} both set H; remove {name}"
 
     def _misplaced_decays(self) -> Iterator[str]:
         start = self.epochs_before_decays

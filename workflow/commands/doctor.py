@@ -12,14 +12,13 @@ from typing import Any
 import psutil
 
 from trainer.errors import UserError
-from trainer.files.atomic import sha256
 from workflow.allocation import allocate_here
 from workflow.campaign import Campaign, load_campaign
 from workflow.commands.installation import SET_UP, Check, Level, check_installation, run_python
 from workflow.commands.starting import check_start, existing, writable
 from workflow.commands.wandb_copy import wandb_copy
-from workflow.experiments import PublishedCheckpoint
 from workflow.machine import visible_gpus
+from workflow.published import copies
 
 # Prepared arrays and .beton files; CIFAR-10's archive on top. ImageNet's 1.33 million images are
 # guessed at 500 × 375 pixels, half of them as JPEG of a sixth of that; `beton` measures some.
@@ -221,14 +220,17 @@ def _source(campaign: Campaign, dataset: str) -> Check:
 
 
 def _start_points(campaign: Campaign) -> Iterator[Check]:
-    starts = [job.run.start for job in campaign.jobs]
-    for start in {s.path: s for s in starts if isinstance(s, PublishedCheckpoint)}.values():
+    folder = campaign.config.checkpoints_source
+    for start in campaign.published.values():
+        kind = start.checksum.kind
         if start.path.is_file():
-            if sha256(start.path) == start.sha256:
-                yield Check("ok", "start point", f"{start.path} has the expected SHA-256")
+            if start.checksum.fits(start.path):
+                yield Check("ok", "start point", f"{start.path} has the expected {kind}")
             else:
-                text = f"{start.path}: its SHA-256 is not that of the experiments; remove it"
+                text = f"{start.path}: its {kind} is not that of the experiments; remove it"
                 yield Check("problem", "start point", text)
+        elif folder and (copy := next(copies(start, folder), None)):
+            yield Check("ok", "start point", f"{start.path} will be copied from {copy}")
         elif start.url is None:
             yield Check("problem", "start point", f"{start.path} is missing; put it there")
         else:

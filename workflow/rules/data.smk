@@ -96,7 +96,7 @@ rule beton_of_files:
 
 
 rule download:
-    # Download a published start point that is missing. Its address is a resource, not a parameter:
+    # Copy or download a published start point that is missing. Where from is a resource, not a parameter:
     # the same file from elsewhere repeats nothing.
     output:
         "{checkpoint}",
@@ -106,9 +106,11 @@ rule download:
     conda:
         TRAIN_ENV
     resources:
-        url=lambda wildcards: CAMPAIGN.downloads[wildcards.checkpoint].url,
+        source=lambda wildcards: CAMPAIGN.downloads[wildcards.checkpoint].source_options(
+            CONFIG.checkpoints_source
+        ),
     params:
-        sha256=lambda wildcards: CAMPAIGN.downloads[wildcards.checkpoint].sha256,
+        checksum=lambda wildcards: CAMPAIGN.downloads[wildcards.checkpoint].checksum_options,
     shell:
-        "python -m trainer download --url {resources.url:q} --sha256 {params.sha256:q}"
-        " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
+        "python -m workflow.published --out {output:q} {params.checksum} {resources.source}"
+        " > {log:q} 2>&1 || say_why {log:q}"

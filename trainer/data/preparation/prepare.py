@@ -20,6 +20,7 @@ from trainer.data.preparation.source_state import read_state, record_state, reco
 from trainer.data.specs import DATASETS, SPLITS, DatasetSpec
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
+from trainer.files.checksum import Checksum
 from trainer.files.download import download
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -112,7 +113,7 @@ def read_cifar10_archive(archive: Path | None, folder: Path) -> dict[str, Arrays
     """
     if archive is None:
         path = folder / CIFAR10_URL.rpartition("/")[-1]
-        archive = download(CIFAR10_URL, CIFAR10_SHA256, path)
+        archive = download(CIFAR10_URL, Checksum("SHA-256", CIFAR10_SHA256), path)
     elif (found := sha256(archive)) != CIFAR10_SHA256:
         raise UserError(
             f"source {archive}: not the official CIFAR-10 archive (its SHA-256 is {found}, not "
