@@ -19,8 +19,8 @@ UNSEEN = {
 # Settings that the aspects H, η, K, B_loc, decays and length say together
 SAID = {
     "step1", "step2", "step3", "h_rule", "h_base", "alpha", "switch", "schedule", "decay1",
-    "decay2", "decay3", "gamma", "lr", "start_lr", "max_lr", "batch_size", "total_batch_size", "epochs",
-    "steps_per_epoch",
+    "decay2", "decay3", "gamma", "lr", "start_lr", "max_lr", "batch_size", "total_batch_size",
+    "epochs", "steps_per_epoch",
 }  # fmt: skip
 NAMES = {"wd": "weight decay", "aug": "augmentation", "noise_p": "label noise p ="}
 SAY_IT_ALL = {"lr_schedule", "model", "dataset", "optimizer"}  # values that need no name
