@@ -17,8 +17,7 @@ import yaml
 from trainer.errors import UserError
 from trainer.settings.run import check_processes
 from trainer.settings.yaml import read_yaml
-from workflow.analysis.figures.catalogue import EXPERIMENTS, FIGURES
-from workflow.analysis.tables.names import THEORY
+from workflow.claims import THEORY
 from workflow.config import Config, load_config
 from workflow.earlier import METRICS
 from workflow.experiments import (
@@ -29,7 +28,9 @@ from workflow.experiments import (
     load_experiments,
     start_points,
 )
+from workflow.figures import Figure
 from workflow.job import Job
+from workflow.paper import paper
 from workflow.paths import experiments_file
 from workflow.published import PublishedCheckpoint
 
@@ -197,9 +198,14 @@ class Campaign:
     def table_files(self, names: Iterable[str]) -> list[str]:
         return [f"{self.tables}/{name}.csv" for name in names]
 
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """Map names to the paper's figures and to those of the experiments file."""
+        return paper().figures | self.experiments.figures
+
     def experiments_of(self, figure: str) -> list[str]:
         """List the scale's experiments that a figure shows; none for the theory's figure."""
-        names = () if figure == THEORY else FIGURES[figure].experiments
+        names = () if figure == THEORY else self.figures[figure].experiments
         return [name for name in names if name in self.runs_by_experiment]
 
     def figure_tables(self, figure: str) -> list[str]:
@@ -208,10 +214,10 @@ class Campaign:
     @cached_property
     def available_figures(self) -> list[str]:
         """List the figures that this scale has an experiment for, and the theory's."""
-        return [*(figure for figure in FIGURES if self.experiments_of(figure)), THEORY]
+        return [*(figure for figure in self.figures if self.experiments_of(figure)), THEORY]
 
     def why_unavailable(self, figure: str) -> str:
-        needs = ", ".join(FIGURES[figure].experiments)
+        needs = ", ".join(self.figures[figure].experiments)
         file = f"experiments/{self.config.scale}.yaml"
         return f"{figure} needs {needs}, which {file} lacks; add them there"
 
@@ -221,14 +227,7 @@ def make_campaign(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> C
     if not isinstance(config, Mapping):  # of a module's importer
         raise UserError(f"the module's config must be a mapping of settings, got {config!r}")
     checked = load_config(dict(config))
-    file = experiments_file(checked.scale)
-    experiments = load_experiments(file)
-    for name in experiments.experiments:
-        if name not in EXPERIMENTS:
-            raise UserError(
-                f"{file.parent.name}/{file.name}: no figure shows experiment {name!r}; choose one "
-                f"of {', '.join(EXPERIMENTS)}"
-            )
+    experiments = load_experiments(experiments_file(checked.scale))
     return Campaign(checked, experiments, overrides)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, StrictInt, model_validator
 
@@ -24,7 +23,10 @@ from trainer.settings.run import RESULT_SETTINGS, RunSettings, data_set_suffices
 from trainer.settings.runtime import Device, WandbMode
 from trainer.settings.schedule import PHASE_OPTIONS, PhaseSettings
 from trainer.settings.yaml import read_yaml
+from workflow.claims import Stated
+from workflow.entries import Entry
 from workflow.published import PublishedCheckpoint
+from workflow.stated import Asked, check
 
 # Settings that an experiment may vary; seed and start point have keys of their own.
 VARIABLE = RESULT_SETTINGS - {"seed", "resume", "resume_sha256"}
@@ -51,7 +53,6 @@ class Execution(Settings):
 
 
 Overrides = dict[str, Any]
-Comparison = Literal["local_steps", "start_lr", "num_clients"]
 
 
 class Experiment(Settings):
@@ -72,11 +73,6 @@ class Experiment(Settings):
     phase2: Overrides = Field(default={}, description="further settings of the figure's runs")
     runs: list[Overrides] = Field(description="what differs between the runs", min_length=1)
     cooldown: PhaseSettings | None = Field(None, description="last phase of all runs, small η")
-    compares: Comparison = Field(
-        "local_steps",
-        description="what the figure compares: local_steps, H > 1 with H = 1; start_lr, the same "
-        "at several learning rates; or num_clients",
-    )
     allow_divergence: bool = Field(
         False, description="a run that diverges is a result, marked so in the table; else an error"
     )
@@ -105,11 +101,11 @@ class Experiment(Settings):
         return self
 
 
-class Experiments(Settings):
-    """Hold the content of experiments/<scale>.yaml."""
+class Experiments(Stated):
+    """Hold the content of experiments/<scale>.yaml; its claims are a family of their own."""
 
     execution: Execution = Field(default_factory=Execution, description="what a run needs")
-    experiments: dict[str, Experiment] = Field(description="by figure")
+    experiments: dict[str, Experiment] = Field(description="by name")
 
 
 @dataclass(frozen=True)
@@ -155,8 +151,7 @@ def load_experiments(path: Path) -> Experiments:
         runs = expand(experiment, where=f"{file}{name}: ")
         if len({run.id for run in runs}) < len(runs):
             raise UserError(f"{file}{name}.runs: two entries are the same run; remove one")
-        _check_compares(experiment, runs, f"{file}{name}.runs: ")
-        test_local_steps(experiment, f"{file}{name}")
+    check(loaded, {name: asked(e) for name, e in loaded.experiments.items()}, file)
     return loaded
 
 
@@ -164,9 +159,37 @@ def expand(experiment: Experiment, where: str = "") -> list[RunSpec]:
     """Expand the grid into runs with their starts, in order of settings, then seeds."""
     return [
         _run(values, seed, start, where, experiment.cooldown)
-        for overrides in experiment.runs
-        for values in [{**experiment.settings, **experiment.phase2, **overrides}]
+        for values in _values(experiment)
         for seed, start in _starts(experiment, where).items()
+    ]
+
+
+def _values(experiment: Experiment) -> list[Overrides]:
+    """Return the settings of each of ``runs``, as they are written."""
+    shared = {**experiment.settings, **experiment.phase2}
+    return [{**shared, **overrides} for overrides in experiment.runs]
+
+
+def asked(experiment: Experiment) -> Asked:
+    """Describe each of ``runs``, by its first seed, for figures and claims."""
+    seed, start = next(iter(_starts(experiment, "").items()))
+    cooldown = experiment.cooldown
+    entries = [
+        Entry(values, _run(values, seed, start, "", cooldown).settings, cooldown is not None)
+        for values in _values(experiment)
+    ]
+    return Asked(entries, experiment.judged_h, cooldown is not None)
+
+
+def matching(experiment: Experiment, wanted: Overrides) -> list[RunSpec]:
+    """List the runs of the entries that have the ``wanted`` settings."""
+    n = len(experiment.seeds)
+    runs = expand(experiment)
+    return [
+        run
+        for i, entry in enumerate(asked(experiment).entries)
+        if entry.matches(wanted)
+        for run in runs[i * n : (i + 1) * n]
     ]
 
 
@@ -174,41 +197,6 @@ def start_points(runs: list[RunSpec]) -> list[RunSpec]:
     """List the phase-1 runs that ``runs`` begin from, each once."""
     found = {run.start.id: run.start for run in runs if isinstance(run.start, RunSpec)}
     return list(found.values())
-
-
-def test_local_steps(experiment: Experiment, where: str = "") -> int:
-    """Return the H > 1 that the claims compare with H = 1."""
-    found = {run.settings.phases[0].local_steps for run in expand(experiment)} - {1}
-    if experiment.judged_h is None and len(found) == 1:
-        return found.pop()
-    if experiment.judged_h not in found:
-        raise UserError(
-            f"{where}.judged_h: {experiment.judged_h} is not an H > 1 of its runs; "
-            f"choose one of {', '.join(map(str, sorted(found)))}"
-        )
-    return experiment.judged_h
-
-
-def _check_compares(experiment: Experiment, runs: list[RunSpec], where: str) -> None:
-    """Raise UserError unless H, η and K tell the runs apart and there is something to compare."""
-    longest = 1 if experiment.cooldown is None else 2
-    if any(r.settings.h_rule != "constant" or len(r.settings.phases) > longest for r in runs):
-        raise UserError(f"{where}the figure needs one H per run; remove h_rule and decays")
-    kinds = Counter(
-        (s.seed, s.phases[0].local_steps, s.peak_lr, s.num_clients)
-        for s in (run.settings for run in runs)
-    )
-    if max(kinds.values()) > 1:
-        raise UserError(f"{where}two entries have the same H, η and K, which tell runs apart")
-    local_steps = {h for _, h, _, _ in kinds}
-    if experiment.compares == "num_clients":
-        if len({k for _, _, _, k in kinds}) == 1:
-            raise UserError(f"{where}the figure compares numbers of clients; add another K")
-        return
-    if 1 not in local_steps or max(local_steps) == 1:
-        raise UserError(f"{where}the figure compares step1 1 (SGD) with step1 > 1; add them")
-    if experiment.compares == "start_lr" and len({lr for _, _, lr, _ in kinds}) == 1:
-        raise UserError(f"{where}the figure compares learning rates; add another start_lr")
 
 
 def _starts(experiment: Experiment, where: str) -> dict[int, Start]:

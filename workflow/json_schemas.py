@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from trainer.settings.run import RunSettings
-from workflow.analysis.figures.catalogue import EXPERIMENTS
+from workflow.claims import Paper
 from workflow.config import Config
 from workflow.experiments import VARIABLE, Experiments
 from workflow.paths import ROOT
@@ -30,12 +30,17 @@ def schemas() -> dict[str, dict[str, Any]]:
         del fields[name]["additionalProperties"], fields[name]["type"]
     fields["phase1"]["anyOf"] = [{"$ref": "#/$defs/Overrides"}, {"type": "null"}]
     fields["runs"]["items"] = {"$ref": "#/$defs/Overrides"}
+    for model, name in (("Claim", "treated"), ("Claim", "control"), ("Row", "paired_with")):
+        for choice in experiments["$defs"][model]["properties"][name]["anyOf"]:
+            if choice.get("type") == "object":
+                choice.clear()
+                choice["$ref"] = "#/$defs/Overrides"
     experiments["$defs"]["Overrides"] = overrides
-    experiments["properties"]["experiments"]["propertyNames"] = {"enum": EXPERIMENTS}
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {
         "config.schema.yaml": dialect | config,
         "experiments.schema.yaml": dialect | experiments,
+        "paper.schema.yaml": dialect | Paper.model_json_schema(),
     }
 
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from workflow.analysis.claims.catalogue import CLAIMS, ROWS
 from workflow.analysis.claims.measure import ExperimentDesign, Measurement
-from workflow.analysis.claims.verdict import Judgement
+from workflow.analysis.claims.rows import claims_of, rows_of
+from workflow.analysis.claims.verdict import Judgement, Row
+from workflow.paper import paper
 
+CLAIMS = claims_of(paper())
+ROWS = [row for row in rows_of(paper()) if isinstance(row, Row)]
 SEEDS = (1, 2, 3, 4, 5)
 Accuracy = Callable[[int, int, float, int, int], float]  # of seed, H, η, K and step
 
@@ -70,7 +73,7 @@ def judge_row(name: str, table: pd.DataFrame, h: int) -> Judgement:
 
 
 def measurement(values: list[float], **changes: float | str) -> Measurement:
-    given: dict[str, object] = {"smallest": 0.5, "local_steps": 8, **changes}
+    given: dict[str, object] = {"smallest": 0.5, "compared": "H = 8", **changes}
     return Measurement(values=pd.Series(values), **given)  # type: ignore[arg-type]
 
 

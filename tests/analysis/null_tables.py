@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from workflow.analysis.claims.catalogue import CLAIMS, CONTROLS
+from tests.analysis.made_runs import CLAIMS
 from workflow.analysis.claims.measure import ExperimentDesign, Measurement
 from workflow.analysis.claims.theory_claim import MARGIN
 from workflow.analysis.theory.simulation import DRIFT
@@ -54,7 +54,7 @@ def smallest_effect(experiment: str, h: int, rate: float, k: int, step: int) -> 
 def measured(draw: Generator, seeds: int, spread: float, effect: Effect) -> dict[str, Measurement]:
     """Measure the paper's claims on ``seeds`` seeds of all experiments, each with its own noise."""
     tables = {name: _table(draw, name, seeds, spread, effect) for name in GRIDS}
-    of_paper = [claim for claim in CLAIMS if claim.name not in CONTROLS]
+    of_paper = [claim for claim in CLAIMS if not claim.after_cooldown]
     return {claim.name: claim.measured(tables[claim.experiment], DESIGN) for claim in of_paper}
 
 

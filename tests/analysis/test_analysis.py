@@ -14,13 +14,15 @@ from matplotlib.image import imread
 from scipy import stats
 
 from trainer.errors import UserError
-from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.figures.drawing import draw, draw_legend
 from workflow.analysis.figures.panels import panel_numbers
 from workflow.analysis.figures.style import line_style
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
 from workflow.analysis.tables.evaluations import missing_or_diverged
 from workflow.config import Plot
+from workflow.paper import paper
+
+FIGURES = paper().figures
 
 
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=20))
@@ -69,6 +71,7 @@ def table(**changes: object) -> pd.DataFrame:
             "first_epoch": 10,
             "epoch": epoch,
             "step": 4.0 * (epoch - 10),
+            "round": 4.0 * (epoch - 10) / h,
             "bytes_sent": 1e6 * (epoch - 10) / h,
             "test_accuracy": 0.5 + 0.1 * seed + 0.01 * seed * (h > 1) * (epoch == 20),
             "hessian_trace": 3.0 / h,
@@ -86,7 +89,7 @@ PANEL = FIGURES["fig1a"].panels[0]
 
 
 def drawn(name: str, tables: dict[str, pd.DataFrame], out: Path) -> pd.DataFrame:
-    draw(name, tables, dict.fromkeys(tables, "title"), Plot(), out)
+    draw(name, FIGURES[name], tables, dict.fromkeys(tables, "title"), Plot(), out)
     return pd.read_csv(out.with_name(out.name + ".csv"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tests.analysis.made_runs import judge_row, measurement, row_verdict, varied
-from tests.tracking.test_revision import git, new_repository
-from trainer.tracking.provenance import ROOT
-from workflow.analysis.claims.catalogue import CLAIMS, CONTROLS, LEVELS, PANELS, PRIMARY, ROWS
-from workflow.analysis.claims.design import RULES, DesignCommits
+from tests.analysis.made_runs import CLAIMS, ROWS, judge_row, measurement, row_verdict, varied
 from workflow.analysis.claims.judge import judge, write_claims
-from workflow.analysis.claims.measure import Claim, ExperimentDesign, Measurement
-from workflow.analysis.claims.theory_claim import TheoryClaim
-from workflow.analysis.figures.catalogue import FIGURES
+from workflow.analysis.claims.measure import ExperimentDesign, Measurement, NamedClaim
+from workflow.analysis.claims.theory_claim import TheoryRow
+from workflow.analysis.claims.verdict import Row
+from workflow.claims import Claim
+from workflow.paper import paper
 
 
 def without(table: pd.DataFrame, gone: pd.Series[bool]) -> pd.DataFrame:
@@ -27,12 +26,12 @@ def without(table: pd.DataFrame, gone: pd.Series[bool]) -> pd.DataFrame:
     return lacking[~(gone & lacking.duplicated("run"))]
 
 
-def judged_h(claim: Claim) -> int:
+def judged_h(claim: NamedClaim) -> int:
     return 64 if claim.name.endswith("1/η") else 8
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
-def test_seeds_with_a_missing_run_are_left_out_and_named(claim: Claim) -> None:
+def test_seeds_with_a_missing_run_are_left_out_and_named(claim: NamedClaim) -> None:
     """Whatever is measured: without one run of seed 3, seed 3 does not count."""
     table = varied(claim.experiment)
     whole = judge_row(claim.name, table, judged_h(claim))
@@ -55,7 +54,7 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
-def test_a_setting_none_of_whose_runs_is_there_leaves_a_claim_undecided(claim: Claim) -> None:
+def test_a_setting_none_of_whose_runs_is_there_leaves_a_claim_undecided(claim: NamedClaim) -> None:
     """Rather than judged on the settings that are."""
     table, h = varied(claim.experiment), judged_h(claim)
     needed = [("first_local_steps", 8), *NEEDED.get(claim.name.split(", ")[-1], [])]
@@ -84,6 +83,26 @@ def test_the_interval_decides(name: str, mean: float, expected: str) -> None:
     assert found.level == 0.025 / 18
 
 
+@pytest.mark.parametrize(
+    ("mean", "expected"),
+    [(0.0, "supported"), (0.3, "supported"), (-0.3, "supported"), (0.5, "inconclusive"),
+     (-0.5, "inconclusive"), (0.7, "contradicted"), (-0.7, "contradicted")],
+)  # fmt: skip
+def test_equivalence_is_an_interval_within_the_smallest_effect(mean: float, expected: str) -> None:
+    values = mean + 0.1 * stats.norm.ppf((np.arange(20) + 0.5) / 20)
+    claim = Claim(says="so", experiment="e", effect="gain_at_the_end", direction="equivalence")
+    row = Row("own", "so", [NamedClaim("own", claim)], "own", 0.05)
+    found = row.judge({"own": measurement(values.tolist())})
+    assert found.verdict == expected
+    tests = [
+        stats.ttest_1samp(values, -0.5, alternative="greater").pvalue,
+        stats.ttest_1samp(values, 0.5, alternative="less").pvalue,
+    ]
+    assert found.p == pytest.approx(max(tests))
+    assert found.p_corrected is not None
+    assert (found.p_corrected < 0.05) == (expected == "supported")
+
+
 def test_a_wide_interval_is_inconclusive_and_p_below_5_percent_decides() -> None:
     for scale in np.linspace(0.2, 3, 40):
         values = (0.9 + scale * np.array([-1, -0.5, 0, 0.5, 1])).tolist()
@@ -97,11 +116,12 @@ def test_a_wide_interval_is_inconclusive_and_p_below_5_percent_decides() -> None
 
 
 def test_levels_share_five_percent_whatever_is_judged() -> None:
-    assert (len(PRIMARY), len(PANELS), len(CONTROLS)) == (7, 18, 2)
-    assert len(LEVELS) == len(ROWS) + 1 == 27
-    assert sum(LEVELS[name] for name in {*PRIMARY, *PANELS}) == pytest.approx(0.05)
-    assert sum(LEVELS[name] for name in CONTROLS) == pytest.approx(0.05)
-    assert sum(LEVELS[name] for name in PRIMARY) == pytest.approx(0.025)
+    levels, families = paper().levels, paper().families
+    assert Counter(families.values()) == {"primary": 7, "panels": 18, "controls": 2}
+    assert len(levels) == len(ROWS) + 1 == 27
+    for family, rate in {"primary": 0.025, "panels": 0.025, "controls": 0.05}.items():
+        of_family = [level for name, level in levels.items() if families[name] == family]
+        assert sum(of_family) == pytest.approx(rate)
     table = varied("fig1a")
     alone = judge({"fig1a": table}, {"fig1a": ExperimentDesign(8, 0.5)}, None).set_index("claim")
     both = judge(
@@ -162,56 +182,8 @@ def test_claims_without_runs_say_so(tmp_path: Path) -> None:
 
 
 def test_every_claim_is_about_an_experiment_that_a_figure_shows() -> None:
-    shown = {name for figure in FIGURES.values() for name in figure.experiments}
+    shown = {name for figure in paper().figures.values() for name in figure.experiments}
     assert {claim.experiment for claim in CLAIMS} == shown
-    assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
-
-
-DESIGN = """\
-experiments:
-  fig1a: {title: a, seeds: &seeds [1, 2]}
-  fig2a: {title: b, seeds: *seeds}
-"""
-
-
-def test_a_design_is_the_last_commit_that_changed_its_experiments_or_the_rules(
-    tmp_path: Path,
-) -> None:
-    """Blank for a change that is not committed, and outside of a repository."""
-    project = new_repository(tmp_path / "project")
-    experiments, rule = project / "experiments/laptop.yaml", project / RULES[1]
-    judging = project / RULES[0].replace("*", "judge")
-
-    def design(*names: str, of: Path = project) -> str:
-        return DesignCommits(of / "experiments/laptop.yaml", of).of(names)
-
-    def commit(file: Path, text: str) -> str:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        assert design("fig1a") == ""
-        git(project, "add", ".")
-        git(project, "commit", "-m", "a change")
-        return git(project, "rev-parse", "HEAD")
-
-    commit(rule, "a")
-    commit(judging, "a")
-    first = commit(experiments, DESIGN)
-    assert design("fig1a") == design("fig2a") == first
-    # A title is no design, nor is the way of writing; another experiment's design is its own.
-    commit(experiments, DESIGN.replace("title: b", "title: c").replace("*seeds", "[1, 2]"))
-    second = commit(experiments, DESIGN.replace("*seeds", "[1, 2, 3]"))
-    assert design("fig1a") == first
-    assert design("fig2a") == design("fig1a", "fig2a") == design("fig2a", "fig1a") == second
-    third = commit(experiments, DESIGN.replace("&seeds [1, 2]", "&seeds [1, 2, 3]"))
-    assert (design("fig1a"), design("fig2a")) == (third, second)
-    for file in (rule, judging):
-        assert design("fig1a") != (changed := commit(file, "b"))
-        assert design("fig1a") == design("fig2a") == design() == changed
-    git(tmp_path, "clone", "--depth", "1", project.as_uri(), "shallow")
-    assert design("fig1a", of=tmp_path / "shallow") == ""
-    (tmp_path / "own.yaml").write_text(DESIGN)
-    assert DesignCommits(tmp_path / "own.yaml", project).of(["fig1a"]) == ""
-    assert all(list(ROOT.glob(pattern)) for pattern in RULES)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +207,8 @@ def test_the_mechanism_is_judged_within_its_margin(
         for h in (1, 20, 100)
         for _ in range(20)
     ]
-    line = TheoryClaim(name="7").judge(pd.DataFrame(rows), "panels", 0.025 / 18)
+    row = TheoryRow(name="7", says="so", family="panels", level=0.025 / 18)
+    line = row.judge(pd.DataFrame(rows))
     assert line.verdict == expected
     assert line.low is not None and line.high is not None and line.p_corrected is not None
     assert (line.high < 0.05) == (expected == "supported") == (line.p_corrected < 0.05)

@@ -7,6 +7,7 @@ is no gain, ``contradicted`` and ``supported``). Simulated factors are at their 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,9 +22,16 @@ from tests.analysis.null_tables import (
     smallest_effect,
     theory,
 )
-from workflow.analysis.claims import catalogue, judge, verdict
+from workflow.analysis.claims import judge
 from workflow.analysis.claims.measure import Measurement
+from workflow.analysis.claims.rows import rows_of
+from workflow.analysis.claims.theory_claim import TheoryRow
+from workflow.analysis.claims.verdict import Row
 from workflow.analysis.statistics import Estimate
+from workflow.claims import ERROR_RATE
+from workflow.paper import paper
+
+ROWS = rows_of(paper())
 
 DIFFERENT = {"supported", "contradicted"}
 FALSE = {no_effect: DIFFERENT, smallest_effect: {"no effect", "contradicted"}}
@@ -42,19 +50,29 @@ def without_power(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def count_false(
-    n: int, spread: float, effect: Effect, tables: int, least_spread: float | None = None
+    n: int,
+    spread: float,
+    effect: Effect,
+    tables: int,
+    least_spread: float | None = None,
+    rows: Sequence[Row | TheoryRow] = ROWS,
 ) -> int:
     """Count the tables, of ``tables``, with any false verdict."""
     draw = np.random.default_rng([n, int(100 * spread)])
     whole = measured(draw, n * tables, spread, effect)
     if least_spread is not None:
         whole = {name: replace(each, least_spread=least_spread) for name, each in whole.items()}
-    return sum(is_false(group, effect, draw) for group in in_groups(whole, n))
+    return sum(is_false(group, effect, draw, rows) for group in in_groups(whole, n))
 
 
-def is_false(group: dict[str, Measurement], effect: Effect, draw: np.random.Generator) -> bool:
+def is_false(
+    group: dict[str, Measurement],
+    effect: Effect,
+    draw: np.random.Generator,
+    rows: Sequence[Row | TheoryRow],
+) -> bool:
     n = len(group["1a"].values)
-    lines = judge.judge_measurements(group, theory(draw, n))
+    lines = judge.judge_measurements(rows, group, theory(draw, n))
     assert len(lines) == 27
     false = FALSE_OF_ROW[effect]
     return any(line.verdict in false.get(line.claim, FALSE[effect]) for line in lines)
@@ -85,7 +103,6 @@ def test_equal_accuracies_taken_for_certain_would_fail() -> None:
         assert count_false(2, spread, effect, tables, least_spread=1e-12) > bound(tables)
 
 
-def test_uncorrected_intervals_would_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [replace(row, level=verdict.ERROR_RATE) for row in catalogue.ROWS]
-    monkeypatch.setattr(judge, "ROWS", rows)
-    assert count_false(5, 0.3, no_effect, 50) > bound(50)
+def test_uncorrected_intervals_would_fail() -> None:
+    rows = [replace(row, level=ERROR_RATE) for row in ROWS]
+    assert count_false(5, 0.3, no_effect, 50, rows=rows) > bound(50)

@@ -13,9 +13,9 @@ import pytest
 
 from tests.commands import ROOT, trainer
 from tests.conftest import metrics
-from workflow.analysis.claims.catalogue import LEVELS
 from workflow.analysis.statistics import estimate
 from workflow.campaign import load_campaign
+from workflow.paper import paper
 
 CIFAR10, IMAGENET = "fig1a fig2b fig2e", "fig1b fig2c fig2f"
 SMALL = {"a": (CIFAR10, 0.2), "b": (IMAGENET, 0.125)}  # figures and η of Figures 1, 2(e) and 2(f)
@@ -120,7 +120,7 @@ def test_the_documented_power_follows_from_the_pilots(
     values = measure().dropna().to_numpy(float)
     spread = values.std(ddof=1)
     planned = estimate(np.resize([-1.0, 1.0], seeds) * spread * np.sqrt((seeds - 1) / seeds))
-    power = planned.power(abs(values.mean()), LEVELS[row])
+    power = planned.power(abs(values.mean()), paper().levels[row])
     numbers = f"{len(values)} | {values.mean():.2f} | {spread:.2f} | {seeds} | {power:.2f}"
     assert f"| {row} | {numbers} |" in (ROOT / "docs/claims.md").read_text("utf-8")
 

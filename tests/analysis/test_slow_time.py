@@ -11,15 +11,15 @@ import pytest
 from tests.analysis.test_analysis import drawn, table
 from tests.commands import ROOT
 from workflow.analysis.claims.effects import flatter_throughout
-from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.figures.panels import panel_numbers, slow_times
 from workflow.analysis.tables.read import read_table
+from workflow.paper import paper
 
 GAIN, FLATTER = (
     "gain over SGD\nof the same seed (points)",
     "ln(trace of the Hessian:\nSGD's ÷ its own)",
 )
-PANEL = FIGURES["slowtime"].panels[0]
+PANEL = paper().figures["slowtime"].panels[0]
 REFERENCE = ROOT / "results/reference/laptop/tables"
 
 
@@ -84,4 +84,4 @@ def test_every_experiment_with_sgd_is_in_the_figure() -> None:
     for path in REFERENCE.glob("fig*.csv"):
         rows = read_table(path)
         has_sgd = (rows.loc[rows["role"] == "phase 2", "first_local_steps"] == 1).any()
-        assert has_sgd == (path.stem in FIGURES["slowtime"].experiments), path.stem
+        assert has_sgd == (path.stem in paper().figures["slowtime"].experiments), path.stem

@@ -23,7 +23,7 @@ for old, new, *says in (
     ("epochs: 2", "epochs: no", "fig1a", "epochs", "false"),
     ("phase2:", "phase1:", "phase1 appears twice"),
     ("{step1: 6}", "[step1, 6]", "fig1a.runs.1"),
-    ("experiments:", "experiments: {}\nfigures:", "figures"),
+    ("experiments:", "experiments: {}\nfigures:", "figures.fig1a"),
 ):
     damage = partial(edited, old, new, EXPERIMENTS, TABLE)
     OF_EXPERIMENTS.add(f"{new!r} in place of {old!r}", damage, EXPERIMENTS.name, *says)

@@ -85,7 +85,7 @@ def a_table_of_no_experiment(folder: Path) -> Command:
 
 @TABLES.refused("gone.png", "no such file")
 def an_image_that_is_missing(folder: Path) -> Command:
-    return analysis("page", "fig1a", "--image", "gone.png", "--out", "out/page.html")
+    return analysis("page", "fig1a", *FROM, "--image", "gone.png", "--out", "out/page.html")
 
 
 @TABLES.refused("figure.png", "make the figure again")
@@ -94,7 +94,7 @@ def an_image_that_is_cut(folder: Path) -> Command:
     shutil.move(folder / "out/fig1a.png", folder / "figure.png")
     shutil.rmtree(folder / "out")
     cut(folder / "figure.png", 0.5)
-    return analysis("page", "fig1a", "--image", "figure.png", "--out", "out/page.html")
+    return analysis("page", "fig1a", *FROM, "--image", "figure.png", "--out", "out/page.html")
 
 
 @TABLES.refused("--plot", "width")

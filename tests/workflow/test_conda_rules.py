@@ -57,7 +57,8 @@ COMMANDS = {
         " --experiment fig1a --results results/laptop --out tables/fig1a.csv",
         "python -m workflow.analysis figure fig1a --tables tables/fig1a.csv"
         " --experiments experiments/laptop.yaml --plot {} --out fig1a",
-        "python -m workflow.analysis page fig1a --image fig1a.png --out fig1a.html",
+        "python -m workflow.analysis page fig1a --image fig1a.png"
+        " --experiments experiments/laptop.yaml --out fig1a.html",
         "python -m workflow.analysis runs --experiments experiments/laptop.yaml"
         " --results results/laptop --out runs",
         "python -c 'import workflow.analysis.theory.simulation, workflow.analysis.theory.figure'",

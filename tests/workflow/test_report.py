@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from tests.workflows import snakemake
-from workflow.analysis.claims.catalogue import LEVELS
 from workflow.analysis.theory.figure import BATCHES, CLIENTS
 from workflow.analysis.theory.simulation import DIFFUSION, DRIFT
+from workflow.paper import paper
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
@@ -72,7 +72,7 @@ def dom(page: Path) -> str:
 
 def test_the_claims_say_what_is_judged_and_what_is_not(reported: Path) -> None:
     claims = pd.read_csv(reported / "claims.csv").set_index("claim")
-    assert set(claims.index) == set(LEVELS)
+    assert set(claims.index) == set(paper().levels)
     assert claims.loc["1a", "n"] == 2
     assert claims.loc["1a", "verdict"] != "not judged"
     assert claims.loc["7, factor", "verdict"] == "supported"

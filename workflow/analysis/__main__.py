@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
@@ -17,12 +18,13 @@ from trainer.command_line import exit_status, make_parsers
 from trainer.errors import UserError
 from trainer.files.atomic import first_problem
 from trainer.settings.cli import path_argument
-from workflow.analysis.figures.catalogue import FIGURES, THEORY_CAPTION
 from workflow.analysis.tables.build import build_table, write_csv
-from workflow.analysis.tables.names import THEORY
 from workflow.analysis.tables.read import read_tables
+from workflow.claims import THEORY
 from workflow.config import Plot
-from workflow.experiments import Experiment, expand, load_experiments
+from workflow.experiments import Experiment, Experiments, expand, load_experiments, matching
+from workflow.figures import Figure
+from workflow.paper import paper
 
 
 def table(given: argparse.Namespace) -> None:
@@ -34,8 +36,14 @@ def table(given: argparse.Namespace) -> None:
             f"{given.experiments}: no experiment {given.experiment}; choose one of "
             f"{', '.join(experiments)}"
         )
-    runs = expand(experiments[given.experiment])
-    built = build_table(given.experiment, runs, given.results, only_finished=given.only_finished)
+    experiment = experiments[given.experiment]
+    built = build_table(
+        given.experiment,
+        expand(experiment),
+        given.results,
+        only_finished=given.only_finished,
+        cooldown=experiment.cooldown is not None,
+    )
     write_csv(built, given.out)
 
 
@@ -55,21 +63,38 @@ def figure(given: argparse.Namespace) -> None:
 
         theory_figure(_tables(given, [THEORY])[THEORY], given.plot, given.out)
         return
-    experiments = load_experiments(given.experiments)
-    titles: dict[str, str] = {name: e.title for name, e in experiments.experiments.items()}
-    draw(given.figure, _tables(given, titles), titles, given.plot, given.out)
+    loaded = load_experiments(given.experiments)
+    experiments = loaded.experiments
+    titles: dict[str, str] = {name: e.title for name, e in experiments.items()}
+
+    def runs_of(experiment: str, wanted: dict[str, Any]) -> set[str]:
+        return {run.id for run in matching(experiments[experiment], wanted)}
+
+    chosen, tables = _figure(given.figure, loaded), _tables(given, titles)
+    draw(given.figure, chosen, tables, titles, given.plot, given.out, runs_of)
+
+
+def _figure(name: str, experiments: Experiments) -> Figure:
+    """Return a figure of the paper or of the file. Raises UserError for an unknown one."""
+    known = paper().figures | experiments.figures
+    if name not in known:
+        raise UserError(f"no figure {name}; choose one of {', '.join([*known, THEORY])}")
+    return known[name]
 
 
 def page(given: argparse.Namespace) -> None:
     """Write a figure and its caption as a page of the report."""
     from workflow.analysis.pages.html import write_figure_page
 
-    caption = THEORY_CAPTION if given.figure == THEORY else FIGURES[given.figure].caption
+    if given.figure == THEORY:
+        caption = paper().theory_caption
+    else:
+        caption = _figure(given.figure, load_experiments(given.experiments)).whole_caption
     write_figure_page(given.image, caption, given.out)
 
 
 def claims(given: argparse.Namespace) -> None:
-    """Judge every claim of the paper."""
+    """Judge every claim of the paper and of the experiments file."""
     from workflow.analysis.claims.design import DesignCommits
     from workflow.analysis.claims.judge import judge, write_claims
     from workflow.analysis.claims.measure import ExperimentDesign
@@ -81,7 +106,8 @@ def claims(given: argparse.Namespace) -> None:
     }
     tables = _tables(given, [*designs, THEORY])
     commits = DesignCommits(given.experiments)
-    write_claims(judge(tables, designs, tables.get(THEORY), commits.of), given.out)
+    judged = judge(tables, designs, tables.get(THEORY), commits.of, own=experiments)
+    write_claims(judged, given.out)
 
 
 def runs(given: argparse.Namespace) -> None:
@@ -160,7 +186,7 @@ def add_options(of: Mapping[str, argparse.ArgumentParser]) -> None:
         for name in names:
             of[name].add_argument(option, type=path_argument, required=True, help=help)
 
-    add(["table", "figure", "claims", "runs"], "--experiments", "experiments/<scale>.yaml")
+    add(["table", "figure", "page", "claims", "runs"], "--experiments", "experiments/<scale>.yaml")
     add(["table", "runs"], "--results", "results/<scale>")
     for name in ("figure", "claims", "compare"):
         of[name].add_argument(
@@ -181,7 +207,7 @@ def add_options(of: Mapping[str, argparse.ArgumentParser]) -> None:
         "--processes", type=_processes, default=1, help="default: %(default)s"
     )
     for name in ("figure", "page"):
-        of[name].add_argument("figure", choices=[*FIGURES, THEORY])
+        of[name].add_argument("figure", help="its name")
     of["figure"].add_argument("--plot", type=_plot, default=Plot(), help="JSON")
 
 

@@ -101,13 +101,14 @@ def show(campaign: Campaign, found: Iterable[Status]) -> Iterator[str]:
     by_folder = {status.job.folder: status for status in found}
     yield f"{campaign.config.scale}: {len(by_folder)} runs asked for, start points included"
     yield ""
-    yield "figure".ljust(8) + "".join(f"{name:>9}" for name in ("runs", *STATES))
     figures = campaign.jobs_by_experiment
+    width = max(7, *map(len, figures)) + 1
+    yield "figure".ljust(width) + "".join(f"{name:>9}" for name in ("runs", *STATES))
     rows = {**figures, "all": campaign.jobs} if len(figures) > 1 else figures
     for name, jobs in rows.items():
         counts = Counter(by_folder[job.folder].state for job in jobs)
         cells = (f"{counts[state] or '·':>9}" for state in STATES)
-        yield f"{name:8}{len(jobs):9}" + "".join(cells)
+        yield f"{name:{width}}{len(jobs):9}" + "".join(cells)
     if sum(map(len, figures.values())) > len(by_folder):
         yield "(A run that figures share counts in each, and once in all.)"
     for state in ("running", "failed", "stopped", "stale"):

@@ -5,9 +5,8 @@ import sys
 
 from trainer.data.specs import DATASETS
 from workflow.allocation import allocate
-from workflow.analysis.figures.catalogue import FIGURES
-from workflow.analysis.tables.names import THEORY
 from workflow.campaign import make_campaign
+from workflow.claims import THEORY
 from workflow.earlier import drop, keep
 from workflow.forks.start import start_servers
 from workflow.paths import source
@@ -42,12 +41,17 @@ ALL_RUNS = CAMPAIGN.all_runs
 SOURCE = source()  # prefix of the project's files as inputs of rules
 # A change of this code remakes tables, figures and verdicts, and trains nothing.
 ANALYSIS_SOURCES = sorted(map(str, SOURCE.glob("workflow/analysis/**/*.py")))
+# The paper's figures and claims, and the forms of all
+STATED = [
+    str(SOURCE / "workflow" / name)
+    for name in ("paper.yaml", "figures.py", "claims.py", "entries.py")
+]
 
 
 wildcard_constraints:
     dataset="|".join(DATASETS),
     experiment="|".join(CAMPAIGN.runs_by_experiment),
-    figure="|".join([*FIGURES, THEORY]),
+    figure="|".join([*CAMPAIGN.figures, THEORY]),
     run=r"[\w.-]+",
     checkpoint="|".join(map(re.escape, CAMPAIGN.downloads)) or "none",
 

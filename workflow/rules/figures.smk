@@ -43,6 +43,7 @@ rule figure:
     input:
         tables=lambda wildcards: CAMPAIGN.figure_tables(wildcards.figure),
         experiments=EXPERIMENTS_FILE,
+        stated=STATED,
         code=ANALYSIS_SOURCES,
     output:
         multiext(f"{RESULTS}/figures/{{figure}}", ".png", ".pdf", ".csv"),
@@ -64,6 +65,8 @@ rule page:
     # Write the figure and its caption for the report.
     input:
         image=f"{RESULTS}/figures/{{figure}}.png",
+        experiments=EXPERIMENTS_FILE,
+        stated=STATED,
         code=ANALYSIS_SOURCES,
     output:
         report(
@@ -78,10 +81,10 @@ rule page:
         "../../envs/analysis.yaml"
     shell:
         "python -m workflow.forks workflow.analysis page {wildcards.figure:q} --image {input.image:q}"
-        " --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
+        " --experiments {input.experiments:q} --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
-for _figure in [*FIGURES, THEORY]:
+for _figure in [*CAMPAIGN.figures, THEORY]:
 
     rule:
         name:

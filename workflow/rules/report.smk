@@ -5,6 +5,7 @@ rule judge:
     input:
         tables=CAMPAIGN.table_files([*CAMPAIGN.runs_by_experiment, THEORY]),
         experiments=EXPERIMENTS_FILE,
+        stated=STATED,
         code=ANALYSIS_SOURCES,
     output:
         csv=f"{RESULTS}/claims.csv",

@@ -16,6 +16,7 @@ from workflow.analysis.claims.verdict import (
 )
 from workflow.analysis.statistics import estimate
 from workflow.analysis.theory.simulation import DRIFT
+from workflow.claims import THEORY
 
 MARGIN = 0.05  # of the predicted factor
 LEAST_H = 10  # the Slow SDE is a limit: shorter rounds deviate by about 1 / H
@@ -30,17 +31,21 @@ tests each, power that of support where every factor is 1.
 
 
 @dataclass(frozen=True, kw_only=True)
-class TheoryClaim:
+class TheoryRow:
     """Test all K and H of the simulation at once by ``RULE``."""
 
     name: str
+    says: str
+    family: str
+    level: float
 
-    def judge(self, table: pd.DataFrame | None, family: str, level: float) -> Judgement:
+    def judge(self, table: pd.DataFrame | None) -> Judgement:
+        level = self.level
         blank = Judgement(
             claim=self.name,
-            family=family,
-            says="The drift towards flat minima is 1 + (K − 1)ψ times SGD's",
-            target="theory",
+            family=self.family,
+            says=self.says,
+            target=THEORY,
             measure=f"largest |simulated ÷ predicted − 1|, H ≥ {LEAST_H}, margin {MARGIN:g}",
             unit="",
             level=level,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from workflow.analysis.claims.measure import Claim, Measurement
+from workflow.analysis.claims.measure import Measurement, NamedClaim
 from workflow.analysis.statistics import Estimate, estimate, pool
+from workflow.claims import ERROR_RATE
 
-ERROR_RATE = 0.05  # of the whole table
 SUPPORTED, CONTRADICTED, NO_EFFECT = "supported", "contradicted", "no effect"
 INCONCLUSIVE, NOT_JUDGED = "inconclusive", "not judged"
 VERDICTS = (SUPPORTED, CONTRADICTED, NO_EFFECT, INCONCLUSIVE, NOT_JUDGED)
@@ -48,7 +48,7 @@ class Row:
 
     name: str
     says: str
-    claims: Sequence[Claim]
+    claims: Sequence[NamedClaim]
     family: str
     level: float
 
@@ -62,7 +62,7 @@ class Row:
             return self._blank(note=f"this scale has {which}")
         found = [measured[claim.name] for claim in self.claims]
         smallest = sum(each.smallest for each in found) / len(found)
-        blank = self._blank([each.local_steps for each in found])
+        blank = self._blank([each.compared for each in found])
         blank = replace(
             blank,
             runs="; ".join(each.runs for each in found),
@@ -78,20 +78,26 @@ class Row:
 
     def verdict(self, low: float, high: float, smallest: float) -> str:
         """Decide by the interval alone."""
-        if self._no_gain:
+        inside = -smallest < low and high < smallest
+        if self._direction == "no_gain":
             return SUPPORTED if high < smallest else CONTRADICTED if low > 0 else INCONCLUSIVE
-        if -smallest < low and high < smallest:
+        if self._direction == "equivalence":
+            outside = low > smallest or high < -smallest
+            return SUPPORTED if inside else CONTRADICTED if outside else INCONCLUSIVE
+        if inside:
             return NO_EFFECT
         return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else INCONCLUSIVE
 
     def _decided(self, blank: Judgement, found: Estimate, smallest: float) -> Judgement:
         low, high = found.interval(self.level)
-        if self._no_gain:
-            p, one_sided = found.p_below(smallest), True
-            power = found.power_above(smallest, self.level)
+        one_sided = self._direction != "gain"
+        if self._direction == "no_gain":
+            p, power = found.p_below(smallest), found.power_above(smallest, self.level)
+        elif self._direction == "equivalence":
+            p = found.p_inside(-smallest, smallest)
+            power = found.power_inside(smallest, self.level)
         else:
-            p, one_sided = found.p(), False
-            power = found.power(smallest, self.level)
+            p, power = found.p(), found.power(smallest, self.level)
         return replace(
             blank,
             effect=found.mean,
@@ -105,20 +111,22 @@ class Row:
         )
 
     @property
-    def _no_gain(self) -> bool:
-        return any(claim.no_gain for claim in self.claims)
+    def _direction(self) -> str:
+        return self.claims[0].stated.direction
 
-    def _blank(self, local_steps: Sequence[int] = (), note: str = "") -> Judgement:
+    def _blank(self, compared: Sequence[str] = (), note: str = "") -> Judgement:
         first = self.claims[0]
         pooled = "" if len(self.claims) == 1 else f"mean of {len(self.claims)} panels: "
-        h = " and ".join(map(str, dict.fromkeys(local_steps)))
+        settings = " and ".join(dict.fromkeys(compared))
+        if all(each.startswith("H = ") for each in compared):
+            settings = settings.replace("and H = ", "and ")
         return Judgement(
             claim=self.name,
             family=self.family,
             says=self.says,
             target=" ".join(claim.experiment for claim in self.claims),
-            measure=f"{pooled}{first.measure}{f', H = {h}' if h else ''}",
-            unit=first.unit,
+            measure=f"{pooled}{first.measure}{f', {settings}' if settings else ''}",
+            unit=first.effect.unit,
             level=self.level,
             note=note,
         )

@@ -8,24 +8,27 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from workflow.analysis.figures.catalogue import Panel
-from workflow.analysis.figures.panels import OVER_TIME
-from workflow.analysis.figures.style import Styles
+from workflow.analysis.figures.style import Style, Styles
+from workflow.analysis.tables.evaluations import SETTING
+from workflow.entries import one_h_of, without
+from workflow.figures import AT_END, OVER_TIME, Panel
 
 PHASE1_COLOR = "0.55"
-H_AXIS = "first_local_steps"
+OVER_H = {"color": "0.2", "linewidth": 1.2}
 
 
 def draw_curves(
     axes: Axes, panel: Panel, numbers: pd.DataFrame, styles: Styles
 ) -> dict[str, Artist]:
     """Draw one curve per H and η (per η where H is the axis), in the order of H."""
+    if SETTING in numbers:
+        return draw_labelled(axes, panel, numbers, styles)
     several = numbers["peak_lr"].nunique() > 1
     rates = sorted(numbers["peak_lr"].unique())
     handles: dict[str, Artist] = {}
-    if panel.x == H_AXIS:
+    if panel.x == "local_steps":
         for _, part in numbers.groupby("peak_lr"):
-            handles["over H"] = draw_points(axes, part, {"color": "0.2", "linewidth": 1.2})
+            handles["over H"] = draw_points(axes, part, OVER_H)
         return handles
     for h, rate in numbers[["first_local_steps", "peak_lr"]].drop_duplicates().to_numpy():
         part = numbers[(numbers["first_local_steps"] == h) & (numbers["peak_lr"] == rate)]
@@ -33,20 +36,41 @@ def draw_curves(
         if rates.index(rate):
             style |= {"marker": "o", "markersize": 4, "markerfacecolor": "white"}
         name = "SGD, H = 1" if h == 1 else f"Local SGD, H = {h:.0f}"
-        handle = (draw_points if panel.x == "num_clients" else draw_curve)(axes, part, style)
+        handle = (draw_points if panel.x in AT_END else draw_curve)(axes, part, style)
         larger = ", larger η" if rates.index(rate) else ", smaller η" if several else ""
         handles[name + larger] = handle
     return handles
 
 
-def draw_curve(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
+def draw_labelled(
+    axes: Axes, panel: Panel, numbers: pd.DataFrame, styles: Styles
+) -> dict[str, Artist]:
+    """Draw one curve per label, in the order of the styles."""
+    curves = curve_labels(panel, numbers)
+    handles: dict[str, Artist] = {}
+    for label in (label for label in styles if (curves == label).any()):
+        part = numbers[curves == label].sort_values("x")
+        handle = (draw_points if panel.x in AT_END else draw_curve)(axes, part, styles[label])
+        said = str(label) or "over H"
+        handles[f"SGD, {said}" if one_h_of(said) == 1 else said] = handle
+    return handles
+
+
+def curve_labels(panel: Panel, numbers: pd.DataFrame) -> pd.Series[str]:
+    """Return the labels of curves: what tells runs apart beside x."""
+    symbol = {"local_steps": "H", "num_clients": "K"}.get(panel.x)
+    labels = numbers[SETTING]
+    return labels if symbol is None else labels.map(lambda label: without(label, symbol))
+
+
+def draw_curve(axes: Axes, numbers: pd.DataFrame, style: Style) -> Artist:
     [line] = axes.plot(numbers["x"], numbers["mean"], **style)  # type: ignore[arg-type]
     band = {"color": style["color"], "alpha": 0.12, "linewidth": 0}
     axes.fill_between(numbers["x"], numbers["low"], numbers["high"], **band)  # type: ignore[arg-type]
     return line
 
 
-def draw_points(axes: Axes, numbers: pd.DataFrame, style: dict[str, object]) -> Artist:
+def draw_points(axes: Axes, numbers: pd.DataFrame, style: Style) -> Artist:
     bars = [numbers["mean"] - numbers["low"], numbers["high"] - numbers["mean"]]
     whole: Any = axes.errorbar(
         numbers["x"],

@@ -1,4 +1,4 @@
-"""Draw a figure of the catalogue from its tables: panels side by side, rows stacked."""
+"""Draw a figure from its tables: panels side by side, rows stacked."""
 
 from __future__ import annotations
 
@@ -13,48 +13,47 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from trainer.errors import UserError
-from workflow.analysis.figures.catalogue import FIGURES, Figure, Panel, Row
 from workflow.analysis.figures.curves import (
-    H_AXIS,
+    curve_labels,
     draw_cooldown,
     draw_curves,
     draw_phase1,
     starts_from_scratch,
 )
 from workflow.analysis.figures.overlay import draw_overlaid
-from workflow.analysis.figures.panels import (
-    AFTER_START,
-    LOGARITHMIC,
-    panel_numbers,
-    row_label,
+from workflow.analysis.figures.panels import AFTER_START, RunsOf, panel_numbers
+from workflow.analysis.figures.quantities import LOGARITHMIC, SHOWN, XLABELS, row_label
+from workflow.analysis.figures.style import (
+    Styles,
+    label_2_and_5,
+    label_styles,
+    line_style,
+    save,
+    wrap,
 )
-from workflow.analysis.figures.style import Styles, label_2_and_5, line_style, save, wrap
 from workflow.analysis.tables.build import write_csv
-from workflow.analysis.tables.evaluations import missing_or_diverged
+from workflow.analysis.tables.evaluations import SETTING, missing_or_diverged
 from workflow.config import Plot
-
-XLABELS = {
-    "epoch": "epoch",
-    "step": "steps",
-    "slow_time": "slow time, η²·steps / B_loc",
-    "first_local_steps": "H, local steps",
-    "num_clients": "K, clients",
-    "megabytes": "MB sent by one client",
-}
+from workflow.figures import Figure, Panel, Row
 
 
 def draw(
-    name: str, tables: Mapping[str, pd.DataFrame], titles: Mapping[str, str], plot: Plot, out: Path
+    name: str,
+    figure: Figure,
+    tables: Mapping[str, pd.DataFrame],
+    titles: Mapping[str, str],
+    plot: Plot,
+    out: Path,
+    runs_of: RunsOf | None = None,
 ) -> None:
-    """Draw figure ``name`` to ``out``.png and .pdf, and its numbers to ``out``.csv.
+    """Draw ``figure`` to ``out``.png and .pdf, and its numbers to ``out``.csv.
 
     ``tables`` and ``titles`` are by experiment. Raises UserError when there is nothing to draw.
     """
-    figure = FIGURES[name]
     panels = [panel for panel in figure.panels if has_runs(tables.get(panel.experiment))]
     if not panels:
         raise UserError(f"{name}: no run of its experiments is finished; train some first")
-    numbers = [panel_numbers(tables[panel.experiment], panel) for panel in panels]
+    numbers = [panel_numbers(tables[panel.experiment], panel, runs_of) for panel in panels]
     write_csv(pd.concat(numbers), out.with_name(out.name + ".csv"))
     if figure.overlaid:
         panels, numbers = panels[:1], [pd.concat(numbers, ignore_index=True)]
@@ -64,14 +63,15 @@ def draw(
     width = plot.width * (1 if columns == 1 else 0.7 * columns)
     height = plot.height * lines * (0.35 + 0.65 * rows / 2) * (1.25 if figure.overlaid else 1)
     canvas = Canvas(figsize=(width, height), layout="constrained")
-    styles = styles_by_h(panels, numbers, plot)
+    styles = curve_styles(panels, numbers, plot)
     subfigures = canvas.subfigures(lines, columns, squeeze=False).flat
+    letters = {id(panel): chr(ord("a") + i) for i, panel in enumerate(figure.panels)}
     drawn: dict[str, Artist] = {}
     for subfigure, panel, part in zip(subfigures, panels, numbers, strict=False):
-        drawn |= draw_panel(subfigure, panel, part, tables[panel.experiment], styles)
+        drawn |= draw_panel(subfigure, figure, panel, part, tables[panel.experiment], styles)
         if figure.overlaid:
             continue
-        letter = f"({panel.experiment[-1]}) " if len(figure.panels) > 1 else ""
+        letter = f"({letters[id(panel)]}) " if len(figure.panels) > 1 else ""
         title = wrap(letter + titles[panel.experiment], 48 if columns == 1 else 56)
         subfigure.suptitle(title, fontsize="medium" if columns == 1 else "small")
     if figure.title:
@@ -119,43 +119,56 @@ def seeds_note(
 
 
 def draw_panel(
-    place: SubFigure, panel: Panel, numbers: pd.DataFrame, table: pd.DataFrame, styles: Styles
+    place: SubFigure,
+    figure: Figure,
+    panel: Panel,
+    numbers: pd.DataFrame,
+    table: pd.DataFrame,
+    styles: Styles,
 ) -> dict[str, Artist]:
     """Draw all rows of ``panel``; return the legend's handles by name."""
-    heights = [3 if not row.paired else 2 for row in panel.rows]
+    heights = [3 if row.paired_with is None else 2 for row in panel.rows]
     all_axes = place.subplots(
         len(panel.rows), 1, sharex=True, height_ratios=heights, squeeze=False
     )[:, 0]
     handles: dict[str, Artist] = {}
     for axes, row in zip(all_axes, panel.rows, strict=True):
-        part = numbers[numbers["quantity"] == row_label(panel, row)]
-        handles |= draw_row(axes, panel, row, part, table, styles)
+        part = numbers[numbers["quantity"] == row_label(row)]
+        handles |= draw_row(axes, panel, row, part, table, styles, overlaid=figure.overlaid)
     format_x_axis(all_axes[-1], panel, numbers)
     return handles
 
 
 def draw_row(
-    axes: Axes, panel: Panel, row: Row, numbers: pd.DataFrame, table: pd.DataFrame, styles: Styles
+    axes: Axes,
+    panel: Panel,
+    row: Row,
+    numbers: pd.DataFrame,
+    table: pd.DataFrame,
+    styles: Styles,
+    *,
+    overlaid: bool,
 ) -> dict[str, Artist]:
+    paired = row.paired_with is not None
     after = numbers[numbers["role"].isin(AFTER_START)]
     handles: dict[str, Artist] = {}
-    draw_cooldown(axes, numbers, panel, named=not row.paired)
-    if row.paired:
+    draw_cooldown(axes, numbers, panel, named=not paired)
+    if paired:
         axes.axhline(0, color="0.3", linewidth=0.8)
     elif panel.x == "epoch":
         handles |= draw_phase1(axes, numbers[numbers["role"] == "phase 1"], table)
-    if panel.x == "slow_time":
+    if overlaid:
         handles |= draw_overlaid(axes, after, styles)
     else:
         handles |= draw_curves(axes, panel, after, styles)
-    axes.set_ylabel(row_label(panel, row), fontsize="small")
+    axes.set_ylabel(row_label(row), fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     if after.empty:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
-    elif row.quantity.log and not row.paired:
+    elif SHOWN[row.quantity].log and not paired:
         axes.set_yscale("log")
         label_2_and_5(axes.yaxis)
-    elif not row.paired:
+    elif not paired:
         # The limits fit what follows the switch: phase 1, or the first evaluation of a run from
         # random initialisation, lies far below.
         shown = after[after["x"] > after["x"].min()] if starts_from_scratch(table) else after
@@ -170,16 +183,24 @@ def has_runs(table: pd.DataFrame | None) -> bool:
     return table is not None and bool((table["step"].notna() & (table["role"] == "phase 2")).any())
 
 
-def styles_by_h(panels: list[Panel], numbers: list[pd.DataFrame], plot: Plot) -> Styles:
-    """Choose a style per H for the whole figure, so that its legend fits every panel."""
-    by_h = [part for panel, part in zip(panels, numbers, strict=True) if panel.x != H_AXIS]
-    drawn = {1} | {int(h) for part in by_h for h in part["first_local_steps"]}
-    return {h: line_style(h, rank, plot) for rank, h in enumerate(sorted(drawn), start=-1)}
+def curve_styles(panels: list[Panel], numbers: list[pd.DataFrame], plot: Plot) -> Styles:
+    """Choose a style per H or label for the whole figure, so that its legend fits every panel."""
+    drawn, labels = {1}, set[str]()
+    for panel, part in zip(panels, numbers, strict=True):
+        after = part[part["role"].isin(AFTER_START)]
+        if SETTING in part:
+            labelled = after[SETTING].notna()
+            labels |= set(curve_labels(panel, after[labelled]))
+            after = after[~labelled]
+        if panel.x != "local_steps":
+            drawn |= {int(h) for h in after["first_local_steps"]}
+    by_h = {h: line_style(h, rank, plot) for rank, h in enumerate(sorted(drawn), start=-1)}
+    return by_h | label_styles(labels, plot)
 
 
 def format_x_axis(axes: Axes, panel: Panel, numbers: pd.DataFrame) -> None:
     axes.set_xlabel(XLABELS[panel.x])
-    if panel.x in (H_AXIS, "num_clients"):
+    if panel.x in ("local_steps", "num_clients"):
         axes.set_xscale("log", base=2)
         ticks = sorted(int(x) for x in numbers["x"].unique())
         axes.set_xticks(

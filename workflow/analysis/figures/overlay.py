@@ -1,4 +1,4 @@
-"""Draw the curves of several experiments on one axis, told apart by H alone."""
+"""Draw the curves of several experiments on one axis, told apart by H and its rule alone."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from workflow.analysis.figures.style import Styles
-from workflow.analysis.tables.evaluations import SETTINGS
+from workflow.analysis.tables.evaluations import SETTING, SETTINGS
 
 LINEAR_UP_TO = 1.0  # beyond it, an axis of gains is nearly logarithmic
 TICKS = [0.5, 1, 2, 5, 10, 20, 50, 100]
 
 
 def draw_overlaid(axes: Axes, numbers: pd.DataFrame, styles: Styles) -> dict[str, Artist]:
-    """Draw a line per experiment and setting; return one handle per H, in the order of H.
+    """Draw a line per experiment and setting; return a handle per H or label, in the order of H.
 
     Bands of so many lines would hide one another: where a mean's interval excludes 0, its point is
     filled.
     """
     handles: dict[str, Artist] = {}
-    for _, part in numbers.groupby([*SETTINGS, "experiment"]):
-        h = int(part["first_local_steps"].iloc[0])
-        style: dict[str, Any] = {**styles[h], "linewidth": 1.0, "marker": "o", "markersize": 3}
+    labels = numbers.get(SETTING, pd.Series("", numbers.index)).fillna("")
+    for _, part in numbers.groupby([*SETTINGS, "experiment", labels]):
+        h, label = int(part["first_local_steps"].iloc[0]), str(labels[part.index[0]])
+        style: dict[str, Any] = {
+            **styles[label or h],
+            "linewidth": 1.0,
+            "marker": "o",
+            "markersize": 3,
+        }
         [line] = axes.plot(part["x"], part["mean"], **style)
         includes_0 = part[~((part["low"] > 0) | (part["high"] < 0))]
         open_point = style | {"linestyle": "none", "markerfacecolor": "white"}
         axes.plot(includes_0["x"], includes_0["mean"], **open_point)
-        handles.setdefault(f"H = {h}", line)
+        handles.setdefault(label or f"H = {h}", line)
     if numbers["mean"].abs().max() > LINEAR_UP_TO:
         compress(axes)
     return handles

@@ -1,26 +1,35 @@
 """Compute the numbers of a panel: means over seeds with their intervals, from a tidy table.
 
-Points of one curve share H, η and K, except the one that is ``x``.
+Points of one curve share H, η, K and what else tells the runs apart, except the one that is ``x``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from trainer.errors import UserError
-from workflow.analysis.figures.catalogue import Panel, Row
+from workflow.analysis.figures.quantities import LOGARITHMIC, SHOWN, row_label, x_column
 from workflow.analysis.statistics import over_seeds, paired_difference
-from workflow.analysis.tables.evaluations import SETTINGS, has_diverged, last_evaluations
+from workflow.analysis.tables.evaluations import (
+    SETTING,
+    has_diverged,
+    last_evaluations,
+    settings_of,
+)
+from workflow.entries import one_h_of, without
+from workflow.figures import OVER_TIME, Panel, Row
 
-OVER_TIME = ("epoch", "step", "slow_time", "megabytes")
-LOGARITHMIC = ("slow_time", "megabytes")
 AFTER_START = ("phase 2", "cooldown")
-COLUMNS = ["experiment", "quantity", "role", *SETTINGS, "x", "n", "mean", "low", "high"]
+# Finds the ids of an experiment's runs that have some settings
+RunsOf = Callable[[str, dict[str, Any]], Collection[str]]
 
 
-def panel_numbers(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """Compute ``COLUMNS`` for all rows of the panel, one line per point, without missing runs.
+def panel_numbers(table: pd.DataFrame, panel: Panel, runs_of: RunsOf | None = None) -> pd.DataFrame:
+    """Compute the numbers of all rows of the panel, one line per point, without missing runs.
 
     A diverged evaluation counts as its run's last; it is not drawn over time, since runs diverge at
     different steps. Raises UserError where paired runs were evaluated at different times.
@@ -33,11 +42,14 @@ def panel_numbers(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
         rows = rows[~has_diverged(rows)]
     else:
         rows = last_evaluations(rows[rows["role"] == "phase 2"])
+    if panel.x == "communication_share":
+        rows = rows.assign(communication_share=communication_shares(rows))
     if panel.x in LOGARITHMIC:  # such an axis has no 0: start at the first averaging
         rows = rows[(rows["role"] == "phase 2") & (rows[panel.x] > 0)]
-    parts = [row_numbers(rows, panel, row) for row in panel.rows]
-    whole = pd.concat(parts).assign(experiment=panel.experiment, x=lambda t: t[panel.x])
-    return whole.astype({"n": int})[COLUMNS]
+    parts = [row_numbers(rows, panel, row, runs_of) for row in panel.rows]
+    whole = pd.concat(parts).assign(experiment=panel.experiment, x=lambda t: t[x_column(panel)])
+    columns = [*settings_of(table), "x", "n", "mean", "low", "high"]
+    return whole.astype({"n": int})[["experiment", "quantity", "role", *columns]]
 
 
 def slow_times(rows: pd.DataFrame) -> pd.Series[float]:
@@ -52,60 +64,81 @@ def slow_times(rows: pd.DataFrame) -> pd.Series[float]:
     return advance.groupby(ordered["run"]).cumsum().reindex(rows.index)
 
 
-def row_numbers(rows: pd.DataFrame, panel: Panel, row: Row) -> pd.DataFrame:
+def communication_shares(ends: pd.DataFrame) -> pd.Series[float]:
+    """Return rounds ÷ steps of each run's last evaluation: H = 1 averages after every step.
+
+    The median over seeds, since a run that diverged may have ended in the midst of its schedule.
+    """
+    shares = ends["round"] / ends["step"]
+    return shares.groupby([ends[name] for name in settings_of(ends)]).transform("median")
+
+
+def row_numbers(
+    rows: pd.DataFrame, panel: Panel, row: Row, runs_of: RunsOf | None = None
+) -> pd.DataFrame:
     """Compute one row's numbers; a quantity that no run measured gives none."""
-    column = row.quantity.column
-    scaled = row.quantity.times * rows[column]
-    if row.paired and row.quantity.log:
-        scaled = -np.log(scaled.where(scaled > 0))
-    values = rows.assign(**{column: scaled}).dropna(subset=[column])
-    if row.paired:
-        values = gains_over_control(values[values["role"].isin(AFTER_START)], panel, column)
-    by = ["role", *dict.fromkeys([*SETTINGS, panel.x])]
+    shown = SHOWN[row.quantity]
+    measured = rows.get(shown.column, pd.Series(np.nan, rows.index))
+    scaled = shown.times * measured.astype(float)
+    if row.paired_with is not None and shown.log:
+        scaled = pd.Series(-np.log(scaled.where(scaled > 0)), rows.index)
+    values = rows.assign(shown=scaled).dropna(subset=["shown"])
+    if row.paired_with is not None:
+        values = values[values["role"].isin(AFTER_START)]
+        values = gains_over_control(values, panel, row, runs_of)
+    by = ["role", *dict.fromkeys([*settings_of(rows), x_column(panel)])]
     if values.empty:
         return pd.DataFrame(columns=[*by, "n", "mean", "low", "high", "quantity"])
-    return over_seeds(values, by, column).assign(quantity=row_label(panel, row))
+    return over_seeds(values, by, "shown").assign(quantity=row_label(row))
 
 
-def gains_over_control(rows: pd.DataFrame, panel: Panel, column: str) -> pd.DataFrame:
-    """Subtract SGD's values of the same seed, η, K and ``x``; where K is ``x``, the smallest K's.
+def gains_over_control(
+    rows: pd.DataFrame, panel: Panel, row: Row, runs_of: RunsOf | None
+) -> pd.DataFrame:
+    """Subtract the control's values of the same seed and ``x`` from all others'.
 
-    Raises UserError where paired runs were evaluated at different times.
+    SGD is that of the same η, K and all else but H. Raises UserError where paired runs were
+    evaluated at different times.
     """
-    if panel.x == "num_clients":
-        smallest = rows["num_clients"].min()
-        control, on = rows[rows["num_clients"] == smallest], ["seed", "first_local_steps"]
-        treated = rows[rows["num_clients"] > smallest]
-        return paired_difference(treated, control, on, column)
-    on = ["seed", "peak_lr", "num_clients"]
-    sgd = rows[rows["first_local_steps"] == 1]
-    local = rows[rows["first_local_steps"] > 1]
+    on = ["seed"]
+    if row.paired_with == "smallest_k":
+        is_control = rows["num_clients"] == rows["num_clients"].min()
+        on = ["seed", "first_local_steps"]
+    elif row.paired_with == "sgd":
+        is_control = rows["first_local_steps"] == 1
+        on = ["seed", "peak_lr", "num_clients"]
+        if SETTING in rows:
+            is_control = rows[SETTING].map(one_h_of) == 1
+            rows = rows.assign(else_equal=[without(label, "H") for label in rows[SETTING]])
+            on = [*on, "else_equal"]
+    else:
+        assert isinstance(row.paired_with, dict) and runs_of is not None
+        is_control = rows["run"].isin(runs_of(panel.experiment, row.paired_with))
+    return _paired(rows[~is_control], rows[is_control], panel, on)
+
+
+def _paired(
+    treated: pd.DataFrame, control: pd.DataFrame, panel: Panel, on: list[str]
+) -> pd.DataFrame:
+    if panel.x not in OVER_TIME:
+        return paired_difference(treated, control, on, "shown")
     if panel.x == "slow_time":  # what SGD lacks is left out: also experiments judged at the end
-        return paired_difference(local, sgd, [*on, "step"], column)
-    if panel.x in OVER_TIME:
-        partners = pd.MultiIndex.from_frame(sgd[on].drop_duplicates())
-        local = local[pd.MultiIndex.from_frame(local[on]).isin(partners)]
-        on = [*on, panel.x]
-    found = paired_difference(local, sgd, on, column)
-    if panel.x in OVER_TIME and len(found) < _count_with_control(local, sgd, panel.x):
+        return paired_difference(treated, control, [*on, "step"], "shown")
+    if SETTING in treated:  # rules of H choose the steps at which their runs can be evaluated
+        return paired_difference(treated, control, [*on, panel.x], "shown")
+    partners = pd.MultiIndex.from_frame(control[on].drop_duplicates())
+    treated = treated[pd.MultiIndex.from_frame(treated[on]).isin(partners)]
+    found = paired_difference(treated, control, [*on, panel.x], "shown")
+    if len(found) < _count_with_control(treated, control, panel.x, on):
         raise UserError(
-            f"{panel.experiment} compares runs at equal times, some were evaluated where SGD was "
-            "not; choose eval_freq1 so that step1 · eval_freq1 of each run is a multiple of SGD's"
+            f"{panel.experiment} compares runs at equal times, some were evaluated where their "
+            "control was not; choose eval_freq1 so that step1 · eval_freq1 of each run is a "
+            "multiple of the control's"
         )
     return found
 
 
-def _count_with_control(local: pd.DataFrame, sgd: pd.DataFrame, x: str) -> int:
-    """Count the rows that have a control: those up to SGD's end, early if it diverged."""
-    on = ["seed", "peak_lr", "num_clients"]
-    ends = sgd.groupby(on)[x].max().rename("end").reset_index()
-    return int((local[x] <= local.merge(ends, on=on, how="left")["end"].to_numpy()).sum())
-
-
-def row_label(panel: Panel, row: Row) -> str:
-    if not row.paired:
-        return row.quantity.label
-    if row.quantity.log:
-        return f"ln({row.quantity.label}:\nSGD's ÷ its own)"
-    control = "smallest K" if panel.x == "num_clients" else "SGD"
-    return f"gain over {control}\nof the same seed (points)"
+def _count_with_control(treated: pd.DataFrame, control: pd.DataFrame, x: str, on: list[str]) -> int:
+    """Count the rows that have a control: those up to its end, early if it diverged."""
+    ends = control.groupby(on)[x].max().rename("end").reset_index()
+    return int((treated[x] <= treated.merge(ends, on=on, how="left")["end"].to_numpy()).sum())

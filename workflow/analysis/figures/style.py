@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,15 +13,19 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from trainer.files.atomic import atomic
 from workflow.config import Plot
+from workflow.entries import h_of, one_h_of
 
-Styles = Mapping[int, dict[str, object]]  # by H
+Style = dict[str, object]
+Styles = Mapping[int | str, Style]  # by H or, where more tells curves apart, by their label
 
 # Up to here an H has the same colour in every figure; a larger H gets the last colour.
 LARGEST_H = 1024
 DASHES = ["--", "-.", ":", "-"]
+RULE_COLORS = ["tab:red", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:gray"]
+MARKERS = ["", "o", "s", "^", "D", "v"]  # of curves with the same H
 
 
-def line_style(local_steps: int, rank: int, plot: Plot) -> dict[str, object]:
+def line_style(local_steps: int, rank: int, plot: Plot) -> Style:
     """Choose the colour by log H, and the dash by ``rank``, which keeps curves apart in grey.
 
     ``rank`` counts the H > 1 of a figure from 0; H = 1 is solid in ``plot.sgd_color``.
@@ -32,6 +36,24 @@ def line_style(local_steps: int, rank: int, plot: Plot) -> dict[str, object]:
     position = 0.15 + 0.85 * log_h / (LARGEST_H.bit_length() - 1)
     color = mpl.colormaps[plot.colormap](position)
     return {"color": color, "linestyle": DASHES[rank % len(DASHES)], "linewidth": 1.8}
+
+
+def label_styles(labels: Iterable[str], plot: Plot) -> dict[str, Style]:
+    """Choose a style per label: H's colour, or one per rule of H; dashes; markers within an H."""
+    found: dict[str, Style] = {}
+    of_h: dict[str, list[str]] = {}
+    for label in sorted(labels, key=lambda label: (one_h_of(label) or LARGEST_H + 1, label)):
+        same = of_h.setdefault(h_of(label), [])
+        h, rank = one_h_of(label), len(found) - (1 in map(one_h_of, found))
+        style = line_style(h or LARGEST_H, rank, plot)
+        if h is None:
+            rules = [each for each in of_h if one_h_of(each) is None]
+            style |= {"color": RULE_COLORS[rules.index(h_of(label)) % len(RULE_COLORS)]}
+        if same:
+            style |= {"marker": MARKERS[len(same) % len(MARKERS)], "markersize": 4}
+        same.append(label)
+        found[label] = style
+    return found
 
 
 def label_2_and_5(axis: Axis) -> None:

@@ -12,18 +12,28 @@ import pandas as pd
 from trainer.errors import UserError
 from trainer.files.atomic import atomic, parse_json, reading
 from trainer.tracking.metrics import Evaluation
+from workflow.analysis.tables.evaluations import SETTING
+from workflow.entries import Entry, labels
 from workflow.experiments import RunSpec, start_points
 
 
 def build_table(
-    name: str, runs: list[RunSpec], results: Path, *, only_finished: bool = False
+    name: str,
+    runs: list[RunSpec],
+    results: Path,
+    *,
+    only_finished: bool = False,
+    cooldown: bool = False,
 ) -> pd.DataFrame:
     """Build one row per evaluation of ``runs`` and of their phase-1 runs.
 
-    Column ``role``: phase 1, phase 2 or, for all later phases of ``runs``, cooldown.
-    ``only_finished``: a run without metrics gets one row without an evaluation, so that figures
-    and claims can name it. Raises UserError for missing or incomplete metrics.
+    Column ``role``: phase 1, phase 2 or, for the last phase of ``runs`` if they have a
+    ``cooldown``, that. Column ``setting``, only where H, η and K do not tell the runs apart: what
+    does. ``only_finished``: a run without metrics gets one row without an evaluation, so that
+    figures and claims can name it. Raises UserError for missing or incomplete metrics.
     """
+    settings = labels([Entry({}, run.settings, cooldown) for run in runs])
+    told_apart = dict(zip((run.id for run in runs), settings or [], strict=False))
     parts = [("start_points", run) for run in start_points(runs)] + [("runs", run) for run in runs]
     rows: list[dict[str, Any]] = []
     for folder, run in parts:
@@ -33,11 +43,18 @@ def build_table(
             [{}] if absent else [asdict(each) for each in read_metrics(path, run)]
         )
         for evaluation in evaluations:
-            late = folder == "runs" and evaluation.get("phase", 0) > 0
-            role = "cooldown" if late else {"start_points": "phase 1", "runs": "phase 2"}[folder]
-            rows.append({**_run_columns(name, role, run), **evaluation})
+            role = {"start_points": "phase 1", "runs": "phase 2"}[folder]
+            if cooldown and folder == "runs" and evaluation.get("phase") == _last_phase(run):
+                role = "cooldown"
+            setting = told_apart.get(run.id, role) if folder == "runs" else role
+            rows.append({**_run_columns(name, role, run), SETTING: setting, **evaluation})
     columns = [*_run_columns(name, "phase 2", runs[0]), *(f.name for f in fields(Evaluation))]
+    columns += [SETTING] if settings else []
     return pd.DataFrame(rows, columns=columns)
+
+
+def _last_phase(run: RunSpec) -> int:
+    return len(run.settings.phases) - 1
 
 
 def read_metrics(path: Path, run: RunSpec) -> list[Evaluation]:

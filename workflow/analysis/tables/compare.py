@@ -6,7 +6,7 @@ over seeds must not.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,26 @@ import pandas as pd
 
 from trainer.errors import UserError
 from workflow.analysis.tables.build import write_csv
-from workflow.analysis.tables.evaluations import SETTINGS, last_evaluations
+from workflow.analysis.tables.evaluations import SETTING, SETTINGS, last_evaluations, settings_of
 from workflow.analysis.tables.read import read_table
 
 # Absolute and relative tolerances of a mean of last evaluations. With other instructions
 # (ATEN_CPU_CAPABILITY=default), the means differed by up to 0.0006 and 0.001 %.
 TOLERANCES = {"test_accuracy": (0.004, 0.0), "hessian_trace": (0.0, 0.05)}
-BY = ["experiment", "role", *SETTINGS]
+BY = ["experiment", "role", *SETTINGS, SETTING]
 
 
 def compare(tables: Mapping[str, pd.DataFrame], reference: Path, out: Path) -> str:
     """Write every mean beside its reference to ``out``; return one line for the terminal.
 
-    Raises UserError naming the means that differ.
+    An experiment without a reference table is named. Raises UserError naming the means that differ.
     """
     references = {name: reference / f"{name}.csv" for name in tables}
-    if missing := [str(path) for path in references.values() if not path.exists()]:
-        raise UserError(f"{', '.join(missing)}: missing; there is nothing to compare with")
-    parts = [_compare_means(table, read_table(references[name])) for name, table in tables.items()]
+    there = {name: path for name, path in references.items() if path.exists()}
+    if not there:
+        missing = ", ".join(map(str, references.values()))
+        raise UserError(f"{missing}: missing; there is nothing to compare with")
+    parts = [_compare_means(tables[name], read_table(path)) for name, path in there.items()]
     whole = pd.concat(parts, ignore_index=True)
     write_csv(whole, out)
     outside = whole[~whole["within"]]
@@ -46,8 +48,12 @@ def compare(tables: Mapping[str, pd.DataFrame], reference: Path, out: Path) -> s
     farthest = ((whole["mean_here"] - whole["mean_reference"]).abs() / whole["tolerance"]).max()
     return (
         f"all {len(whole)} means agree with {reference}, the farthest differs by {farthest:.0%} of "
-        f"its tolerance; {out}"
+        f"its tolerance; {out}{_without_reference(tables.keys() - there.keys())}"
     )
+
+
+def _without_reference(names: Collection[str]) -> str:
+    return f"; not compared, for want of a table there: {', '.join(sorted(names))}" if names else ""
 
 
 def _compare_means(table: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
@@ -65,14 +71,17 @@ def _compare_means(table: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame
 def _mean_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """Return columns n and mean of last evaluations, indexed by ``BY`` and quantity."""
     ends = last_evaluations(table[table["step"].notna()])
+    if settings_of(ends) == SETTINGS:
+        ends = ends.assign(**{SETTING: ""})
     long = ends.melt(id_vars=[*BY, "seed"], value_vars=list(TOLERANCES), var_name="quantity")
     groups = long.dropna(subset=["value"]).groupby([*BY, "quantity"])["value"]
     return pd.DataFrame({"n": groups.count(), "mean": groups.mean()})
 
 
 def _describe_difference(row: Mapping[Hashable, Any]) -> str:
+    h = row[SETTING] or f"H = {row['first_local_steps']}"
     return (
-        f"{row['experiment']} {row['role']} H = {row['first_local_steps']} η = {row['peak_lr']:g} "
+        f"{row['experiment']} {row['role']} {h} η = {row['peak_lr']:g} "
         f"K = {row['num_clients']}: {row['quantity']} {row['mean_here']:.4g}, there "
         f"{row['mean_reference']:.4g} ± {row['tolerance']:.2g}"
     )

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 SETTINGS = ["first_local_steps", "peak_lr", "num_clients"]  # what tells the runs of a seed apart
-LISTED = 3  # seeds of one H that are named
+SETTING = "setting"  # where these do not: a column of words that do (``workflow/entries.py``)
+LISTED = 3  # seeds of one setting that are named
+
+
+def settings_of(table: pd.DataFrame) -> list[str]:
+    """List the columns that tell the runs of a seed apart."""
+    return [*SETTINGS, SETTING] if SETTING in table else SETTINGS
 
 
 def last_evaluations(rows: pd.DataFrame) -> pd.DataFrame:
@@ -33,10 +39,15 @@ def _describe_runs(what: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:
     runs, experiment = table["run"].nunique(), table["experiment"].iloc[0]
     if len(rows) == runs:
         return f"{what}: all {runs} runs of {experiment}"
-    seeds = rows.groupby("first_local_steps")["seed"].nunique()
+    by = SETTING if SETTING in table else "first_local_steps"
+    named = "{}" if SETTING in table else "H = {}"
+    seeds = rows.groupby(by)["seed"].nunique()
     many = seeds[seeds > LISTED]
-    few = rows[~rows["first_local_steps"].isin(many.index)]
-    of_seed = few.groupby("seed")["first_local_steps"].unique()
-    parts = [f"H = {h}: {count} seeds" for h, count in many.items()]
-    parts += [f"seed {seed}: H = {', '.join(map(str, sorted(h)))}" for seed, h in of_seed.items()]
+    few = rows[~rows[by].isin(many.index)]
+    of_seed = few.groupby("seed")[by].unique()
+    parts = [f"{named.format(each)}: {count} seeds" for each, count in many.items()]
+    parts += [
+        f"seed {seed}: {named.format(', '.join(map(str, sorted(each))))}"
+        for seed, each in of_seed.items()
+    ]
     return f"{what}: {len(rows)} of {runs} runs of {experiment} ({'; '.join(parts)})"

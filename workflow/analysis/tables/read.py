@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from trainer.errors import UserError
 from trainer.files.atomic import first_problem, reading
-from workflow.analysis.tables.names import THEORY
+from workflow.claims import THEORY
 
 REMAKE = "remove it, run again"
 AtLeast1 = Annotated[int, Field(ge=1)]
@@ -44,8 +44,10 @@ class EvaluationLine(_Line):
     lr: Annotated[float, Field(ge=0)] | None
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None
     bytes_sent: Annotated[float, Field(ge=0)] | None
+    round: AtLeast0 | None
     hessian_trace: float | None
     diverged: bool | None
+    setting: str | None = None
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
@@ -133,7 +135,7 @@ def _check_evaluations(lines: list[EvaluationLine], experiment: str) -> None:
     seeds: dict[Any, set[int]] = defaultdict(set)
     steps: dict[Any, set[int | None]] = defaultdict(set)
     for x in lines:
-        setting = (x.role, x.first_local_steps, x.peak_lr, x.num_clients)
+        setting = (x.role, x.first_local_steps, x.peak_lr, x.num_clients, x.setting)
         if x.role != "cooldown":  # which a run that diverged does not reach
             seeds[setting].add(x.seed)
         steps[setting, x.run].add(x.step)
