@@ -41,7 +41,7 @@ def show_doctor(overrides: Sequence[str]) -> int:
 def show_costs(overrides: Sequence[str]) -> int:
     from workflow.commands import costs  # imports torch
 
-    for line in costs.show(list(costs.costs(load_campaign(overrides).experiments))):
+    for line in costs.show(load_campaign(overrides)):
         print(line)
     return 0
 
@@ -58,7 +58,7 @@ COMMANDS = {
         "show what the next call of snakemake would train, and what it repeats",
     ),
     "doctor": (show_doctor, "check whether this machine has what the scale needs"),
-    "costs": (show_costs, "estimate operations, GPU-hours and bytes sent per figure"),
+    "costs": (show_costs, "estimate operations, hours and bytes sent per figure"),
     "results": (
         show_results,
         "print the folder that the next call of snakemake writes to",

@@ -31,7 +31,6 @@ from trainer.settings.run import RunSettings, samples_suffice
 
 def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet, ImageSet]:
     """Load the training samples that this run may use, and those that it is evaluated on."""
-    spec, dtype = settings.data, _dtype(settings)
     images, evaluated = (_images(settings, path, device) for path in settings.betons)
     available = len(images.labels)
     if reason := samples_suffice(settings, available):
@@ -46,6 +45,14 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
                 )
             evaluated = images.subset(np.setdiff1d(np.arange(available), chosen))
         images = images.subset(chosen)
+    return make_data(settings, images, evaluated, device)
+
+
+def make_data(
+    settings: RunSettings, images: Images, evaluated: Images, device: torch.device
+) -> tuple[TrainingSet, ImageSet]:
+    """Train on ``images`` and evaluate on ``evaluated`` as the settings say."""
+    spec, dtype = settings.data, _dtype(settings)
     training = TrainingSet(
         images,
         spec,

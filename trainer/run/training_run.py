@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from trainer.data.training import Batch
+from trainer.data.images import ImageSet
+from trainer.data.training import Batch, TrainingSet
 from trainer.distributed.world import World
 from trainer.errors import DivergedError, UserError
 from trainer.local_sgd.algorithm import Step, local_sgd
@@ -36,12 +37,18 @@ from trainer.tracking.metrics import Evaluation
 class TrainingRun:
     """Hold everything that a run's settings ask for on this process."""
 
-    def __init__(self, settings: RunSettings, world: World) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        world: World,
+        data: tuple[TrainingSet, ImageSet] | None = None,
+    ) -> None:
+        """Take the samples to train and to evaluate on from ``data``; None: the settings' files."""
         self.settings = settings
         self.world = world
         if world.device.type == "cpu":
             keep_freed_memory()
-        self.training, test = load_data(settings, world.device)
+        self.training, test = data or load_data(settings, world.device)
         self.evaluate = Evaluator(test, world)
         self.sampler = make_sampler(settings, len(self.training))
         check_batches(settings, self.sampler.steps_per_epoch, world.size)

@@ -1,29 +1,24 @@
-"""Estimate what a scale's figures cost, from their settings alone, before any run.
+"""Estimate what a scale's figures cost, before any run.
 
 Operations are PyTorch's count (``torch.utils.flop_counter``) of a forward and a backward pass on
-meta tensors, times the samples that a run trains on; evaluations are left out.
+meta tensors, times the samples that a run trains on; evaluations are left out. Hours on a CPU are
+measured (``workflow/commands/hours.py``), those on GPUs follow from the operations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
-import torch
-from torch.nn.functional import cross_entropy
-from torch.utils.flop_counter import FlopCounterMode
-
-from trainer.data.specs import DatasetSpec
-from trainer.errors import UserError
-from trainer.models.registry import build
-from trainer.run.build import make_schedule
 from trainer.settings.run import RunSettings
-from workflow.commands.plan import samples
+from workflow.allocation import allocate_here
+from workflow.campaign import Campaign
+from workflow.commands.hours import Durations
+from workflow.commands.status import wrapped
+from workflow.commands.work import count_samples, count_work, model_cost
 from workflow.experiments import Experiments, expand, start_points
 
 BYTES = 4  # per parameter sent
-BATCH = 2  # BatchNorm needs more than one sample
 # Sustained in training by a GPU: small networks on small images; large ones in mixed precision
 TERA_PER_SECOND = (3, 30)
 
@@ -55,57 +50,64 @@ def costs(experiments: Experiments) -> Iterator[Cost]:
         yield Cost(name, len(settings), operations, (min(sent), max(sent)))
 
 
-def show(found: list[Cost]) -> Iterator[str]:
-    """Format the costs as a table in Markdown."""
+def show(campaign: Campaign) -> Iterator[str]:
+    """Format the costs as a table in Markdown: hours of a scale for the CPU, else GPU-hours."""
+    found = list(costs(campaign.experiments))
+    if campaign.execution.device == "cpu":
+        yield from _show_hours(campaign, found)
+        return
     speeds = " | ".join(f"GPU-hours at {speed}·10¹² a second" for speed in TERA_PER_SECOND)
     yield f"| figure | runs | operations | {speeds} | sent by each client of a run |"
     yield "| --- | --- | --- |" + " --- |" * len(TERA_PER_SECOND) + " --- |"
     for cost in found:
         hours = " | ".join(f"{cost.hours(speed):,.1f}" for speed in TERA_PER_SECOND)
-        least, most = (f"{sent / 1e9:,.{0 if sent > 1e10 else 2}f}" for sent in cost.sent)
-        yield (
-            f"| `{cost.figure}` | {cost.runs} | {cost.operations:.1e} | {hours} | "
-            f"{least} to {most} GB |"
-        )
+        yield _line(f"`{cost.figure}`", cost.runs, cost.operations, hours, _sent([cost]))
 
 
-def _count_samples(settings: RunSettings) -> int:
-    seen = samples(settings)
-    if seen is None:
-        raise UserError(
-            f"{settings.betons[0]} says how many samples there are; make it by `snakemake data`"
-        )
-    return seen
+def _show_hours(campaign: Campaign, found: list[Cost]) -> Iterator[str]:
+    durations = Durations(allocate_here(campaign))
+    cores = durations.cores
+    on = f"this machine's {cores} cores" if cores > 1 else "this machine's one core"
+    yield f"| figure | runs | operations | hours on {on} | sent by each client of a run |"
+    yield "| --- | --- | --- | --- | --- |"
+    for cost in found:
+        hours = durations.hours(campaign.runs_by_experiment[cost.figure])
+        yield _line(f"`{cost.figure}`", cost.runs, cost.operations, _hours(hours), _sent([cost]))
+    runs = campaign.all_runs.values()
+    operations = sum(_operations(run.settings) for run in runs)
+    hours = durations.hours(list(campaign.runs.values()))
+    yield _line("all", len(runs), operations, _hours(hours), _sent(found))
+    yield ""
+    yield wrapped(
+        "all: runs that figures share count once. Hours: training with its input, averaging, "
+        "evaluations and sharpness, at speeds just measured here, with up to "
+        f"{durations.at_once} runs at once. Not in them: the start of each run, decoding of image "
+        "files, communication between processes, checkpoints, drawing. Other work on the machine "
+        "makes it longer; a run that diverges ends earlier.",
+        indent=0,
+    )
+
+
+def _line(figure: str, runs: int, operations: float, hours: str, sent: str) -> str:
+    return f"| {figure} | {runs} | {operations:.1e} | {hours} | {sent} |"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.{1 if hours >= 10 else 2}f}"
+
+
+def _sent(found: list[Cost]) -> str:
+    """Format the smallest and the largest number of bytes that a client sends in a run."""
+    ends = min(cost.sent[0] for cost in found), max(cost.sent[1] for cost in found)
+    least, most = (f"{sent / 1e9:,.{0 if sent > 1e10 else 2}f}" for sent in ends)
+    return f"{least} to {most} GB"
 
 
 def _operations(settings: RunSettings) -> float:
-    return (
-        _count_samples(settings) * _model_cost(settings.model, settings.data, settings.n_groups)[0]
-    )
+    return count_samples(settings) * model_cost(settings.model, settings.data, settings.n_groups)[0]
 
 
 def _bytes_sent(settings: RunSettings) -> int:
     """Count the bytes that a client sends: its parameters once a round."""
-    parameters = _model_cost(settings.model, settings.data, settings.n_groups)[1]
-    return _count_rounds(settings.model_copy(update={"seed": 0})) * BYTES * parameters
-
-
-@cache
-def _count_rounds(settings: RunSettings) -> int:
-    """Count the rounds one by one, since rules of H may vary their length; cached for all seeds."""
-    steps = settings.steps_per_epoch or round(
-        _count_samples(settings) / settings.total_epochs / settings.total_batch_size
-    )
-    return sum(1 for _ in make_schedule(settings, steps).rounds())
-
-
-@cache
-def _model_cost(name: str, data: DatasetSpec, n_groups: int) -> tuple[float, int]:
-    """Count operations of training on one sample, and parameters."""
-    model = build(name, data, 0, n_groups).to("meta")
-    size = data.image_size
-    images = torch.empty(BATCH, data.channels, size, size, device="meta")
-    labels = torch.empty(BATCH, dtype=torch.int64, device="meta")
-    with FlopCounterMode(display=False) as counter:
-        cross_entropy(model(images), labels).backward()
-    return counter.get_total_flops() / BATCH, sum(p.numel() for p in model.parameters())
+    parameters = model_cost(settings.model, settings.data, settings.n_groups)[1]
+    return count_work(settings).rounds * BYTES * parameters
