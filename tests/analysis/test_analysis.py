@@ -15,6 +15,7 @@ from scipy import stats
 
 from trainer.errors import UserError
 from workflow.analysis.figures.catalogue import FIGURES
+from workflow.analysis.figures.curves import draw_curves
 from workflow.analysis.figures.drawing import draw, draw_legend
 from workflow.analysis.figures.panels import panel_numbers
 from workflow.analysis.figures.style import line_style
@@ -98,6 +99,15 @@ def test_the_gain_is_paired_by_seed() -> None:
     assert numbers.loc[(GAIN, 8, 10), "mean"] == pytest.approx(0, abs=1e-9)
     assert numbers.loc[("test accuracy (%)", 1, 10), "mean"] == pytest.approx(70)
     assert (numbers["n"] == 3).all()
+
+
+def test_a_curve_goes_on_into_the_cooldown() -> None:
+    late = table().assign(role="cooldown", epoch=lambda t: t["epoch"] + 20)
+    numbers = panel_numbers(pd.concat([table(), late], ignore_index=True), PANEL)
+    axes = Canvas().subplots()
+    draw_curves(axes, PANEL, numbers[numbers["quantity"] == GAIN], {8: {"color": "red"}})
+    [line] = axes.lines
+    assert list(line.get_xdata()) == [10, 20, 30, 40]  # type: ignore[arg-type]
 
 
 def test_against_h_only_the_last_evaluation_counts() -> None:

@@ -20,6 +20,7 @@ def draw_curves(
     axes: Axes, panel: Panel, numbers: pd.DataFrame, styles: Styles
 ) -> dict[str, Artist]:
     """Draw one curve per H and η (per η where H is the axis), in the order of H."""
+    numbers = numbers.sort_values("x", kind="stable")  # phase 2, then the cool-down
     several = numbers["peak_lr"].nunique() > 1
     rates = sorted(numbers["peak_lr"].unique())
     handles: dict[str, Artist] = {}
@@ -82,4 +83,5 @@ def draw_cooldown(axes: Axes, numbers: pd.DataFrame, panel: Panel, *, named: boo
         start = numbers.loc[numbers["role"] == "phase 2", "x"].max()
         axes.axvspan(start, late["x"].max(), color="0.93", linewidth=0, zorder=0)
         if named:
-            axes.text(start, 0.02, " cool-down", transform=axes.get_xaxis_transform(), color="0.4")
+            place = axes.get_xaxis_transform()
+            axes.text(start, 0.02, "cool-down ", transform=place, ha="right", color="0.4")
