@@ -62,11 +62,16 @@ class DesignCommits:
 
     @cache  # noqa: B019
     def _at(self, commit: str) -> dict[str, Any]:
-        """Read the designs of a commit's file, YAML's references resolved."""
+        """Read the designs of a commit's file, YAML's references resolved.
+
+        A file that was removed, or is not one of experiments, has none.
+        """
         path = Path(self._file).relative_to(self._project.resolve()).as_posix()
-        experiments = parse_yaml(git(self._project, "show", f"{commit}:{path}") or "")[
-            "experiments"
-        ]
+        try:
+            content = parse_yaml(git(self._project, "show", f"{commit}:{path}") or "")
+            experiments = content["experiments"]
+        except (ValueError, KeyError, TypeError):
+            return {}
         return {
             name: {key: value for key, value in experiment.items() if key not in NOT_DESIGN}
             for name, experiment in experiments.items()
