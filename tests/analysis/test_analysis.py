@@ -16,7 +16,7 @@ from scipy import stats
 from trainer.errors import UserError
 from workflow.analysis.figures.catalogue import FIGURES
 from workflow.analysis.figures.curves import draw_curves
-from workflow.analysis.figures.drawing import draw, draw_legend
+from workflow.analysis.figures.drawing import draw, draw_legend, seeds_note
 from workflow.analysis.figures.panels import panel_numbers
 from workflow.analysis.figures.style import line_style
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
@@ -108,6 +108,7 @@ def test_a_curve_goes_on_into_the_cooldown() -> None:
     draw_curves(axes, PANEL, numbers[numbers["quantity"] == GAIN], {8: {"color": "red"}})
     [line] = axes.lines
     assert list(line.get_xdata()) == [10, 20, 30, 40]  # type: ignore[arg-type]
+    assert "cool-down" in seeds_note(FIGURES["fig1a"], [numbers], {"fig1a": table()})
 
 
 def test_against_h_only_the_last_evaluation_counts() -> None:

@@ -20,7 +20,6 @@ def draw_curves(
     axes: Axes, panel: Panel, numbers: pd.DataFrame, styles: Styles
 ) -> dict[str, Artist]:
     """Draw one curve per H and η (per η where H is the axis), in the order of H."""
-    numbers = numbers.sort_values("x", kind="stable")  # phase 2, then the cool-down
     several = numbers["peak_lr"].nunique() > 1
     rates = sorted(numbers["peak_lr"].unique())
     handles: dict[str, Artist] = {}
@@ -30,6 +29,7 @@ def draw_curves(
         return handles
     for h, rate in numbers[["first_local_steps", "peak_lr"]].drop_duplicates().to_numpy():
         part = numbers[(numbers["first_local_steps"] == h) & (numbers["peak_lr"] == rate)]
+        part = part.sort_values("x")  # phase 2, then the cool-down
         style = dict(styles[int(h)])
         if rates.index(rate):
             style |= {"marker": "o", "markersize": 4, "markerfacecolor": "white"}
