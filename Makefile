@@ -18,12 +18,11 @@ report: .venv/complete
 figures-from-tables: .venv/complete
 	$(SNAKEMAKE) figures claims --config tables=results/reference/laptop/tables
 
-# What a scale's figures, claims and settings are becomes its reference; README's table follows
-SCALE = laptop
+# What `make all` made becomes the reference, of SCALE=… instead of the laptop scale; README's table follows
 reference: .venv/complete
-	mkdir -p results/reference/$(SCALE)/tables
-	cp results/$(SCALE)/tables/*.csv results/reference/$(SCALE)/tables/
-	cp results/$(SCALE)/claims.csv results/$(SCALE)/runs.csv results/$(SCALE)/figures/fig1a.png results/reference/$(SCALE)/
+	scale=$(or $(SCALE),laptop); to=results/reference/$$scale; mkdir -p $$to/tables && \
+	  cp results/$$scale/tables/*.csv $$to/tables/ && \
+	  cp results/$$scale/claims.csv results/$$scale/runs.csv results/$$scale/figures/fig1a.png $$to/
 	$(MAKE) readme
 
 readme: .venv/complete

@@ -21,9 +21,10 @@ from trainer.settings.base import Settings
 from trainer.settings.cli import options, validated
 from trainer.settings.run import RESULT_SETTINGS, RunSettings, data_set_suffices
 from trainer.settings.runtime import Device, WandbMode
-from trainer.settings.schedule import PHASE_OPTIONS, PhaseSettings
+from trainer.settings.schedule import PhaseSettings
 from trainer.settings.yaml import read_yaml
 from workflow.claims import Stated
+from workflow.cooldown import with_cooldown
 from workflow.entries import Entry
 from workflow.published import PublishedCheckpoint
 from workflow.stated import Asked, check
@@ -216,9 +217,8 @@ def _run(
         begin |= {"resume": start.epoch, "resume_sha256": start.sha256}
     settings = validated(RunSettings, {**values, **begin}, where=where)
     if cooldown is not None:
-        rest = {name: value for name, value in values.items() if name not in PHASE_OPTIONS}
-        phases = {"schedule": [*settings.phases, cooldown]}
-        settings = validated(RunSettings, {**rest, **begin, **phases}, where=where)
+        values = with_cooldown(values, settings, cooldown, where)
+        settings = validated(RunSettings, {**values, **begin}, where=where)
     if reason := data_set_suffices(settings):
         raise UserError(where + reason)
     return RunSpec(settings, start)

@@ -14,7 +14,8 @@ from matplotlib.image import imread
 from scipy import stats
 
 from trainer.errors import UserError
-from workflow.analysis.figures.drawing import draw, draw_legend
+from workflow.analysis.figures.curves import draw_curves
+from workflow.analysis.figures.drawing import draw, draw_legend, seeds_note
 from workflow.analysis.figures.panels import panel_numbers
 from workflow.analysis.figures.style import line_style
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
@@ -101,6 +102,16 @@ def test_the_gain_is_paired_by_seed() -> None:
     assert numbers.loc[(GAIN, 8, 10), "mean"] == pytest.approx(0, abs=1e-9)
     assert numbers.loc[("test accuracy (%)", 1, 10), "mean"] == pytest.approx(70)
     assert (numbers["n"] == 3).all()
+
+
+def test_a_curve_goes_on_into_the_cooldown() -> None:
+    late = table().assign(role="cooldown", epoch=lambda t: t["epoch"] + 20)
+    numbers = panel_numbers(pd.concat([table(), late], ignore_index=True), PANEL)
+    axes = Canvas().subplots()
+    draw_curves(axes, PANEL, numbers[numbers["quantity"] == GAIN], {8: {"color": "red"}})
+    [line] = axes.lines
+    assert list(line.get_xdata()) == [10, 20, 30, 40]  # type: ignore[arg-type]
+    assert "cool-down" in seeds_note(FIGURES["fig1a"], [numbers], {"fig1a": table()})
 
 
 def test_against_h_only_the_last_evaluation_counts() -> None:

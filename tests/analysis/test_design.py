@@ -46,6 +46,10 @@ def test_a_design_is_the_last_commit_that_changed_its_experiments_or_the_rules(
     assert design("fig2a") == design("fig1a", "fig2a") == design("fig2a", "fig1a") == second
     third = commit(experiments, DESIGN.replace("&seeds [1, 2]", "&seeds [1, 2, 3]"))
     assert (design("fig1a"), design("fig2a")) == (third, second)
+    for broken in ("experiments: [", "experiments: [1]", "no experiments", "[1]", ""):
+        commit(experiments, broken)
+        fixed = commit(experiments, DESIGN)
+        assert design("fig1a") == design("fig2a") == fixed
     for file in (rule, judging):
         assert design("fig1a") != (changed := commit(file, "b"))
         assert design("fig1a") == design("fig2a") == design() == changed

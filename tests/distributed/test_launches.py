@@ -99,9 +99,9 @@ import os, sys
 from trainer.local_sgd.averaging import Averaging
 average = Averaging.__call__
 calls = 0
-def corrupted(self):
+def corrupted(self, lr):
     global calls
-    average(self)
+    average(self, lr)
     calls += 1
     if calls == 3 and os.environ["RANK"] == "1":
         self._bank.parameters.memory[1000] += 1e-3

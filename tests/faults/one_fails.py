@@ -27,13 +27,13 @@ def main(words: Sequence[str]) -> int:
         return train(rest)
     average, calls = Averaging.__call__, 0
 
-    def broken(self: Averaging) -> None:
+    def broken(self: Averaging, lr: float) -> None:
         nonlocal calls
         calls += 1
         if calls == 5:
             time.sleep(0.5)
             raise UserError(REASON)
-        average(self)
+        average(self, lr)
 
     Averaging.__call__ = broken  # type: ignore[method-assign]
     status = train(rest)

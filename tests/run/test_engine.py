@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.analysis.test_reference import VARIANTS, WORLD, prepared, settings
+from tests.analysis.test_reference import VARIANTS, WORLD, settings
 from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics, more
+from tests.plain_batches import prepared
 from trainer.data.specs import DATASETS
 from trainer.models.registry import build
 from trainer.run.build import initial_model

@@ -96,9 +96,9 @@ def test_clients_are_executed_as_told(
 ) -> None:
     passes, call = [], trainer.local_sgd.clients.functional_call
 
-    def counting(*given: Any) -> Any:
+    def counting(*given: Any, **named: Any) -> Any:
         passes.append(given)
-        return call(*given)
+        return call(*given, **named)
 
     monkeypatch.setattr("trainer.local_sgd.clients.functional_call", counting)
     serial = trained(clients="serial", model=model)

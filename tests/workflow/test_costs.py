@@ -63,7 +63,7 @@ def test_the_papers_figure_1a() -> None:
 def test_the_authors_figure_1a_is_two_curves_of_twelve_million_images() -> None:
     authors = load_experiments(ROOT / "experiments" / "authors.yaml")
     cost = next(cost for cost in costs(authors) if cost.figure == "fig1a")
-    per_sample, _ = _model_cost("resnet56", RunSettings(model="resnet56").data, 8)
+    per_sample, _ = model_cost("resnet56", RunSettings(model="resnet56").data, 8)
     assert cost.runs == 5 * 2
     assert math.isclose(cost.operations, 10 * 250 * 12 * 4096 * per_sample)
 

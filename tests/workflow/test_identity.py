@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trainer.distributed.world import World
+from trainer.errors import UserError
 from trainer.run.session import train
 from trainer.settings.base import setting
 from trainer.settings.run import RESULTS_VERSION, RunSettings
@@ -49,6 +50,22 @@ def test_a_new_version_of_the_results_renames_every_run(monkeypatch: pytest.Monk
     monkeypatch.setattr("trainer.settings.run.RESULTS_VERSION", RESULTS_VERSION + 1)
     assert replace(run).id != before
     assert run.settings.resolved()["results_version"] == RESULTS_VERSION + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step1": 5, "eval_freq1": 2}, r"after 3 rounds of H = 5, .* that divides 3 instead of 2"),
+        ({"step1": 6, "steps_per_epoch": None}, "cooldown needs steps_per_epoch; set it"),
+    ],
+)
+def test_the_end_before_a_cooldown_must_be_evaluated(
+    changes: dict[str, int | None], message: str
+) -> None:
+    given: dict[str, Any] = {"steps_per_epoch": 6, "epochs": 2, **changes}
+    experiment = Experiment(title="any", seeds=[1], runs=[given], cooldown=PhaseSettings(epochs=1))
+    with pytest.raises(UserError, match=message):
+        expand(experiment)
 
 
 def test_a_cooldown_follows_every_run_and_has_a_role_of_its_own(

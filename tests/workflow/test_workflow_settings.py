@@ -181,6 +181,14 @@ def make_report(folder: Path, config: str) -> subprocess.CompletedProcess[str]:
     return command("make", "--silent", "SNAKEMAKE=echo", "report", cwd=folder)
 
 
+@pytest.mark.parametrize("target", ["status", "plan", "doctor", "costs"])
+def test_make_asks_about_the_configured_scale_unless_another_is_named(target: str) -> None:
+    for words, expected in (((), ""), (("SCALE=photos",), " --scale photos")):
+        printed = command("make", "--just-print", "--directory", ROOT, target, *words).stdout
+        asked = [line.strip() for line in printed.splitlines() if "-m workflow" in line]
+        assert asked == [f"python -m workflow {target}{expected}"]
+
+
 @pytest.mark.parametrize("text", SPELLINGS)
 def test_make_report_asks_the_program_for_the_folder(checkout: Path, text: str) -> None:
     """config.yaml is YAML, however it is written."""

@@ -3,9 +3,8 @@
 The layout is MLPerf Tiny's (https://arxiv.org/abs/2106.07597; ``resnet_v1_eembc`` with 16 filters
 in https://github.com/mlcommons/tiny) with three differences: the first convolution has stride 2,
 for a quarter of the arithmetic; SiLU replaces ReLU, so that the theory's Hessians exist;
-convolutions have no biases. Weights begin as PyTorch's layers draw them: on 5,000 images of
-CIFAR-10 (60 epochs, η = 0.4, one seed) that gave 67.9 % on held-out images, He et al.'s normal
-weights 63.7 %.
+convolutions have no biases. Weights begin as PyTorch's layers draw them, which learned faster than
+He et al.'s normal weights (docs/cifar10.md, "Pilot runs").
 """
 
 from functools import partial

@@ -68,7 +68,7 @@ class DesignCommits:
     @cache  # noqa: B019 - as long-lived as the object
     def _experiment_commit(self, name: str) -> str:
         def content(values: dict[str, Any]) -> Any:
-            experiment = values["experiments"].get(name, {})
+            experiment = values.get("experiments", {}).get(name, {})
             return {key: value for key, value in experiment.items() if key not in NOT_DESIGN}
 
         return self._unchanged_since(self._file, content)
@@ -81,11 +81,17 @@ class DesignCommits:
 
     def _unchanged_since(self, file: Path, content: Callable[[dict[str, Any]], Any]) -> str:
         """Walk back through the file's commits while the content stays the same, or is moved."""
+
+        def at(commit: str) -> Any:
+            try:
+                return content(self._at(commit, file))
+            except (AttributeError, TypeError):  # a list, say, where a mapping belongs
+                return None
+
         commits = self._commits(str(file))
         since = commits[0]
         for newer, older in pairwise(commits):
-            moved = newer in self._moves
-            if not moved and content(self._at(older, file)) != content(self._at(newer, file)):
+            if newer not in self._moves and at(older) != at(newer):
                 break
             since = older
         return "" if since in self._moves else since
@@ -95,10 +101,13 @@ class DesignCommits:
 
     @cache  # noqa: B019
     def _at(self, commit: str, file: Path) -> dict[str, Any]:
-        """Read a commit's file, YAML's references resolved."""
+        """Read a commit's file, YAML's references resolved; one that is broken has no content."""
         path = file.relative_to(self._project).as_posix()
-        found: dict[str, Any] = parse_yaml(git(self._project, "show", f"{commit}:{path}") or "")
-        return found
+        try:
+            found = parse_yaml(git(self._project, "show", f"{commit}:{path}") or "")
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 def _row(values: dict[str, Any], name: str) -> Any:

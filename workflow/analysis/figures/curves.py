@@ -32,6 +32,7 @@ def draw_curves(
         return handles
     for h, rate in numbers[["first_local_steps", "peak_lr"]].drop_duplicates().to_numpy():
         part = numbers[(numbers["first_local_steps"] == h) & (numbers["peak_lr"] == rate)]
+        part = part.sort_values("x")  # phase 2, then the cool-down
         style = dict(styles[int(h)])
         if rates.index(rate):
             style |= {"marker": "o", "markersize": 4, "markerfacecolor": "white"}
@@ -106,4 +107,5 @@ def draw_cooldown(axes: Axes, numbers: pd.DataFrame, panel: Panel, *, named: boo
         start = numbers.loc[numbers["role"] == "phase 2", "x"].max()
         axes.axvspan(start, late["x"].max(), color="0.93", linewidth=0, zorder=0)
         if named:
-            axes.text(start, 0.02, " cool-down", transform=axes.get_xaxis_transform(), color="0.4")
+            place = axes.get_xaxis_transform()
+            axes.text(start, 0.02, "cool-down ", transform=place, ha="right", color="0.4")

@@ -115,7 +115,9 @@ def seeds_note(
     lacking = [name for name in figure.experiments if name not in tables]
     not_in_scale = "" if figure.overlaid else ", ".join(lacking)
     absent = f"this scale has no {not_in_scale}" if not_in_scale else ""
-    return "\n".join(filter(None, [seeds_text, *missing, absent]))
+    late = any("cooldown" in set(part["role"]) for part in numbers)
+    shaded = "shaded: cool-down, a last phase with small η and the same H for all" if late else ""
+    return "\n".join(filter(None, [seeds_text, shaded, *missing, absent]))
 
 
 def draw_panel(
