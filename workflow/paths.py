@@ -12,6 +12,17 @@ def source() -> Path:
     return Path() if Path.cwd() == ROOT else ROOT
 
 
+def analysis_sources() -> list[str]:
+    """List the code whose change remakes tables, figures and verdicts, and trains nothing."""
+    return sorted(map(str, source().glob("workflow/analysis/**/*.py")))
+
+
+def stated_sources() -> list[str]:
+    """List the files of the paper's figures and claims, and of the forms of all."""
+    names = ("paper.yaml", "figures.py", "claims.py", "entries.py")
+    return [str(source() / "workflow" / name) for name in names]
+
+
 def scales() -> list[str]:
     """List the scales of the working directory and of this project."""
     folders = {Path(), source()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
+from pathlib import Path
 
 from workflow.paths import ROOT
 
@@ -22,6 +24,16 @@ def job_environment() -> dict[str, str]:
     """Return the variables that ``prefix`` sets."""
     packages = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {"PYTHONSAFEPATH": "1", "PYTHONPATH": packages}
+
+
+def find_own_python() -> None:
+    """Put this interpreter's folder first on PATH, for jobs without an env of their own.
+
+    Whoever calls ``.venv/bin/snakemake`` has not necessarily activated the environment.
+    """
+    folder, found = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
+    if found.split(os.pathsep)[0] != folder:
+        os.environ["PATH"] = os.pathsep.join([folder, found])
 
 
 def prefix() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,17 @@ def test_jobs_import_this_project_before_what_is_there() -> None:
     given = {"PYTHONPATH": "/before", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(["bash", "-c", job], env=given, capture_output=True, text=True)
     assert done.stdout == f"{ROOT}:/before\n"
+
+
+def test_jobs_find_the_python_that_started_snakemake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when `.venv/bin/snakemake` is called without activating the environment; once is enough."""
+    for before in ("/usr/bin:/bin", f"{Path(sys.executable).parent}:/usr/bin:/bin"):
+        monkeypatch.setenv("PATH", before)
+        shell.find_own_python()
+        job = f'{shell.prefix()} command -v python; echo "$PATH"'
+        done = subprocess.run(["bash", "-c", job], capture_output=True, text=True)
+        folder = Path(sys.executable).parent
+        assert done.stdout == f"{folder}/python\n{folder}:/usr/bin:/bin\n"
 
 
 def test_a_forked_trainer_is_for_the_cpu_alone() -> None:

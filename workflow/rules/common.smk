@@ -9,9 +9,9 @@ from workflow.campaign import make_campaign
 from workflow.claims import THEORY
 from workflow.earlier import drop, keep
 from workflow.forks.start import start_servers
-from workflow.paths import source
+from workflow.paths import analysis_sources, source, stated_sources
 from workflow.report_request import missing_page
-from workflow.shell import entry_point, prefix
+from workflow.shell import entry_point, find_own_python, prefix
 
 # True where jobs run elsewhere, and inside such a job. Snakemake does not tell the executor while it reads
 # rules, but every executor that runs jobs here needs cores.
@@ -32,6 +32,7 @@ with refusing():
 if GPUS is None and ALLOCATION.gpus is not None:
     workflow.register_resource("gpu", ALLOCATION.gpus)
 
+find_own_python()
 shell.prefix(prefix().replace("{", "{{").replace("}", "}}"))
 
 CONFIG = CAMPAIGN.config
@@ -39,13 +40,6 @@ EXPERIMENTS_FILE = str(CAMPAIGN.experiments_file)
 RESULTS = str(CONFIG.results)
 ALL_RUNS = CAMPAIGN.all_runs
 SOURCE = source()  # prefix of the project's files as inputs of rules
-# A change of this code remakes tables, figures and verdicts, and trains nothing.
-ANALYSIS_SOURCES = sorted(map(str, SOURCE.glob("workflow/analysis/**/*.py")))
-# The paper's figures and claims, and the forms of all
-STATED = [
-    str(SOURCE / "workflow" / name)
-    for name in ("paper.yaml", "figures.py", "claims.py", "entries.py")
-]
 
 
 wildcard_constraints:

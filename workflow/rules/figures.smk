@@ -5,7 +5,7 @@ rule table:
     input:
         experiments=EXPERIMENTS_FILE,
         metrics=lambda wildcards: CAMPAIGN.metrics_files([wildcards.experiment]),
-        code=ANALYSIS_SOURCES,
+        code=analysis_sources(),
     output:
         f"{RESULTS}/tables/{{experiment}}.csv",
     log:
@@ -43,8 +43,8 @@ rule figure:
     input:
         tables=lambda wildcards: CAMPAIGN.figure_tables(wildcards.figure),
         experiments=EXPERIMENTS_FILE,
-        stated=STATED,
-        code=ANALYSIS_SOURCES,
+        stated=stated_sources(),
+        code=analysis_sources(),
     output:
         multiext(f"{RESULTS}/figures/{{figure}}", ".png", ".pdf", ".csv"),
     log:
@@ -66,8 +66,8 @@ rule page:
     input:
         image=f"{RESULTS}/figures/{{figure}}.png",
         experiments=EXPERIMENTS_FILE,
-        stated=STATED,
-        code=ANALYSIS_SOURCES,
+        stated=stated_sources(),
+        code=analysis_sources(),
     output:
         report(
             f"{RESULTS}/pages/{{figure}}.html",

@@ -5,8 +5,8 @@ rule judge:
     input:
         tables=CAMPAIGN.table_files([*CAMPAIGN.runs_by_experiment, THEORY]),
         experiments=EXPERIMENTS_FILE,
-        stated=STATED,
-        code=ANALYSIS_SOURCES,
+        stated=stated_sources(),
+        code=analysis_sources(),
     output:
         csv=f"{RESULTS}/claims.csv",
         page=report(
@@ -37,7 +37,7 @@ rule list_runs:
     input:
         experiments=EXPERIMENTS_FILE,
         metrics=CAMPAIGN.metrics_files(CAMPAIGN.runs_by_experiment),
-        code=ANALYSIS_SOURCES,
+        code=analysis_sources(),
     output:
         csv=f"{RESULTS}/runs.csv",
         page=report(
