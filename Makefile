@@ -26,7 +26,7 @@ reference: .venv/complete
 	$(MAKE) readme
 
 readme: .venv/complete
-	python -m workflow.analysis readme --reference results/reference/laptop
+	python -m workflow.analysis readme --reference results/reference
 
 # Which runs are done; what the next call would train; whether this machine has what they need; what figures cost. SCALE=paper: of
 # that scale instead of config.yaml's
