@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import trained_here, until
+from tests.cluster.conftest import trained_here
 from tests.cluster.test_slurm import FIG2A, LONG
 from tests.commands import BIN, environment
 from tests.workflows import TINY, copy_project, edit
@@ -106,7 +107,9 @@ def test_a_cancelled_run_saves_and_goes_on(pbs: Path, tmp_path: Path) -> None:
     here = trained_here(tmp_path / "here", LONG, FIG2A)
     there = project(tmp_path / "there", LONG)
     process = start(there, pbs, FIG2A)
-    until(lambda: [*there.glob("results/laptop/checkpoints/*/metrics.partial.jsonl")], process)
+    while not [*there.glob("results/laptop/checkpoints/*/metrics.partial.jsonl")]:
+        assert process.poll() is None, "Snakemake ended"
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate()
     assert process.returncode != 0, said

@@ -48,7 +48,7 @@ def unknown(words: list[str]) -> list[str]:
     words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
     wrong: list[str] = []
     if words[:1] == ["make"]:
-        wrong += [w for w in words[1:] if re.fullmatch(r"[a-z][\w-]*", w) and w != "NAME"]
+        wrong += [word for word in words[1:] if re.fullmatch(r"[a-z][\w-]*", word)]
         wrong = [target for target in wrong if target not in make_targets()]
     for at, word in enumerate(words[:-1]):
         if word == "-m" and words[at + 1].split(".")[0] in OWN:
