@@ -73,7 +73,7 @@ def test_rows_without_a_result_are_named_below_the_table() -> None:
     table = claims_table(claims.assign(effect=claims["effect"].where(claims["claim"] == "2")), runs)
     assert table.count("\n| **2. ") == 1
     assert table.count("\n|") == 2
-    assert "Without a result, for want of runs: 1; 1a; 1b; 1a, small η; " in table
+    assert "Without a result (`note` in claims.csv says why): 1; 1a; 1b; 1a, small η; " in table
 
 
 def test_the_reference_verdicts_follow_from_the_reference_tables() -> None:

@@ -108,7 +108,7 @@ def claims_table(claims: pd.DataFrame, runs: pd.DataFrame) -> str:
             f"{_format_power(claim)} | {says} |"
         )
     if without:
-        lines += ["", f"Without a result, for want of runs: {'; '.join(without)}."]
+        lines += ["", f"Without a result (`note` in claims.csv says why): {'; '.join(without)}."]
     return "\n".join(lines)
 
 
