@@ -14,7 +14,8 @@ PAPER_SCALES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"
 
 
 def experiment(*runs: dict[str, Any], **values: Any) -> Experiment:
-    settings = {"dataset": "digits", "model": "mlp", "batch_size": 8, "total_batch_size": 32}
+    settings = {"dataset": "digits", "model": "mlp", "batch_size": 8, "total_batch_size": 32,
+                "steps_per_epoch": 4}  # fmt: skip
     given = {"title": "t", "seeds": [1, 2], "settings": settings, "runs": list(runs)}
     return Experiment.model_validate(given | values)
 
