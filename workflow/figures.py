@@ -20,6 +20,9 @@ Quantity = Literal[
 ]  # fmt: skip
 Control = Literal["sgd", "smallest_k"]
 RULES = {"qsr": "QSR", "inverse": "1/η", "cubic": "1/η³"}  # of H
+# Values that have a name of their own, or none beside the other settings
+VALUES = {"h_rule": RULES, "weight_averaging1": {"swa": "SWA", "ema": "EMA"}}
+UNNAMED = (("h_rule", "constant"), ("weight_averaging1", "none"))
 SYMBOLS = {
     "step1": "H = {}",
     "h_rule": "H: {}",
@@ -29,6 +32,7 @@ SYMBOLS = {
     "total_batch_size": "B = {}",
     "wd": "weight decay {}",
     "lr_schedule": "{}",
+    "weight_averaging1": "{}",
 }
 
 
@@ -128,7 +132,7 @@ def name_settings(settings: Mapping[str, Any]) -> str:
     """Name runs by their settings, with the field's symbols."""
     words = []
     for name, value in settings.items():
-        if (name, value) != ("h_rule", "constant"):
+        if (name, value) not in UNNAMED:
             symbol = SYMBOLS.get(name, name.replace("_", " ") + " {}")
-            words.append(symbol.format(RULES.get(value, value) if name == "h_rule" else value))
+            words.append(symbol.format(VALUES.get(name, {}).get(value, value)))
     return ", ".join(words)

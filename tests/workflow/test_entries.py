@@ -10,11 +10,12 @@ from tests.commands import ROOT
 from workflow.entries import labels, one_h_of, without
 from workflow.experiments import Experiment, asked, load_experiments, matching
 
-PAPER_SCALES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+PAPER_SCALES = ("authors", "laptop", "paper", "photos", "workstation")
 
 
 def experiment(*runs: dict[str, Any], **values: Any) -> Experiment:
-    settings = {"dataset": "digits", "model": "mlp", "batch_size": 8, "total_batch_size": 32}
+    settings = {"dataset": "digits", "model": "mlp", "batch_size": 8, "total_batch_size": 32,
+                "steps_per_epoch": 24}  # fmt: skip
     given = {"title": "t", "seeds": [1, 2], "settings": settings, "runs": list(runs)}
     return Experiment.model_validate(given | values)
 
@@ -40,8 +41,11 @@ def test_curves_are_named_by_what_differs() -> None:
     post_local = {"h_rule": "post-local", "switch": 5, "h_base": 8}
     inverse = {"h_rule": "inverse", "alpha": 2}
     assert labelled(post_local, inverse) == ["H: 1, from epoch 5 on 8", "H: 1/η, α = 2"]
-    assert labelled({"step1": 4}, {"step1": 4, "outer_momentum": 0.9}) == [
-        "H = 4; outer momentum 0", "H = 4; outer momentum 0.9",
+    outer = {"step1": 4, "outer_momentum": 0.9}
+    assert labelled({"step1": 4}, outer, outer | {"outer_slowmo": True},
+                    outer | {"outer_nesterov": True, "outer_lr": 0.7}) == [
+        "H = 4", "H = 4; outer momentum 0.9", "H = 4; SlowMo momentum 0.9",
+        "H = 4; outer Nesterov momentum 0.9, outer lr 0.7",
     ]  # fmt: skip
     assert labelled({"lr_schedule": "cosine"}, {"start_lr": 0.02}) == [
         "H = 1; η = 0.04; cosine", "H = 1; η = 0.08; step",
@@ -63,6 +67,22 @@ def test_a_cooldown_that_all_runs_share_is_no_difference() -> None:
     several = {"step1": 2, "step2": 4, "decay1": 2, "epochs": 4}
     labels_of = labelled({"step1": 1, "epochs": 4}, several, cooldown=cooldown)
     assert labels_of == ["H = 1", "H = 2 → 4; η · 0.1 from epoch 2"]
+
+
+def test_means_of_iterates_before_a_cooldown_are_a_difference() -> None:
+    """A cool-down makes a list of phases of them, none of whose own options says it."""
+    swa, ema = {"weight_averaging1": "swa"}, {"weight_averaging1": "ema", "ema_decay": 0.99}
+    made = experiment({"step1": 8}, {}, swa, ema, cooldown={"epochs": 2, "lr_factor": 0.1})
+    expected = ["H = 8", "H = 1", "H = 1; SWA", "H = 1; EMA 0.99"]
+    assert labels(asked(made).entries) == expected
+    plain = {"step1": 1, "weight_averaging1": "none"}
+    for wanted, label in ((plain, "H = 1"), (swa, "H = 1; SWA"), (ema, "H = 1; EMA 0.99")):
+        one, two = matching(made, wanted)
+        assert one.id == matching(made, wanted | made.runs[expected.index(label)])[0].id
+        assert [run.settings.phases[-1].weight_averaging for run in (one, two)] == ["none"] * 2
+    late = {"epochs": 6, "decay1": 2, "weight_averaging2": "swa"}
+    told = labelled({"epochs": 6, "decay1": 2}, late)
+    assert told == ["H = 1", "H = 1; last iterate → SWA"]
 
 
 def test_entries_are_found_by_their_settings() -> None:
