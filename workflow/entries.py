@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,13 +120,22 @@ class Entry:
 
 
 def labels(entries: Sequence[Entry]) -> list[str] | None:
-    """Label each entry by its H and by what else differs; None where one H, η and K say it all."""
+    """Label each entry by its H and by what else differs; None where one H, η and K say it all.
+
+    What more than half of the entries share goes without saying.
+    """
     described = [entry.aspects for entry in entries]
-    differing = [name for name in described[0] if len({each[name] for each in described}) > 1]
+    counts = {name: Counter(each[name] for each in described) for name in described[0]}
+    differing = [name for name, count in counts.items() if len(count) > 1]
     if {"H", "η", "K"} >= set(differing) and all(entry.one_h for entry in entries):
         return None
-    shown = ["H", *(name for name in differing if name != "H")]
-    return [SEPARATOR.join(filter(None, (each[n] for n in shown))) for each in described]
+    others = [name for name in differing if name != "H"]
+
+    def words(each: Mapping[str, str]) -> Iterator[str]:
+        yield each["H"]
+        yield from (each[n] for n in others if counts[n][each[n]] <= len(entries) / 2)
+
+    return [SEPARATOR.join(filter(None, words(each))) for each in described]
 
 
 def without(label: str, symbol: str) -> str:

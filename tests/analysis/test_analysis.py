@@ -17,7 +17,7 @@ from trainer.errors import UserError
 from workflow.analysis.figures.curves import draw_curves
 from workflow.analysis.figures.drawing import draw, draw_legend, seeds_note
 from workflow.analysis.figures.panels import panel_numbers
-from workflow.analysis.figures.style import line_style
+from workflow.analysis.figures.style import label_styles, line_style
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
 from workflow.analysis.tables.evaluations import missing_or_diverged
 from workflow.config import Plot
@@ -230,3 +230,13 @@ def test_an_h_keeps_its_colour_whatever_else_is_drawn() -> None:
     assert line_style(32, 0, plot)["color"] == line_style(32, 3, plot)["color"]
     assert line_style(32, 0, plot)["color"] != line_style(64, 0, plot)["color"]
     assert line_style(1, 0, plot)["color"] == plot.sgd_color
+
+
+def test_curves_of_one_h_are_told_apart() -> None:
+    """Plain SGD is in its own colour, and controls, which have H = 1, too, are not."""
+    plot = Plot()
+    controls = ("H = 1; EMA 0.99", "H = 1; K = 1", "H = 1; SWA", "H = 64; K = 1", "H: QSR, α = 1")
+    styles = label_styles([*controls, "H = 64", "H = 1"], plot)
+    assert styles["H = 1"] == line_style(1, 0, plot)
+    assert styles["H = 64"]["color"] == line_style(64, 0, plot)["color"]
+    assert len({style["color"] for style in styles.values()}) == 7

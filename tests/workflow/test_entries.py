@@ -61,6 +61,17 @@ def test_curves_are_named_by_what_differs() -> None:
     assert labelled(phases, {"epochs": 6}) == ["H = 1 → 8; η · 0.1 from epoch 2", "H = 1"]
 
 
+def test_what_most_entries_share_goes_without_saying() -> None:
+    """Half of them are not most: then both say it."""
+    small, momentum = {"total_batch_size": 8, "start_lr": 0.04}, {"momentum": 0.9}
+    assert labelled({"step1": 1}, {"step1": 4}, momentum, small) == [
+        "H = 1", "H = 4", "H = 1; momentum 0.9", "H = 1; K = 1",
+    ]  # fmt: skip
+    assert labelled({"step1": 4}, small | momentum) == [
+        "H = 4; K = 4; momentum 0", "H = 1; K = 1; momentum 0.9",
+    ]  # fmt: skip
+
+
 def test_a_cooldown_that_all_runs_share_is_no_difference() -> None:
     cooldown = {"epochs": 2, "lr_factor": 0.1}
     assert labelled({"step1": 1}, {"step1": 8}, cooldown=cooldown) is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from trainer.files.atomic import atomic
 from workflow.config import Plot
-from workflow.entries import h_of, one_h_of
+from workflow.entries import one_h_of
 
 Style = dict[str, object]
 Styles = Mapping[int | str, Style]  # by H or, where more tells curves apart, by their label
@@ -21,7 +23,8 @@ Styles = Mapping[int | str, Style]  # by H or, where more tells curves apart, by
 # Up to here an H has the same colour in every figure; a larger H gets the last colour.
 LARGEST_H = 1024
 DASHES = ["--", "-.", ":", "-"]
-RULE_COLORS = ["tab:red", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:gray"]
+# Of rules of H, and of further curves with the same H
+COLORS = ["tab:red", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:gray"]
 MARKERS = ["", "o", "s", "^", "D", "v"]  # of curves with the same H
 
 
@@ -39,19 +42,18 @@ def line_style(local_steps: int, rank: int, plot: Plot) -> Style:
 
 
 def label_styles(labels: Iterable[str], plot: Plot) -> dict[str, Style]:
-    """Choose a style per label: H's colour, or one per rule of H; dashes; markers within an H."""
+    """Choose a style per label: H's colour for the first of each H, others for all else."""
     found: dict[str, Style] = {}
-    of_h: dict[str, list[str]] = {}
+    of_h: dict[int, int] = Counter()
+    colors = cycle(COLORS)
     for label in sorted(labels, key=lambda label: (one_h_of(label) or LARGEST_H + 1, label)):
-        same = of_h.setdefault(h_of(label), [])
         h, rank = one_h_of(label), len(found) - (1 in map(one_h_of, found))
         style = line_style(h or LARGEST_H, rank, plot)
-        if h is None:
-            rules = [each for each in of_h if one_h_of(each) is None]
-            style |= {"color": RULE_COLORS[rules.index(h_of(label)) % len(RULE_COLORS)]}
-        if same:
-            style |= {"marker": MARKERS[len(same) % len(MARKERS)], "markersize": 4}
-        same.append(label)
+        if h is None or of_h[h]:
+            style |= {"color": next(colors), "linestyle": DASHES[rank % len(DASHES)]}
+        if h is not None and of_h[h]:
+            style |= {"marker": MARKERS[of_h[h] % len(MARKERS)], "markersize": 4}
+        of_h[h or 0] += 1
         found[label] = style
     return found
 
