@@ -22,7 +22,7 @@ Control = Literal["sgd", "smallest_k"]
 RULES = {"qsr": "QSR", "inverse": "1/η", "cubic": "1/η³"}  # of H
 # Values that have a name of their own, or none beside the other settings
 VALUES = {"h_rule": RULES, "weight_averaging1": {"swa": "SWA", "ema": "EMA"}}
-UNNAMED = (("h_rule", "constant"), ("weight_averaging1", "none"))
+UNNAMED = (("h_rule", "constant"), ("weight_averaging1", "none"), ("outer_momentum", 0))
 SYMBOLS = {
     "step1": "H = {}",
     "h_rule": "H: {}",
@@ -52,6 +52,17 @@ class Row(Settings):
         "same settings; smallest_k; or the settings that tell the control's run from the others; "
         "null: draw the quantity itself",
     )
+    limits: tuple[float, float] | None = Field(
+        None,
+        description="from where to where the axis goes; null: all that is drawn, without the "
+        "first evaluation of a run from random initialisation",
+    )
+
+    @model_validator(mode="after")
+    def _limits_ascend(self) -> Self:
+        if self.limits is not None and not self.limits[0] < self.limits[1]:
+            raise ValueError("limits do not ascend; put the lower one first")
+        return self
 
 
 class Panel(Settings):

@@ -178,6 +178,8 @@ def draw_row(
         low, high = shown[["mean", "low"]].min().min(), shown[["mean", "high"]].max().max()
         margin = max(high - low, 0.1)
         axes.set_ylim(low - 0.3 * margin, high + 0.1 * margin)
+    if row.limits is not None:
+        axes.set_ylim(*row.limits)
     return handles
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from trainer.files.atomic import atomic
 from workflow.config import Plot
-from workflow.entries import one_h_of
+from workflow.entries import h_of, one_h_of
 
 Style = dict[str, object]
 Styles = Mapping[int | str, Style]  # by H or, where more tells curves apart, by their label
@@ -23,9 +23,9 @@ Styles = Mapping[int | str, Style]  # by H or, where more tells curves apart, by
 # Up to here an H has the same colour in every figure; a larger H gets the last colour.
 LARGEST_H = 1024
 DASHES = ["--", "-.", ":", "-"]
-# Of rules of H, and of further curves with the same H
+# Of rules of H, and of curves whose H has no colour of its own left
 COLORS = ["tab:red", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:gray"]
-MARKERS = ["", "o", "s", "^", "D", "v"]  # of curves with the same H
+MARKERS = ["", "o", "s", "^", "D", "v"]  # of curves with the same H or rule
 
 
 def line_style(local_steps: int, rank: int, plot: Plot) -> Style:
@@ -42,18 +42,23 @@ def line_style(local_steps: int, rank: int, plot: Plot) -> Style:
 
 
 def label_styles(labels: Iterable[str], plot: Plot) -> dict[str, Style]:
-    """Choose a style per label: H's colour for the first of each H, others for all else."""
+    """Choose a style per label: H's colour, another where that is taken, or one per rule of H."""
     found: dict[str, Style] = {}
-    of_h: dict[int, int] = Counter()
+    of_h: dict[str, int] = Counter()
+    taken: dict[str, object] = {}  # colours, by the first H or rule that has each
     colors = cycle(COLORS)
     for label in sorted(labels, key=lambda label: (one_h_of(label) or LARGEST_H + 1, label)):
         h, rank = one_h_of(label), len(found) - (1 in map(one_h_of, found))
+        said = h_of(label).partition(",")[0]  # of a rule, its name
         style = line_style(h or LARGEST_H, rank, plot)
-        if h is None or of_h[h]:
+        if h is None:
+            style |= {"color": taken.get(said) or next(colors)}
+        elif style["color"] in taken.values():
             style |= {"color": next(colors), "linestyle": DASHES[rank % len(DASHES)]}
-        if h is not None and of_h[h]:
-            style |= {"marker": MARKERS[of_h[h] % len(MARKERS)], "markersize": 4}
-        of_h[h or 0] += 1
+        if of_h[said]:
+            style |= {"marker": MARKERS[of_h[said] % len(MARKERS)], "markersize": 4}
+        of_h[said] += 1
+        taken.setdefault(said, style["color"])
         found[label] = style
     return found
 
