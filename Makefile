@@ -5,10 +5,16 @@ PYTEST = pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 slowtime theory communication claims compare \
-  report reference readme status plan doctor costs test test-all bench gpu lint audit format lock schemas setup
+  extensions report reference readme status plan doctor costs test test-all bench gpu lint audit format lock schemas setup
 
 all figures fig1a fig1b fig2 fig3a fig7 slowtime theory communication claims compare: .venv/complete
 	$(SNAKEMAKE) $@
+
+# What the paper does not ask (docs/extensions.md): three experiments, their figures, verdicts and report, in
+# results/extensions/
+extensions: .venv/complete
+	$(SNAKEMAKE) all --config scale=extensions
+	$(SNAKEMAKE) all --config scale=extensions --report results/extensions/report.html
 
 # Figures, claims, settings and times in one HTML file that needs no network; of what `make all` made
 report: .venv/complete
@@ -18,11 +24,13 @@ report: .venv/complete
 figures-from-tables: .venv/complete
 	$(SNAKEMAKE) figures claims --config tables=results/reference/laptop/tables
 
-# What `make all` made becomes the reference, of SCALE=… instead of the laptop scale; README's table follows
+# What `make all` made becomes the reference, of SCALE=… instead of the laptop scale; README's table follows.
+# FIGURES="qsr outer controls": which pictures are kept
+FIGURES = fig1a
 reference: .venv/complete
 	scale=$(or $(SCALE),laptop); to=results/reference/$$scale; mkdir -p $$to/tables && \
 	  cp results/$$scale/tables/*.csv $$to/tables/ && \
-	  cp results/$$scale/claims.csv results/$$scale/runs.csv results/$$scale/figures/fig1a.png $$to/
+	  cp results/$$scale/claims.csv results/$$scale/runs.csv $(FIGURES:%=results/$$scale/figures/%.png) $$to/
 	$(MAKE) readme
 
 readme: .venv/complete
