@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from trainer.data.images import ImageSet
 from trainer.data.training import TrainingSet
+from trainer.errors import is_out_of_memory
 from trainer.local_sgd.processes import Processes
 
 # On a CPU, larger batches spend as much time on fresh memory as on arithmetic: ResNet-56 on 2,000
@@ -73,8 +74,8 @@ class Evaluator:
                 totals[1] += (best == labels[:, None]).sum()
                 totals[2] += F.cross_entropy(logits, labels, reduction="sum")
                 totals[3] += len(labels)
-        except torch.OutOfMemoryError:
-            if self.batch_size == 1:
+        except RuntimeError as error:
+            if self.batch_size == 1 or not is_out_of_memory(error):
                 raise
             return None
         return totals
