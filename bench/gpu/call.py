@@ -86,6 +86,8 @@ def _run(site: Site, name: str) -> None:
     print(f"{name}: at most {seconds:.0f} s, log in {site.out / name}*.log", flush=True)
     try:
         outcome = run(Site(**{**vars(site), "end": started + seconds}))
+    except UserError as error:
+        outcome = Outcome(state="failed", summary=str(error))
     except Exception as error:
         traceback.print_exc()
         outcome = Outcome(state="failed", summary=f"{type(error).__name__}: {error}")

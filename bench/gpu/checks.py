@@ -9,6 +9,7 @@ from bench.gpu.machine import installed
 from bench.gpu.stages import Outcome, Site
 from bench.gpu.table import tables
 from bench.gpu.throughput import FAILED, LATE, LEFT_OUT, whole_lines
+from trainer.files.atomic import atomic
 
 CHECKS = "tests/gpu"
 
@@ -77,7 +78,8 @@ def run_benchmark(site: Site) -> Outcome:
         for sign in (LATE, LEFT_OUT, FAILED)
     )
     measured = whole_lines(lines)
-    (site.out / "bench.md").write_text(tables(measured), "utf-8")
+    with atomic(site.out / "bench.md") as temporary:
+        temporary.write_text(tables(measured), "utf-8")
     if status and not failed:  # ended by itself, outside of a measurement
         failed = [said[-1] if said else "it said nothing; see bench.log"]
     return Outcome(

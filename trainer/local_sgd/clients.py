@@ -228,6 +228,10 @@ class ClientBank:
     def _losses(self, part: Pass, batch: Batch) -> Tensor:
         """Compute the losses (clients,) of the clients of ``part``."""
         images, labels = batch.images[part.clients], batch.labels[part.clients]
+        if images.is_cuda and self.plan.mode == "vectorized":
+            # Passes of several clients copy to this layout anyway. That of one keeps channels last,
+            # for which cuDNN's BatchNorm fails in vmap: "NYI: querying is_contiguous inside of vmap"
+            images = images.contiguous()
         if self._loss is not None:  # The model may mix a client's samples: stack no clients.
             if self.plan.mode == "serial":
                 return self._loss(self._logits(part.parameters, images[0]), labels[0]).view(1)

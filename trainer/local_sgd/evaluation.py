@@ -137,9 +137,12 @@ def reestimate_batchnorm(
     for layer in layers:
         layer.train()
         layer.reset_running_stats()
-        layer.momentum = None  # the cumulative mean
     own = slice(processes.rank, num_batches, processes.size)
-    for images in training.batchnorm_images(seed, step, num_batches, batch_size, own):
+    batches = training.batchnorm_images(seed, step, num_batches, batch_size, own)
+    for count, images in enumerate(batches, 1):
+        for layer in layers:
+            # The cumulative mean; by momentum None PyTorch would read its count from the GPU.
+            layer.momentum = 1 / count
         model(images)
     statistics = []
     for layer in layers:
