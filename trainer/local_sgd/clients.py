@@ -229,8 +229,7 @@ class ClientBank:
         """Compute the losses (clients,) of the clients of ``part``."""
         images, labels = batch.images[part.clients], batch.labels[part.clients]
         if images.is_cuda and self.plan.mode == "vectorized":
-            # Passes of several clients copy to this layout anyway. One of a single client keeps
-            # channels last, where BatchNorm by cuDNN fails: "NYI: … is_contiguous inside of vmap".
+            # As passes of several clients do. With one, vmap fails in channels-last BatchNorm.
             images = images.contiguous()
         if self._loss is not None:  # The model may mix a client's samples: stack no clients.
             if self.plan.mode == "serial":
