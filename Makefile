@@ -7,7 +7,7 @@ PIP_COMPILE = pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-f
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help all figures figures-from-tables fig1a fig1b fig2 fig3a fig7 slowtime theory communication claims compare \
-  report reference readme status plan doctor costs test test-all bench gpu docs lint audit format lock schemas setup
+  extensions report reference readme status plan doctor costs test test-all bench gpu docs lint audit format lock schemas setup
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -18,6 +18,10 @@ figures claims: ## all figures; all verdicts
 compare: ## your tables against those in results/reference/
 all figures fig1a fig1b fig2 fig3a fig7 slowtime theory communication claims compare: .venv/complete
 	$(SNAKEMAKE) $@
+
+extensions: .venv/complete ## what the paper does not ask: experiments, verdicts and report, in results/extensions/
+	$(SNAKEMAKE) all --config scale=extensions
+	$(SNAKEMAKE) all --config scale=extensions --report results/extensions/report.html
 
 report: .venv/complete ## what `make all` made in one HTML file that needs no network
 	results=$$(python -m workflow results) && $(SNAKEMAKE) all --report "$$results/report.html"
@@ -67,10 +71,12 @@ audit: .venv/complete ## ask the network for known vulnerabilities of the locked
 	.venv/audit/bin/pip install --quiet pip-audit
 	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
+# FIGURES="qsr outer controls": which pictures are kept
+FIGURES = fig1a
 reference: .venv/complete ## what `make all` made becomes the reference (SCALE=…: of that scale)
 	scale=$(or $(SCALE),laptop); to=results/reference/$$scale; mkdir -p $$to/tables && \
 	  cp results/$$scale/tables/*.csv $$to/tables/ && \
-	  cp results/$$scale/claims.csv results/$$scale/runs.csv results/$$scale/figures/fig1a.png $$to/
+	  cp results/$$scale/claims.csv results/$$scale/runs.csv $(FIGURES:%=results/$$scale/figures/%.png) $$to/
 	$(MAKE) readme
 
 readme: .venv/complete ## write the reference verdicts into README.md and docs/claims.md

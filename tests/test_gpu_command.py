@@ -57,8 +57,39 @@ def test_what_is_done_is_not_repeated_and_the_rest_goes_on(
     page = (out / "README.md").read_text()
     assert "| tests | done | was done |" in page and "- x: needs y" in page
     assert "no GPU has run any of this" in page or torch.cuda.is_available()
-    failed = Outcome(state="failed", summary="1 failed")
+    failed = Outcome(state="failed", summary="1 failed", failed=["test_a::one: 1 is not 2"])
     assert called(monkeypatch, out, tests=done, more=failed) == (1, ["more"])
+    assert "- test_a::one: 1 is not 2" in (out / "README.md").read_text()
+
+
+def test_an_unexpected_error_of_a_stage_fails_it_and_not_those_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = Outcome(state="done", summary="was done")
+
+    def broken(_: Site) -> Outcome:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(call, "STAGES", {"first": (broken, 0.5), "then": (lambda _: done, 0.5)})
+    monkeypatch.setattr("sys.argv", ["bench.gpu", "--out", str(tmp_path / "out")])
+    assert call.main() == 1
+    said = capsys.readouterr()
+    assert "ZeroDivisionError: a bug" in said.out and "Traceback" in said.err
+    assert "then: done" in said.out and "FAILED: a stage has failed" in said.out
+
+
+def test_again_removes_results_of_this_command_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, done = tmp_path / "out", Outcome(state="done", summary="was done")
+    called(monkeypatch, out, tests=done)
+    monkeypatch.setattr("sys.argv", ["bench.gpu", "--again", "--out", str(out)])
+    assert call.main() == 0
+    (tmp_path / "thesis.tex").touch()
+    monkeypatch.setattr("sys.argv", ["bench.gpu", "--again", "--out", str(tmp_path)])
+    with pytest.raises(UserError, match="holds no results of this command"):
+        call.main()
+    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_results_of_another_torch_are_not_added_to(
@@ -136,8 +167,8 @@ def test_a_damaged_outcome_is_none(site: Site) -> None:
     assert read_outcome(site, "tests") is None
 
 
-def test_no_measurement_begins_late_and_none_is_repeated(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_no_measurement_begins_late_none_is_repeated_and_none_ends_the_others(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def measured(case: Any, *what: Any) -> Record:
         name = throughput._name(case, f"limit, {what[0]}")
@@ -145,18 +176,50 @@ def test_no_measurement_begins_late_and_none_is_repeated(
             benchmark=name, unit="", variants={}, figure_is="", figure=Spread(1.0, 1.0, 1.0, 1)
         )
 
-    def too_large(*_: Any) -> Record:
-        raise torch.OutOfMemoryError("no memory for it\nand more")
+    def unable(case: Any, clients: int, local_steps: int, *_: Any) -> Record:
+        if local_steps == 1:
+            raise torch.OutOfMemoryError("no memory for it\nand more")
+        raise RuntimeError("a bug\nand more")
 
     monkeypatch.setattr(throughput, "_limit", measured)
-    monkeypatch.setattr(throughput, "_clients", too_large)
+    monkeypatch.setattr(throughput, "_clients", unable)
     case = DRY_RUN[0]
     done = {throughput._name(case, "limit, fp32")}
-    [found] = throughput.records([case], CPU, done, 60.0)
+    found, *lines = throughput.records([case], CPU, done, 60.0)
+    assert isinstance(found, Record)
     assert found.benchmark == throughput._name(case, "limit, bf16")
-    assert "left out: GPU: resnet20, K = 2, H = 1: no memory for it\n" in capsys.readouterr().out
-    assert list(throughput.records([case], CPU, set(), -1.0)) == []
-    assert capsys.readouterr().out.count("left out, as time is up: ") == 6
+    assert lines == [
+        "failed: resnet20, K = 1, H = 2: a bug",
+        "left out: resnet20, K = 1, H = 1: no memory for it",
+        "failed: resnet20, K = 2, H = 2: a bug",
+        "left out: resnet20, K = 2, H = 1: no memory for it",
+    ]
+    late = list(throughput.records([case], CPU, set(), -1.0))
+    assert late[0] == "left out, as time is up: resnet20, limit, fp32" and len(late) == 6
+
+
+def test_what_is_not_measured_is_told_from_what_failed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(self: Site, words: Any, log: str, seconds: float) -> int:
+        (self.out / log).write_text(
+            "resnet56, K = 1 (x86_64)\nleft out: resnet56, K = 64: memory\n"
+            "left out, as time is up: resnet50, K = 1\nfailed: resnet50, K = 8: a bug\n"
+        )
+        return 1
+
+    monkeypatch.setattr(Site, "run", said)
+    outcome = checks.run_benchmark(site)
+    assert outcome.state == "failed" and outcome.failed == ["resnet50, K = 8: a bug"]
+    assert outcome.left_out == ["resnet56, K = 64: memory", "resnet50, K = 1: time was up"]
+
+
+def test_a_line_whose_writer_was_killed_is_measured_again(tmp_path: Path) -> None:
+    path = tmp_path / "bench.jsonl"
+    path.write_text('{"benchmark": "a"}\n{"benchm')
+    assert throughput.whole_lines(path) == ['{"benchmark": "a"}']
+    assert path.read_text() == '{"benchmark": "a"}\n'
+    assert throughput.whole_lines(tmp_path / "none") == []
 
 
 def test_the_cases_are_the_papers_networks_with_up_to_64_clients() -> None:

@@ -10,7 +10,12 @@ from contextlib import contextmanager
 # Matches what stands between :// and @ in a URL, but not up to an @ in its path, port or not.
 CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@:]*(:(?!\d{1,5}/)\S*)?@")
 
-OUT_OF_MEMORY = re.compile("(can't|cannot) allocate memory|out of memory", re.IGNORECASE)
+# On a GPU also cuBLAS's and cuDNN's status, and what PyTorch says of a convolution whose algorithms
+# all failed, each for want of its scratch memory: aten/src/ATen/native/cudnn/Conv_v8.cpp.
+OUT_OF_MEMORY = re.compile(
+    "(can't|cannot) allocate memory|out of memory|status_alloc_failed|unable to find an engine",
+    re.IGNORECASE,
+)
 
 ERROR_STATUS = 2
 STOPPED_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again

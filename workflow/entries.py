@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,12 @@ UNSEEN = {
     "seed", "resume", "resume_sha256", "eval_on_start", "eval_freq1", "eval_freq2", "eval_freq3",
     "sharpness", "sharpness_samples", "sharpness_probes",
 }  # fmt: skip
-# Settings that the aspects H, η, K, B_loc, decays and length say together
+# Settings that the aspects H, η, K, B_loc, decays, length, iterates and outer say together
 SAID = {
     "step1", "step2", "step3", "h_rule", "h_base", "alpha", "switch", "schedule", "decay1",
     "decay2", "decay3", "gamma", "lr", "start_lr", "max_lr", "batch_size", "total_batch_size",
-    "epochs", "steps_per_epoch",
+    "epochs", "steps_per_epoch", "weight_averaging1", "weight_averaging2", "weight_averaging3",
+    "ema_decay", "outer_lr", "outer_momentum", "outer_nesterov", "outer_slowmo",
 }  # fmt: skip
 NAMES = {"wd": "weight decay", "aug": "augmentation", "noise_p": "label noise p ="}
 SAY_IT_ALL = {"lr_schedule", "model", "dataset", "optimizer"}  # values that need no name
@@ -70,6 +72,25 @@ class Entry:
         return "H = " + " → ".join(map(str, changes))
 
     @property
+    def iterates(self) -> str:
+        """Write which mean of the iterates is taken, by phase if they differ; empty for none."""
+        names = {"none": "last iterate", "swa": "SWA", "ema": f"EMA {self.settings.ema_decay:g}"}
+        found = [names[phase.weight_averaging] for phase in self.phases]
+        changes = [name for i, name in enumerate(found) if i == 0 or name != found[i - 1]]
+        return " → ".join(changes) if changes != [names["none"]] else ""
+
+    @property
+    def outer(self) -> str:
+        """Write the outer optimizer; empty for plain averaging."""
+        s, words = self.settings, []
+        if s.outer_momentum:
+            kind = "Nesterov momentum" if s.outer_nesterov else "momentum"
+            words.append(f"{'SlowMo' if s.outer_slowmo else 'outer'} {kind} {s.outer_momentum:g}")
+        if s.outer_lr != 1:
+            words.append(f"outer lr {s.outer_lr:g}")
+        return ", ".join(words)
+
+    @property
     def one_h(self) -> int | None:
         """Return H where it is one number throughout."""
         return self.phases[0].local_steps if ONE_H.fullmatch(self.h) else None
@@ -92,18 +113,29 @@ class Entry:
             "K": f"K = {s.num_clients}",
             "B_loc": f"B_loc = {s.batch_size}",
             "length": length,
+            "iterates": self.iterates,
+            "outer": self.outer,
             **{name: _word(name, getattr(s, name)) for name in others},
         }
 
 
 def labels(entries: Sequence[Entry]) -> list[str] | None:
-    """Label each entry by its H and by what else differs; None where one H, η and K say it all."""
+    """Label each entry by its H and by what else differs; None where one H, η and K say it all.
+
+    What more than half of the entries share goes without saying.
+    """
     described = [entry.aspects for entry in entries]
-    differing = [name for name in described[0] if len({each[name] for each in described}) > 1]
+    counts = {name: Counter(each[name] for each in described) for name in described[0]}
+    differing = [name for name, count in counts.items() if len(count) > 1]
     if {"H", "η", "K"} >= set(differing) and all(entry.one_h for entry in entries):
         return None
-    shown = ["H", *(name for name in differing if name != "H")]
-    return [SEPARATOR.join(filter(None, (each[n] for n in shown))) for each in described]
+    others = [name for name in differing if name != "H"]
+
+    def words(each: Mapping[str, str]) -> Iterator[str]:
+        yield each["H"]
+        yield from (each[n] for n in others if counts[n][each[n]] <= len(entries) / 2)
+
+    return [SEPARATOR.join(filter(None, words(each))) for each in described]
 
 
 def without(label: str, symbol: str) -> str:

@@ -20,6 +20,9 @@ Quantity = Literal[
 ]  # fmt: skip
 Control = Literal["sgd", "smallest_k"]
 RULES = {"qsr": "QSR", "inverse": "1/η", "cubic": "1/η³"}  # of H
+# Values that have a name of their own, or none beside the other settings
+VALUES = {"h_rule": RULES, "weight_averaging1": {"swa": "SWA", "ema": "EMA"}}
+UNNAMED = (("h_rule", "constant"), ("weight_averaging1", "none"), ("outer_momentum", 0))
 SYMBOLS = {
     "step1": "H = {}",
     "h_rule": "H: {}",
@@ -29,6 +32,7 @@ SYMBOLS = {
     "total_batch_size": "B = {}",
     "wd": "weight decay {}",
     "lr_schedule": "{}",
+    "weight_averaging1": "{}",
 }
 
 
@@ -48,6 +52,17 @@ class Row(Settings):
         "same settings; smallest_k; or the settings that tell the control's run from the others; "
         "null: draw the quantity itself",
     )
+    limits: tuple[float, float] | None = Field(
+        None,
+        description="from where to where the axis goes; null: all that is drawn, without the "
+        "first evaluation of a run from random initialisation",
+    )
+
+    @model_validator(mode="after")
+    def _limits_ascend(self) -> Self:
+        if self.limits is not None and not self.limits[0] < self.limits[1]:
+            raise ValueError("limits do not ascend; put the lower one first")
+        return self
 
 
 class Panel(Settings):
@@ -128,7 +143,7 @@ def name_settings(settings: Mapping[str, Any]) -> str:
     """Name runs by their settings, with the field's symbols."""
     words = []
     for name, value in settings.items():
-        if (name, value) != ("h_rule", "constant"):
+        if (name, value) not in UNNAMED:
             symbol = SYMBOLS.get(name, name.replace("_", " ") + " {}")
-            words.append(symbol.format(RULES.get(value, value) if name == "h_rule" else value))
+            words.append(symbol.format(VALUES.get(name, {}).get(value, value)))
     return ", ".join(words)

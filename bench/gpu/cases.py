@@ -47,5 +47,5 @@ ON_GPU = (
 )
 DRY_RUN = (
     Case(model="resnet20", dataset="cifar10", image_size=32, batch_size=4, clients=(1, 2)),
-    Case(model="resnet50", dataset="imagenet", image_size=32, batch_size=2, clients=(1,)),
+    Case(model="resnet18", dataset="imagenet", image_size=32, batch_size=2, clients=(1,)),
 )

@@ -7,7 +7,9 @@ from xml.etree.ElementTree import ParseError
 
 from bench.gpu.machine import installed
 from bench.gpu.stages import Outcome, Site
-from bench.report import report
+from bench.gpu.table import tables
+from bench.gpu.throughput import FAILED, LATE, LEFT_OUT, whole_lines
+from trainer.files.atomic import atomic
 
 CHECKS = "tests/gpu"
 
@@ -19,7 +21,7 @@ def run_tests(site: Site) -> Outcome:
         return Outcome(state="left out", summary="no pytest here", left_out=[reason])
     xml = site.out / "tests.xml"
     xml.unlink(missing_ok=True)
-    words = ["-m", "pytest", CHECKS, "-vv", "-rs", "--confcutdir", CHECKS]
+    words = ["-m", "pytest", CHECKS, "-vv", "-rs", "--durations=10", "--confcutdir", CHECKS]
     words += ["-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={xml}"]
     status = site.run(words, "tests.log", site.seconds_left())
     if status is None:  # pytest was killed before it wrote what it found
@@ -30,15 +32,12 @@ def run_tests(site: Site) -> Outcome:
         return Outcome(state="failed", summary="pytest did not start; see tests.log")
     finally:
         xml.unlink(missing_ok=True)
-    failed = [name for name, kind, _ in cases if kind in ("failure", "error")]
+    failed = [f"{name}: {why}" for name, kind, why in cases if kind in ("failure", "error")]
     skipped = [f"{name}: {reason}" for name, kind, reason in cases if kind == "skipped"]
     passed = len(cases) - len(failed) - len(skipped)
     summary = f"{passed} passed, {len(failed)} failed, {len(skipped)} skipped"
     return Outcome(
-        state="failed" if status else "done",
-        summary=summary,
-        left_out=skipped,
-        found={"passed": passed, "failed": failed},
+        state="failed" if status else "done", summary=summary, failed=failed, left_out=skipped
     )
 
 
@@ -74,16 +73,18 @@ def run_benchmark(site: Site) -> Outcome:
     words = ["-m", "bench.gpu.throughput", "--out", lines, "--seconds", share]
     status = site.run(words, "bench.log", site.seconds_left())
     said = (site.out / "bench.log").read_text("utf-8", "replace").splitlines()
-    left_out = [line.removeprefix("left out") for line in said if line.startswith("left out")]
-    measured = lines.read_text("utf-8").splitlines() if lines.exists() else []
-    summary = f"{len(measured)} measurements"
-    if status not in (0, None):
-        last = said[-1] if said else "it said nothing"
-        return Outcome(state="failed", summary=f"{summary}, then: {last}", left_out=left_out)
-    late = status is None or any(line.startswith(", as time is up") for line in left_out)
-    (site.out / "bench.md").write_text(report(measured), "utf-8")
+    late, left_out, failed = (
+        [line.removeprefix(sign) for line in said if line.startswith(sign)]
+        for sign in (LATE, LEFT_OUT, FAILED)
+    )
+    measured = whole_lines(lines)
+    with atomic(site.out / "bench.md") as temporary:
+        temporary.write_text(tables(measured), "utf-8")
+    if status and not failed:  # ended by itself, outside of a measurement
+        failed = [said[-1] if said else "it said nothing; see bench.log"]
     return Outcome(
-        state="stopped" if late else "done",
-        summary=summary,
-        left_out=[line.removeprefix(": ").removeprefix(", ") for line in left_out],
+        state="failed" if failed else "stopped" if status is None or late else "done",
+        summary=f"{len(measured)} measurements",
+        failed=failed,
+        left_out=[*left_out, *(f"{name}: time was up" for name in late)],
     )

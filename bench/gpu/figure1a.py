@@ -32,15 +32,17 @@ def run_figure(site: Site) -> Outcome:
     if reason := _missing(site):
         return Outcome(state="left out", summary="not trained", left_out=[reason])
     specs = _stand_in() if site.dry_run else _figure()
-    states, lines = [], []
+    states, lines, failed = [], [], []
     for remaining, (name, run) in zip(range(len(specs), 0, -1), specs.items(), strict=True):
         seconds = (site.seconds_left() - LEAVE_SECONDS) / remaining
         status = _train(site, name, run, seconds)
         states.append(status)
         lines.append(f"{name}: {_describe(site.out / name, run.settings)}")
-    failed = [status for status in states if status not in (0, STOPPED_STATUS)]
-    state: State = "failed" if failed else "done" if not any(states) else "stopped"
-    return Outcome(state=state, summary="; ".join(lines))
+        if status not in (0, None, STOPPED_STATUS):
+            said = (site.out / f"{name}.log").read_text("utf-8", "replace").splitlines()
+            failed.append(f"{name}: {said[-1] if said else f'exit status {status}'}")
+    state: State = "failed" if failed else "stopped" if any(s != 0 for s in states) else "done"
+    return Outcome(state=state, summary="; ".join(lines), failed=failed)
 
 
 def _missing(site: Site) -> str | None:
@@ -98,17 +100,24 @@ def _train(site: Site, name: str, run: RunSpec, seconds: float) -> int | None:
     }
     words = [*shlex.split(run.options()), *_start(site, run)]
     words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    log = f"{name}.log"
-    status = site.run(["-m", "trainer", "train", *words], log, seconds + LEAVE_SECONDS / 2)
+    try:
+        return site.run(
+            ["-m", "trainer", "train", *words], f"{name}.log", seconds + LEAVE_SECONDS / 2
+        )
+    finally:  # also what Ctrl-C has stopped
+        _copy_results(published, progress, out)
+
+
+def _copy_results(published: Path, progress: Path, out: Path) -> None:
+    """Copy what can be committed: the results or, of a run that is not complete, its metrics."""
     out.mkdir(exist_ok=True)
     for source in (published / file for file in RESULTS):
         if source.exists():
             shutil.copyfile(source, out / source.name)
     if (progress / PARTIAL).exists():
         shutil.copyfile(progress / PARTIAL, out / PARTIAL)
-    elif status == 0:
+    elif (out / RESULTS[0]).exists():
         (out / PARTIAL).unlink(missing_ok=True)
-    return status
 
 
 def _start(site: Site, run: RunSpec) -> Iterator[str]:

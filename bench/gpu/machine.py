@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from trainer.distributed.gpu_lease import find_driver
+from trainer.errors import UserError
 from trainer.tracking.provenance import provenance
 
 # Of the packages that a machine with PyTorch of its own may lack, what needs each of them
@@ -20,6 +22,22 @@ OPTIONAL = {
     "scipy": "sharpness",
     "sklearn": "the stand-in of a dry run",
 }
+# What changes a GPU's results or timings from outside
+ENVIRONMENT = (
+    "CUDA_VISIBLE_DEVICES", "CUDA_LAUNCH_BLOCKING", "CUBLAS_WORKSPACE_CONFIG",
+    "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "OMP_NUM_THREADS",
+)  # fmt: skip
+
+
+def check_driver() -> None:
+    """Raise UserError for a GPU that PyTorch cannot use: nobody means a dry run there."""
+    if not torch.cuda.is_available() and (driver := find_driver()):
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        raise UserError(
+            f"an NVIDIA driver is installed ({driver}), but torch {torch.__version__}, built "
+            f"{built}, can use no GPU; set PYTHON to one whose torch fits the driver, or "
+            "CUDA_VISIBLE_DEVICES='' for a dry run on the CPU"
+        )
 
 
 def describe() -> dict[str, Any]:
@@ -38,6 +56,7 @@ def describe() -> dict[str, Any]:
         },
         "gpus": [_gpu(i) for i in range(torch.cuda.device_count())],
         "nvidia_smi": _nvidia_smi(),
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "cores": len(os.sched_getaffinity(0)),
         "missing": {name: what for name, what in OPTIONAL.items() if not installed(name)},
     }
@@ -67,7 +86,9 @@ def _nvidia_smi() -> str | None:
     """Return driver, clocks and limits, on which every timing depends."""
     if shutil.which("nvidia-smi") is None:
         return None
-    asked = "driver_version,clocks.max.sm,power.limit,persistence_mode,mig.mode.current"
+    asked = (
+        "driver_version,clocks.max.sm,power.limit,persistence_mode,compute_mode,mig.mode.current"
+    )
     words = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv"]
     done = subprocess.run(words, capture_output=True, text=True)
     return done.stdout.strip() or None

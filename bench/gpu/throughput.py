@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
@@ -24,7 +26,7 @@ from bench.reference import local_sgd
 from bench.roofline import Convolutions, step_flops, synchronize
 from trainer.data.training import Batch
 from trainer.distributed.world import World
-from trainer.errors import UserError
+from trainer.errors import UserError, is_out_of_memory
 from trainer.local_sgd.averaging import Averaging
 from trainer.models.registry import build
 from trainer.run.build import make_bank, make_schedule
@@ -34,12 +36,17 @@ from trainer.settings.run import RunSettings
 REPETITIONS = 3
 SECONDS = 0.3  # approximate length of one measurement
 TRAINER, REFERENCE = "trainer", "reference, float32"
+# Begin the lines that say what was not measured: `NAME`, and why where that is not the time
+LATE, LEFT_OUT, FAILED = "left out, as time is up: ", "left out: ", "failed: "
 
 
 def records(
     cases: Sequence[Case], device: torch.device, done: set[str], seconds: float
-) -> Iterator[Record]:
-    """Measure what is not ``done`` yet; no case begins after ``seconds``."""
+) -> Iterator[Record | str]:
+    """Measure what is not ``done`` yet; no case begins after ``seconds``.
+
+    Yields a line that says why in the place of what cannot be measured.
+    """
     end = time.monotonic() + seconds
     todo: dict[str, Callable[[], Record]] = {}
     for case in cases:
@@ -51,12 +58,15 @@ def records(
         if name in done:
             continue
         if time.monotonic() > end:
-            print(f"left out, as time is up: {name}", flush=True)
+            yield f"{LATE}{name}"
             continue
         try:
             yield measure()
-        except (torch.OutOfMemoryError, UserError) as error:
-            print(f"left out: {name}: {str(error).splitlines()[0]}", flush=True)
+        except (RuntimeError, ImportError, UserError) as error:
+            expected = isinstance(error, ImportError | UserError) or is_out_of_memory(error)
+            if not expected:
+                traceback.print_exc()
+            yield f"{LEFT_OUT if expected else FAILED}{name}: {str(error).partition(chr(10))[0]}"
         finally:
             if device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -143,6 +153,13 @@ class Rounds:
         self._steps, self._batch, self._device = first.local_steps, batch, device
 
     def seconds(self, rounds: int) -> float:
+        torch.backends.cudnn.deterministic = True  # as `join_world` has it
+        try:
+            return self._seconds(rounds)
+        finally:
+            torch.backends.cudnn.deterministic = False
+
+    def _seconds(self, rounds: int) -> float:
         synchronize(self._device)
         start = time.perf_counter()
         for _ in range(rounds):
@@ -188,7 +205,7 @@ def _batch(case: Case, clients: int, device: torch.device) -> Batch:
 
 
 def _name(case: Case, what: str) -> str:
-    return f"GPU: {case.model}, {what}"
+    return f"{case.model}, {what}"
 
 
 def _about(case: Case, device: torch.device) -> dict[str, object]:
@@ -196,18 +213,32 @@ def _about(case: Case, device: torch.device) -> dict[str, object]:
     return {"device": name, "B_loc": case.batch_size, "image_size": case.image_size}
 
 
-def main() -> None:
+def whole_lines(path: Path) -> list[str]:
+    """Read the lines of ``path``; remove one whose writer was killed from its end."""
+    text = path.read_text("utf-8", "replace") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole, "utf-8")
+    return whole.splitlines()
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.throughput", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="file to add lines to")
     parser.add_argument("--seconds", type=float, default=360, help="default: %(default)s")
     given = parser.parse_args()
-    lines = given.out.read_text("utf-8").splitlines() if given.out.exists() else []
-    done = {json.loads(line)["benchmark"] for line in lines}
+    done = {json.loads(line)["benchmark"] for line in whole_lines(given.out)}
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
-    for record in records(ON_GPU if on_gpu else DRY_RUN, device, done, given.seconds):
-        write_records([record], given.out)
+    failed = 0
+    for found in records(ON_GPU if on_gpu else DRY_RUN, device, done, given.seconds):
+        if isinstance(found, Record):
+            write_records([found], given.out)
+        else:
+            failed += found.startswith(FAILED)
+            print(found, flush=True)
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,12 +15,19 @@ from scipy import stats
 
 from trainer.errors import UserError
 from workflow.analysis.figures.curves import draw_curves
-from workflow.analysis.figures.drawing import draw, draw_legend, seeds_note
+from workflow.analysis.figures.drawing import (
+    curve_styles,
+    draw,
+    draw_legend,
+    draw_row,
+    seeds_note,
+)
 from workflow.analysis.figures.panels import panel_numbers
-from workflow.analysis.figures.style import line_style
+from workflow.analysis.figures.style import label_styles, line_style
 from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
 from workflow.analysis.tables.evaluations import missing_or_diverged
 from workflow.config import Plot
+from workflow.figures import Row
 from workflow.paper import paper
 
 FIGURES = paper().figures
@@ -102,6 +109,15 @@ def test_the_gain_is_paired_by_seed() -> None:
     assert numbers.loc[(GAIN, 8, 10), "mean"] == pytest.approx(0, abs=1e-9)
     assert numbers.loc[("test accuracy (%)", 1, 10), "mean"] == pytest.approx(70)
     assert (numbers["n"] == 3).all()
+
+
+@pytest.mark.parametrize("limits", [(60.0, 75.0), None])
+def test_limits_of_an_axis_are_kept(limits: tuple[float, float] | None) -> None:
+    axes, row = Canvas().subplots(), Row(quantity="accuracy", limits=limits)
+    numbers = panel_numbers(table(), PANEL.model_copy(update={"rows": [row]}))
+    draw_row(axes, PANEL, row, numbers, table(), curve_styles([PANEL], [numbers], Plot()),
+             overlaid=False)  # fmt: skip
+    assert (axes.get_ylim() == limits) == (limits is not None)
 
 
 def test_a_curve_goes_on_into_the_cooldown() -> None:
@@ -230,3 +246,21 @@ def test_an_h_keeps_its_colour_whatever_else_is_drawn() -> None:
     assert line_style(32, 0, plot)["color"] == line_style(32, 3, plot)["color"]
     assert line_style(32, 0, plot)["color"] != line_style(64, 0, plot)["color"]
     assert line_style(1, 0, plot)["color"] == plot.sgd_color
+
+
+def test_curves_of_one_h_are_told_apart() -> None:
+    """Plain SGD is in its own colour, and controls, which have H = 1, too, are not."""
+    plot = Plot()
+    controls = ("H = 1; EMA 0.99", "H = 1; K = 1", "H = 1; SWA", "H = 64; K = 1", "H: QSR, α = 1")
+    styles = label_styles([*controls, "H = 64", "H = 1", "H = 1024", "H = 3072"], plot)
+    for h in (1, 64, 1024):
+        assert styles[f"H = {h}"]["color"] == line_style(h, 0, plot)["color"]
+    assert len({str(style["color"]) for style in styles.values()}) == len(styles) == 9
+
+
+def test_a_rule_of_h_keeps_its_colour_in_all_panels() -> None:
+    labels = ("H: QSR, α = 1", "H: QSR, α = 2, H ≥ 4", "H: 1/η, α = 3")
+    styles = label_styles(labels, Plot())
+    one, two, inverse = (styles[label] for label in labels)
+    assert one["color"] == two["color"] != inverse["color"]
+    assert (one["linestyle"], one.get("marker")) != (two["linestyle"], two.get("marker"))

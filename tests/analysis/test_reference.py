@@ -95,8 +95,8 @@ VARIANTS = {
     ),
     "swa_in_both_phases": Variant(
         {"weight_averaging1": "ema", "ema_decay": 0.7, "weight_averaging2": "swa",
-         "optimizer": "adamw", "start_lr": 0.0005, "outer_lr": 0.7, "outer_momentum": 0.9},
-        lr=lambda step: 0.002 if step < 7 else 0.0002,
+         "optimizer": "adamw", "start_lr": 0.00025, "outer_lr": 0.7, "outer_momentum": 0.9},
+        lr=lambda step: 0.001 if step < 7 else 0.0001,
         weight_averaging=((3, "ema"), (3, "swa")),
     ),
     "ema": Variant(

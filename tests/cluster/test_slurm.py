@@ -78,6 +78,7 @@ def test_tables_are_those_of_one_machine(cluster: None, tmp_path: Path, experime
     assert (there / "results/laptop/figures/fig1a.png").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_is_cancelled_goes_on_in_the_next(there: Path, undisturbed: Path) -> None:
     with training(there, FIG2A, "checkpoint_every=100") as run:
         subprocess.run(["scancel", run.job], check=True)

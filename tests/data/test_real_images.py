@@ -72,6 +72,7 @@ def test_phase_1_ends_at_081_with_batchnorm_reestimated(real_images: Path) -> No
     assert scores.accuracy == pytest.approx(0.81, abs=0.01)
 
 
+@pytest.mark.exhaustive
 def test_the_label_noise_start_scores_0686(start_scores: Scores) -> None:
     assert start_scores.accuracy == pytest.approx(0.686, abs=0.002)
     assert start_scores.loss == pytest.approx(1.138, abs=0.005)

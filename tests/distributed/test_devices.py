@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.commands import BIN, ROOT, torchrun
 from trainer.distributed.gpu_lease import leased, visible_gpus, warn_about_unused_gpu
+from trainer.distributed.world import World
 from trainer.errors import UserError
 
 # What `python -m trainer train` does with its GPU, but for the training.
@@ -185,3 +187,9 @@ def test_a_run_says_once_that_it_leaves_a_driver_unused(
         done = torchrun(2, *words, "--device", device, "--log-pth", out)
         assert done.returncode == 0 and (out / "metrics.jsonl").exists(), done.stderr
         assert done.stderr.count("this run trains on the CPU") == warnings
+
+
+def test_provenance_names_the_model_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"H{100 + device.index}")
+    assert World(0, 1, torch.device("cuda", 1)).device_name == "cuda:1, H101"
+    assert World(0, 1, torch.device("cpu")).device_name == "cpu"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from tests.faults import leaks
 
 NOTHING = {"descriptors": 0, "threads": 0, "processes": 0, "shared_memory": 0}
-KEPT: list[tuple[int, bytearray]] = []
+KEPT: list[tuple[int, mmap.mmap]] = []
 
 
 def test_nothing_piles_up_over_rounds_and_runs(digits: Path, tmp_path: Path) -> None:
@@ -31,7 +32,9 @@ def test_what_piles_up_is_found(
 
     def leaky(self: Recorder) -> None:
         close(self)
-        KEPT.append((os.open("/dev/null", os.O_RDONLY), bytearray(b"1" * 5_000_000)))
+        fresh = mmap.mmap(-1, 5_000_000)  # what malloc gives may be memory that was freed before
+        fresh.write(b"1" * 5_000_000)
+        KEPT.append((os.open("/dev/null", os.O_RDONLY), fresh))
 
     monkeypatch.setattr(Recorder, "close", leaky)
     growth = leaks.over_runs(digits, tmp_path, 20)

@@ -1,4 +1,4 @@
-"""Fixtures for the checks of `make gpu`, which need torch, numpy and pytest; FFCV where said.
+"""Fixtures for the checks of `make gpu`, which need torch, numpy and pytest; FFCV for one.
 
 Without a GPU these checks compare the CPU with itself, so that what they do is tried; what only a
 GPU can show is skipped and says so. Nothing here needs the fixtures of the other tests.
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.data.specs import DATASETS
+from tests.gpu.betons import write_beton
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,13 +53,12 @@ def deterministic() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def betons(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write .beton files of CIFAR-10's shape: 128 random images to train, 64 to test."""
-    pytest.importorskip("ffcv", reason="needs ffcv, to write .beton files")
     folder = tmp_path_factory.mktemp("betons")
     draw = np.random.default_rng(0)
     for split, n in (("train", 128), ("test", 64)):
         images = draw.integers(0, 256, (n, 32, 32, 3), np.uint8)
-        classes = list(DATASETS["cifar10"].classes)
-        np.savez(folder / f"{split}.npz", images=images, labels=np.arange(n) % 10, classes=classes)
-    words = [sys.executable, "-m", "trainer", "beton", "--data-pth", str(folder)]
-    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+        write_beton(folder / f"{split}.beton", images, np.arange(n) % 10)
+    words = [sys.executable, "-m", "trainer", "sidecar", "--dataset", "cifar10", "--data-pth"]
+    done = subprocess.run([*words, str(folder)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return folder

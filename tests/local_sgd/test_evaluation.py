@@ -28,23 +28,29 @@ def memory_images(n: int) -> MemoryImages:
     return in_memory(Arrays(images, draw.integers(0, 10, n).astype(np.int64)))
 
 
+# What PyTorch raises on a GPU whose memory has no room for a tensor, or for a convolution's scratch
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory.")
+NO_SCRATCH = RuntimeError("GET was unable to find an engine to execute this computation")
+
+
 class SmallMemory(nn.Module):
     """Run out of memory with more than ``most`` images at a time."""
 
-    def __init__(self, model: nn.Module, most: int) -> None:
+    def __init__(self, model: nn.Module, most: int, error: RuntimeError = OUT_OF_MEMORY) -> None:
         super().__init__()
-        self.model = model
-        self.most = most
+        self.model, self.most, self.error = model, most, error
 
     def forward(self, images: Tensor) -> Tensor:
         if len(images) > self.most:
-            raise torch.OutOfMemoryError
+            raise self.error
         logits: Tensor = self.model(images)
         return logits
 
 
-@pytest.mark.parametrize("most", [1, 7, 1000])
-def test_scores_are_over_every_sample_once(most: int) -> None:
+@pytest.mark.parametrize(
+    ("most", "error"), [(1, OUT_OF_MEMORY), (7, NO_SCRATCH), (1000, OUT_OF_MEMORY)]
+)
+def test_scores_are_over_every_sample_once(most: int, error: RuntimeError) -> None:
     """Score in batches that fit; the last has another size."""
     data = ImageSet(memory_images(253), DIGITS, CPU, torch.float64)
     model = build("cnn_bn", DIGITS, seed=0).double().eval()
@@ -52,7 +58,7 @@ def test_scores_are_over_every_sample_once(most: int) -> None:
     logits = model(images)
     evaluate = Evaluator(data, WORLD)
     for _ in range(2):
-        scores = evaluate(SmallMemory(model, most))
+        scores = evaluate(SmallMemory(model, most, error))
         assert scores.accuracy == (logits.argmax(1) == data.labels).double().mean().item()
         ranks = (logits > logits.gather(1, data.labels[:, None])).sum(1)
         assert scores.top5 == (ranks < 5).double().mean().item()
@@ -85,6 +91,8 @@ def test_a_model_too_large_for_one_image_is_an_error() -> None:
     data = ImageSet(memory_images(5), DIGITS, CPU, torch.float64)
     with pytest.raises(torch.OutOfMemoryError):
         Evaluator(data, WORLD)(SmallMemory(nn.Flatten(), 0))
+    with pytest.raises(RuntimeError, match="a bug"):
+        Evaluator(data, WORLD)(SmallMemory(nn.Flatten(), 2, RuntimeError("a bug")))
 
 
 def test_batchnorm_statistics_are_the_mean_over_the_batches() -> None:

@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.commands import BIN, FORKED, command, torchrun, trainer
 from tests.conftest import assert_same_metrics, metrics, one_line
 from tests.option_runs import WORLD, configured
+from trainer.errors import UserError
 from trainer.local_sgd.clients import Execution, ExecutionPlan
+from trainer.run.build import make_bank
+from trainer.run.execution import SERIAL as SERIAL_RUN
 from trainer.run.training_run import TrainingRun
 
 TINY = ("--dataset", "digits", "--batch-size", 32, "--epochs", 3, "--eval-freq1", 1)
@@ -90,6 +94,9 @@ def test_compiling_without_a_compiler_is_refused(
     assert one_line(trainer(*words)) == (
         "error: compile 1 needs a C++ compiler: install g++, or set compile 0"
     )
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="needs a C compiler: install gcc"):
+        make_bank(configured(digits, compile=1), 4, SERIAL_RUN, torch.device("cuda"))
 
 
 def test_processes_agree(digits: Path, tmp_path: Path) -> None:

@@ -140,7 +140,9 @@ def test_an_experiment_has_what_the_papers_claims_compare(
         assert len(load_campaign([]).runs) == 6
 
 
-@pytest.mark.parametrize("scale", ["laptop", "workstation", "paper", "photos", "authors"])
+@pytest.mark.parametrize(
+    "scale", ["laptop", "extensions", "workstation", "paper", "photos", "authors"]
+)
 def test_every_figure_of_the_scales_is_complete(
     scale: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,7 @@ def test_a_cooldown_follows_every_run_and_has_a_role_of_its_own(
         out = tmp_path / "runs" / run.id
         settings = run.settings.model_copy(update={**values, "log_pth": out})
         train(settings, World(0, 1, torch.device("cpu")))
-    table = build_table("fig1a", runs, tmp_path)
+    table = build_table("fig1a", runs, tmp_path, cooldown=True)
     assert set(table["first_local_steps"]) == {1, 6}
     for _, rows in table.groupby("run"):
         found = list(rows[["step", "role", "lr", "local_steps"]].itertuples(index=False, name=None))

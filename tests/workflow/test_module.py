@@ -138,7 +138,8 @@ def test_without_experiments_of_its_own_the_importer_has_the_projects(
     assert planned(folder, "fig1b")["train"] == 10
     (folder / "experiments" / "mine.yaml").write_text(TINY)
     (folder / "settings.yaml").write_text("paper: {scale: min}")
-    assert "choose one of authors, laptop, mine, paper, photos, workstation" in refused(folder)
+    known = "authors, extensions, laptop, mine, paper, photos, workstation"
+    assert f"choose one of {known}" in refused(folder)
 
 
 @pytest.mark.usefixtures("internet")

@@ -89,7 +89,7 @@ def test_the_reference_verdicts_follow_from_the_reference_tables() -> None:
     )
 
 
-@pytest.mark.parametrize("scale", ["laptop", "workstation"])
+@pytest.mark.parametrize("scale", ["laptop", "workstation", "extensions"])
 def test_designs_were_committed_before_the_reference_runs(scale: str) -> None:
     folder = ROOT / "results/reference" / scale
     if not (folder / "claims.csv").exists():

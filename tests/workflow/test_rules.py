@@ -73,7 +73,7 @@ def test_jobs_import_this_project_before_what_is_there() -> None:
 
 
 def test_jobs_find_the_python_that_started_snakemake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when `.venv/bin/snakemake` is called without activating the environment; once is enough."""
+    """As when `.venv/bin/snakemake` is called and its environment was not activated."""
     for before in ("/usr/bin:/bin", f"{Path(sys.executable).parent}:/usr/bin:/bin"):
         monkeypatch.setenv("PATH", before)
         shell.find_own_python()

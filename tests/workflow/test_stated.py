@@ -84,6 +84,8 @@ def test_an_experiment_a_figure_and_claims_of_any_name_are_taken(file: Path) -> 
          "fits 3 of the entries of runs; add a setting"),
         ("{step1: 1, eval_freq1: 6}", "{step1: 2}", "panels.0.rows.0.paired_with",
          "no run of H = 1"),
+        ("quantity: trace", "quantity: trace, limits: [2, 1]", "figures.shown.panels.0.rows.1",
+         "put the lower one first"),
         ("quantity: trace", "quantity: tarce", "figures.shown.panels.0.rows.1.quantity", "'trace'"),
         ("    caption: seen", "    caption: seen\n    overlaid: true\n    columns: 0",
          "figures.shown.columns", "greater"),

@@ -14,7 +14,7 @@ from workflow.experiments import expand, load_experiments, start_points
 
 pytestmark = pytest.mark.slow  # it begins early
 
-SCALES = ("laptop", "photos", "workstation", "paper", "authors")
+SCALES = ("laptop", "extensions", "photos", "workstation", "paper", "authors")
 
 
 ALL = {"figure": 4, "page": 4, "simulation": 1, "judge": 1, "list_runs": 1}

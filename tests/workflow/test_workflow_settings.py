@@ -17,7 +17,7 @@ from workflow.experiments import RunSpec, expand, load_experiments, start_points
 from workflow.json_schemas import schemas
 
 PAPER = ROOT / "experiments" / "paper.yaml"
-SCALES = ("laptop", "photos", "workstation", "paper", "authors")
+SCALES = ("laptop", "extensions", "photos", "workstation", "paper", "authors")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def checkout(tmp_path: Path) -> Path:
             "config.yaml",
             "scale: laptop",
             "scale: desk",
-            ["'desk'", "laptop, paper, photos, workstation"],
+            ["'desk'", "extensions, laptop, paper, photos, workstation"],
         ),
         ("config.yaml", "processes: null", "processes: 3", ["3 processes", "K = 4"]),
         ("config.yaml", "threads: null", "threads: 0", ["threads", "greater than"]),

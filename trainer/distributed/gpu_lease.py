@@ -33,16 +33,21 @@ def visible_gpus() -> list[str]:
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(count)]
 
 
-def warn_about_unused_gpu(root: Path = Path("/")) -> None:
-    """Warn that a run uses the CPU although an NVIDIA driver is installed.
+def find_driver(root: Path = Path("/")) -> Path | str | None:
+    """Find what shows that an NVIDIA driver is installed; None also if its GPUs are hidden.
 
-    GPUs hidden by CUDA_VISIBLE_DEVICES are the user's choice and cause no warning.
+    GPUs hidden by CUDA_VISIBLE_DEVICES are the user's choice.
     """
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles")
-    # What shows a driver: a GPU's device, the kernel module's file, or its program.
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles"):
+        return None
+    # A GPU's device, the kernel module's file, or the driver's program
     files = [*sorted(root.glob("dev/nvidia[0-9]*")), root / "proc/driver/nvidia/version"]
-    found = next((file for file in files if file.exists()), shutil.which("nvidia-smi"))
-    if found and not hidden:
+    return next((file for file in files if file.exists()), shutil.which("nvidia-smi"))
+
+
+def warn_about_unused_gpu(root: Path = Path("/")) -> None:
+    """Warn that a run uses the CPU although an NVIDIA driver is installed."""
+    if found := find_driver(root):
         report(
             f"warning: device auto: an NVIDIA driver is installed ({found}), but PyTorch can use "
             "no GPU, so this run trains on the CPU; repair it, install a PyTorch for it, or "

@@ -36,6 +36,13 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def device_name(self) -> str:
+        """Name the device, a GPU with its model, on which timings depend."""
+        if self.device.type == "cuda":
+            return f"{self.device}, {torch.cuda.get_device_name(self.device)}"
+        return str(self.device)
+
     def own_clients(self, num_clients: int) -> range:
         """Return the clients that this process executes."""
         share = num_clients // self.size

@@ -228,6 +228,9 @@ class ClientBank:
     def _losses(self, part: Pass, batch: Batch) -> Tensor:
         """Compute the losses (clients,) of the clients of ``part``."""
         images, labels = batch.images[part.clients], batch.labels[part.clients]
+        if images.is_cuda and self.plan.mode == "vectorized":
+            # As passes of several clients do. With one, vmap fails in channels-last BatchNorm.
+            images = images.contiguous()
         if self._loss is not None:  # The model may mix a client's samples: stack no clients.
             if self.plan.mode == "serial":
                 return self._loss(self._logits(part.parameters, images[0]), labels[0]).view(1)

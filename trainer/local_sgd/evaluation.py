@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from trainer.data.images import ImageSet
 from trainer.data.training import TrainingSet
+from trainer.errors import is_out_of_memory
 from trainer.local_sgd.processes import Processes
 
 # On a CPU, larger batches spend as much time on fresh memory as on arithmetic: ResNet-56 on 2,000
@@ -73,8 +74,8 @@ class Evaluator:
                 totals[1] += (best == labels[:, None]).sum()
                 totals[2] += F.cross_entropy(logits, labels, reduction="sum")
                 totals[3] += len(labels)
-        except torch.OutOfMemoryError:
-            if self.batch_size == 1:
+        except RuntimeError as error:
+            if self.batch_size == 1 or not is_out_of_memory(error):
                 raise
             return None
         return totals
@@ -136,9 +137,12 @@ def reestimate_batchnorm(
     for layer in layers:
         layer.train()
         layer.reset_running_stats()
-        layer.momentum = None  # the cumulative mean
     own = slice(processes.rank, num_batches, processes.size)
-    for images in training.batchnorm_images(seed, step, num_batches, batch_size, own):
+    batches = training.batchnorm_images(seed, step, num_batches, batch_size, own)
+    for count, images in enumerate(batches, 1):
+        for layer in layers:
+            # The cumulative mean; by momentum None PyTorch would read its count from the GPU.
+            layer.momentum = 1 / count
         model(images)
     statistics = []
     for layer in layers:

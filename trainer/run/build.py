@@ -151,8 +151,8 @@ def make_bank(
 
     Raises UserError if ``compile`` lacks a compiler.
     """
-    if settings.compile and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
-        raise UserError("compile 1 needs a C++ compiler: install g++, or set compile 0")
+    if settings.compile:
+        _check_compiler(device)
     mixed = settings.mixed_precision
     return ClientBank(
         _build(settings).to(device),
@@ -163,6 +163,17 @@ def make_bank(
         autocast=getattr(torch, mixed) if mixed else None,
         compiled=settings.compile,
     )
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Raise UserError if what `torch.compile` compiles for ``device`` by is not there."""
+    language, compiler, programs = "C++", "g++", [os.environ.get("CXX", "g++")]
+    if device.type == "cuda":  # Triton's: triton/runtime/build.py
+        language, compiler, programs = "C", "gcc", [os.environ.get("CC", "gcc"), "clang"]
+    if not any(map(shutil.which, programs)):
+        raise UserError(
+            f"compile 1 needs a {language} compiler: install {compiler}, or set compile 0"
+        )
 
 
 def _make_optimizer(settings: RunSettings) -> SGD | AdamW:

@@ -91,7 +91,7 @@ class Recorder:
         """Write the run's final files; metrics.jsonl comes last, as the sign that all are there."""
         out, world, progress = self._out, self._world, self.progress
         made = provenance(
-            progress.seconds, progress.starts, world.size, str(world.device), self._execution
+            progress.seconds, progress.starts, world.size, world.device_name, self._execution
         )
         (out / "metrics.jsonl").unlink(missing_ok=True)  # an earlier run's
         save_model(out / "model.pt", model)

@@ -178,6 +178,8 @@ def draw_row(
         low, high = shown[["mean", "low"]].min().min(), shown[["mean", "high"]].max().max()
         margin = max(high - low, 0.1)
         axes.set_ylim(low - 0.3 * margin, high + 0.1 * margin)
+    if row.limits is not None:
+        axes.set_ylim(*row.limits)
     return handles
 
 
@@ -211,6 +213,6 @@ def format_x_axis(axes: Axes, panel: Panel, numbers: pd.DataFrame) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
     elif panel.x in LOGARITHMIC:
         axes.set_xscale("log")
-        if panel.x == "slow_time":
+        if panel.x != "megabytes":  # which span many decades
             label_2_and_5(axes.xaxis)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -42,7 +42,7 @@ XLABELS: Mapping[X, str] = {
     "communication_share": "bytes sent ÷ bytes of H = 1",
 }
 X_COLUMNS: Mapping[X, str] = {"local_steps": "first_local_steps"}  # where it has another name
-LOGARITHMIC: tuple[X, ...] = ("slow_time", "megabytes")
+LOGARITHMIC: tuple[X, ...] = ("slow_time", "megabytes", "communication_share")
 
 
 def x_column(panel: Panel) -> str:

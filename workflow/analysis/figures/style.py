@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,8 +23,9 @@ Styles = Mapping[int | str, Style]  # by H or, where more tells curves apart, by
 # Up to here an H has the same colour in every figure; a larger H gets the last colour.
 LARGEST_H = 1024
 DASHES = ["--", "-.", ":", "-"]
-RULE_COLORS = ["tab:red", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:gray"]
-MARKERS = ["", "o", "s", "^", "D", "v"]  # of curves with the same H
+# Of rules of H, and of curves whose H has no colour of its own left
+COLORS = ["tab:red", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:gray"]
+MARKERS = ["", "o", "s", "^", "D", "v"]  # of curves with the same H or rule
 
 
 def line_style(local_steps: int, rank: int, plot: Plot) -> Style:
@@ -39,19 +42,23 @@ def line_style(local_steps: int, rank: int, plot: Plot) -> Style:
 
 
 def label_styles(labels: Iterable[str], plot: Plot) -> dict[str, Style]:
-    """Choose a style per label: H's colour, or one per rule of H; dashes; markers within an H."""
+    """Choose a style per label: H's colour, another where that is taken, or one per rule of H."""
     found: dict[str, Style] = {}
-    of_h: dict[str, list[str]] = {}
+    of_h: dict[str, int] = Counter()
+    taken: dict[str, object] = {}  # colours, by the first H or rule that has each
+    colors = cycle(COLORS)
     for label in sorted(labels, key=lambda label: (one_h_of(label) or LARGEST_H + 1, label)):
-        same = of_h.setdefault(h_of(label), [])
         h, rank = one_h_of(label), len(found) - (1 in map(one_h_of, found))
+        said = h_of(label).partition(",")[0]  # of a rule, its name
         style = line_style(h or LARGEST_H, rank, plot)
         if h is None:
-            rules = [each for each in of_h if one_h_of(each) is None]
-            style |= {"color": RULE_COLORS[rules.index(h_of(label)) % len(RULE_COLORS)]}
-        if same:
-            style |= {"marker": MARKERS[len(same) % len(MARKERS)], "markersize": 4}
-        same.append(label)
+            style |= {"color": taken.get(said) or next(colors)}
+        elif style["color"] in taken.values():
+            style |= {"color": next(colors), "linestyle": DASHES[rank % len(DASHES)]}
+        if of_h[said]:
+            style |= {"marker": MARKERS[of_h[said] % len(MARKERS)], "markersize": 4}
+        of_h[said] += 1
+        taken.setdefault(said, style["color"])
         found[label] = style
     return found
 
