@@ -107,7 +107,7 @@ def a_simulation_on_no_process(folder: Path) -> Command:
     return analysis("theory", "--processes", 0, "--out", "out/theory.csv")
 
 
-@TABLES.refused("claims.csv", "no such file")
+@TABLES.refused("claims.csv", "make reference")
 def a_reference_without_claims(folder: Path) -> Command:
     (folder / "README.md").write_text("")
     return analysis("readme", "--reference", "reference")

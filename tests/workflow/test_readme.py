@@ -1,7 +1,8 @@
-"""The README's table of claims, the reference verdicts and the reference tables fit together."""
+"""The pages' tables of claims, the reference verdicts and the reference tables fit together."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -12,17 +13,67 @@ from trainer.errors import UserError
 from trainer.tracking.provenance import git
 from workflow.analysis.claims.judge import judge
 from workflow.analysis.claims.measure import ExperimentDesign
-from workflow.analysis.pages.readme import claims_table, insert_claims, update_readme
+from workflow.analysis.pages.claims_tables import claims_table, results_table
+from workflow.analysis.pages.readme import BEGIN, END, read_reference, update_pages
 from workflow.analysis.tables.read import read_table
 from workflow.experiments import expand, load_experiments
 
 REFERENCE = ROOT / "results/reference/laptop"
 
 
-def test_the_readme_shows_the_reference_verdicts() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
+def test_the_pages_show_the_reference_verdicts(tmp_path: Path) -> None:
+    pages = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "docs/claims.md")}
+    copies = [tmp_path / Path(name).name for name in pages]
+    for copy, text in zip(copies, pages.values(), strict=True):
+        copy.write_text(text, "utf-8")
+    update_pages(ROOT / "results/reference", *copies)
+    assert [copy.read_text("utf-8") for copy in copies] == [*pages.values()], "run `make readme`"
+
+
+def test_the_readme_says_of_figure_1a_what_the_verdicts_say() -> None:
+    claims = pd.read_csv(ROOT / "results/reference/workstation/claims.csv").set_index("claim")
+    gain, cooled = (claims.loc[row, "effect"] for row in ("1a", "1a, small η"))
+    text = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"accuracy rises {gain:.1f} points above SGD's. A gain of {cooled:.1f} points" in text
+
+
+def test_the_readme_says_which_scales_were_run() -> None:
+    """Number of runs, and time: their seconds divided by two cores."""
+    text = (ROOT / "README.md").read_text("utf-8").split("## Scales")[1].split("##")[0]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| .* \| (.*) \|$", text, re.MULTILINE)
+    assert {scale for scale, _ in rows} == {p.stem for p in (ROOT / "experiments").glob("*.yaml")}
+    for scale, said in rows:
+        file = ROOT / "results/reference" / scale / "runs.csv"
+        if not file.exists():
+            assert said == "not run", scale
+            continue
+        runs = pd.read_csv(file)
+        minutes = runs["seconds"].sum() / 2 / 60
+        time = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+        assert f"{len(runs)} runs, {time}" in said, scale
+
+
+def test_a_claim_that_was_not_run_whole_shows_the_panels_that_were() -> None:
+    """A contradicted row is counted. Of the 23 supported rows at this scale three are replaced."""
+    claims = pd.read_csv(REFERENCE / "claims.csv")
+    claims.loc[claims["claim"].isin(["1", "1a"]), ["effect", "verdict"]] = [
+        float("nan"),
+        "not judged",
+    ]
+    claims.loc[claims["claim"] == "1b", ["effect", "low", "high"]] = [-3.0, -4.0, -2.0]
+    claims.loc[claims["claim"] == "1b", "verdict"] = "contradicted"
+    table = results_table({"made": claims, "empty": claims.assign(effect=float("nan"))})
+    assert "| claim | `made` |\n" in table
+    assert " | 1b: -3 [-4, -2] points, **contradicted** |" in table
+    assert "- `made`: 20 supported, 1 contradicted, 1 inconclusive, 4 without a result." in table
+
+
+def test_rows_without_a_result_are_named_below_the_table() -> None:
     claims, runs = (pd.read_csv(REFERENCE / name) for name in ("claims.csv", "runs.csv"))
-    assert text == insert_claims(text, claims_table(claims, runs, "laptop")), "run `make readme`"
+    table = claims_table(claims.assign(effect=claims["effect"].where(claims["claim"] == "2")), runs)
+    assert table.count("\n| **2. ") == 1
+    assert table.count("\n|") == 2
+    assert "Without a result (`note` in claims.csv says why): 1; 1a; 1b; 1a, small η; " in table
 
 
 def test_the_reference_verdicts_follow_from_the_reference_tables() -> None:
@@ -66,14 +117,24 @@ def test_the_reference_runs_are_those_of_the_experiments() -> None:
 
 
 def test_only_what_is_between_the_marks_changes(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    text = (ROOT / "README.md").read_text("utf-8")
-    readme.write_text(text.replace("supported", "refuted").replace("# Why", "# My own"))
-    update_readme(readme, REFERENCE)
-    before, after = readme.read_text("utf-8").split("<!-- end of claims -->")
-    assert before.startswith("# My own")
-    assert "| supported |" in before
-    assert after == text.split("<!-- end of claims -->")[1].replace("supported", "refuted")
+    readme, page = tmp_path / "README.md", tmp_path / "claims.md"
+    readme.write_text(f"# My own\n{BEGIN}\n| refuted |\n{END}\nrefuted\n")
+    page.write_text(f"{BEGIN}{END}")
+    update_pages(ROOT / "results/reference", readme, page)
+    before, after = readme.read_text("utf-8").split(END)
+    assert before.startswith(f"# My own\n{BEGIN}\n\n| claim | `laptop` |")
+    assert "refuted" not in before
+    assert after == "\nrefuted\n"
+    assert page.read_text("utf-8").count("### Scale") == len(read_reference(REFERENCE.parent))
     readme.write_text("no marks")
     with pytest.raises(UserError, match="put them back"):
-        update_readme(readme, REFERENCE)
+        update_pages(ROOT / "results/reference", readme, page)
+
+
+def test_reference_results_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no <scale>/claims\.csv; make reference"):
+        read_reference(tmp_path)
+    (tmp_path / "laptop").mkdir()
+    (tmp_path / "laptop/claims.csv").write_text("")
+    with pytest.raises(UserError, match=r"laptop/claims\.csv: damaged"):
+        read_reference(tmp_path)

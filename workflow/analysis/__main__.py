@@ -127,10 +127,10 @@ def compare_tables(given: argparse.Namespace) -> None:
 
 
 def readme(given: argparse.Namespace) -> None:
-    """Write the table of claims into README.md."""
-    from workflow.analysis.pages.readme import update_readme
+    """Write the reference verdicts into README.md and docs/claims.md."""
+    from workflow.analysis.pages.readme import update_pages
 
-    update_readme(Path("README.md"), given.reference)
+    update_pages(given.reference, Path("README.md"), Path("docs/claims.md"))
 
 
 def _tables(given: argparse.Namespace, known: Collection[str]) -> dict[str, pd.DataFrame]:
@@ -197,7 +197,7 @@ def add_options(of: Mapping[str, argparse.ArgumentParser]) -> None:
             help="tables of the experiments: <name>.csv",
         )
     add(["compare"], "--reference", "folder of the tables to compare with")
-    add(["readme"], "--reference", "results/reference/<scale>")
+    add(["readme"], "--reference", "folder of the scales' results: results/reference")
     add(["page"], "--image", "the figure, a PNG")
     add(["table", "theory", "page", "claims", "compare"], "--out", "the file to write")
     add(["figure", "runs"], "--out", "the files to write, without their endings")

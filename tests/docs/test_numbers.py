@@ -1,0 +1,64 @@
+"""Numbers that the pages give in sentences follow from the reference results."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+from scipy import stats
+
+from tests.commands import ROOT
+from tests.faults.damaged import CASES
+
+REFERENCE = ROOT / "results/reference"
+
+
+def page(name: str) -> str:
+    return " ".join((ROOT / name).read_text("utf-8").split())
+
+
+def ends(scale: str, experiment: str, value: str) -> pd.DataFrame:
+    """Return ``value`` after each run's last step: a row per seed, a column per H."""
+    table = pd.read_csv(REFERENCE / scale / f"tables/{experiment}.csv")
+    table = table[table["role"] == "phase 2"]
+    last = table[table["step"] == table.groupby("run")["step"].transform("max")]
+    return last.pivot(index="seed", columns="first_local_steps", values=value)
+
+
+def test_what_photos_showed() -> None:
+    accuracy = 100 * ends("photos", "fig1b", "test_accuracy")
+    gain = accuracy[30] - accuracy[1]
+    low, high = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))
+    loss = ends("photos", "fig1b", "train_loss").mean()
+    large = 100 * ends("photos", "fig2d", "test_accuracy")
+    runs = pd.read_csv(REFERENCE / "photos/runs.csv")
+    text = page("docs/imagenet.md")
+    said = f"ends {-gain.mean():.1f} points below SGD, 95 % interval [{low:.1f}, {high:.1f}], n = 5"
+    assert said in text
+    assert f"ends {(large[1] - large[30]).mean():.1f} points below" in text
+    assert f"ends at {loss[1]:.2f} (SGD) and {loss[30]:.2f} (H = 30). All {len(runs)} runs" in text
+
+
+def test_h_of_2_gains_with_the_large_rate() -> None:
+    accuracy = 100 * ends("laptop", "fig2d", "test_accuracy")
+    assert 0.8 < (accuracy[2] - accuracy[1]).mean() < 1.2
+    assert "with H = 2, which nothing judges, Local SGD gains a point" in page("docs/claims.md")
+
+
+def test_what_benchmarks_missed() -> None:
+    lines = map(json.loads, (REFERENCE / "bench.jsonl").read_text("utf-8").splitlines())
+    latest = {line["benchmark"]: line["figure"]["median"] for line in lines}
+    whole, apart = (
+        latest[f"memory: ResNet-56, K = 32, B_loc = 128, 1 process, import torch {how}"]
+        for how in ("included", "apart")
+    )
+    jpeg, half = (latest[f"stream: {share}% JPEG, against FFCV"] for share in (100, 50))
+    text = page("docs/benchmarks.md")
+    assert (
+        f"CUDA's libraries takes {whole - apart:.0f} MB. Apart from it, {apart - 300:.0f}" in text
+    )
+    assert f"at {100 * jpeg:.0f} to {100 * half:.0f} % of the speed of FFCV" in text
+
+
+def test_how_many_damaged_files_are_tried() -> None:
+    assert f"- {len(CASES)} damaged or forbidden files" in page("docs/guarantees.md")
