@@ -19,7 +19,7 @@ compare: ## your tables against those in results/reference/
 all figures fig1a fig1b fig2 fig3a fig7 slowtime theory communication claims compare: .venv/complete
 	$(SNAKEMAKE) $@
 
-extensions: .venv/complete ## what the paper does not ask: experiments, verdicts and report, in results/extensions/
+extensions: .venv/complete ## what the paper does not ask: QSR, outer momentum, controls: results/extensions/
 	$(SNAKEMAKE) all --config scale=extensions
 	$(SNAKEMAKE) all --config scale=extensions --report results/extensions/report.html
 
