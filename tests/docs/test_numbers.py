@@ -39,6 +39,30 @@ def test_what_photos_showed() -> None:
     assert f"ends at {loss[1]:.2f} (SGD) and {loss[30]:.2f} (H = 30). All {len(runs)} runs" in text
 
 
+def test_what_label_noise_showed_on_real_images() -> None:
+    accuracy = 100 * ends("workstation", "fig7a", "test_accuracy")
+    trace = ends("workstation", "fig7a", "hessian_trace").mean()
+    text = page("docs/cifar10.md")
+    assert f"| {' | '.join(f'{accuracy[h].mean():.2f}' for h in (1, 40, 200))} |" in text
+    assert (
+        f"| trace of the Hessian | {trace[1]:,.0f} | {trace[40]:,.0f} | {trace[200]:,.0f} |" in text
+    )
+    for h in (40, 200):
+        gain = accuracy[h] - accuracy[1]
+        low, high = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))
+        assert f"{gain.mean():.2f} [{low:.2f}, {high:.2f}]" in text
+    claims = pd.read_csv(REFERENCE / "workstation/claims.csv").set_index("claim")
+    for name, digits in (("6a, accuracy", 2), ("6a, sharpness", 2), ("7, order", 3)):
+        found = claims.loc[name]
+        assert found["verdict"] == "supported"
+        effect, low, high = (f"{found[key]:.{digits}f}" for key in ("effect", "low", "high"))
+        assert f"{effect} [{low}, {high}]" in text
+    table = pd.read_csv(REFERENCE / "workstation/tables/fig7a.csv")
+    early = table[(table["role"] == "phase 2") & (table["step"] == 600)]
+    by_h = early.groupby("first_local_steps")["test_accuracy"].mean()
+    assert f"{100 * (by_h[200] - by_h[1]):.2f} points after 600 steps of H = 200" in text
+
+
 def test_h_of_2_gains_with_the_large_rate() -> None:
     accuracy = 100 * ends("laptop", "fig2d", "test_accuracy")
     assert 0.8 < (accuracy[2] - accuracy[1]).mean() < 1.2

@@ -163,7 +163,8 @@ def draw_row(
         handles |= draw_overlaid(axes, after, styles)
     else:
         handles |= draw_curves(axes, panel, after, styles)
-    axes.set_ylabel(row_label(row), fontsize="small")
+    # The unit on a line of its own: a paired row is lower than its label is long.
+    axes.set_ylabel(row_label(row).replace(" (points)", "\n(points)"), fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     if after.empty:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
