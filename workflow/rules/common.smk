@@ -41,6 +41,7 @@ shell.prefix(prefix().replace("{", "{{").replace("}", "}}"))
 CONFIG = CAMPAIGN.config
 EXPERIMENTS_FILE = str(CAMPAIGN.experiments_file)
 RESULTS = str(CONFIG.results)
+FIRST_PAGE = f"{RESULTS}/overview.html"
 ALL_RUNS = CAMPAIGN.all_runs
 SOURCE = source()  # prefix of the project's files as inputs of rules
 
