@@ -11,12 +11,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from workflow.campaign import Campaign
+from workflow.commands.plan import samples
 from workflow.commands.status import failure
 from workflow.time_left import TimeLeft, duration
+from workflow.verdicts import verdict_lines
 
 RUNS = ("start_point", "train")
 # Jobs that may take minutes; those that are neither these, nor runs or figures, take seconds
@@ -128,25 +131,38 @@ class ProgressHandler(logging.Handler):
         return f"{_ended(Path(log))}: {_name(job)};{reason} log: {log}"
 
 
-def show_progress(
-    logger: logging.Logger,
-    settings: Any,
-    planned: Callable[[], Iterable[tuple[str, str]]],
-    work: Callable[[str], float],
-    logs: str,
-) -> None:
+def show_progress(workflow: Any, campaign: Campaign) -> None:
     """Replace the terminal's handler, unless an option asks for more, or for less, than the lines.
 
-    ``settings`` are Snakemake's OutputSettings. Another handler than its own stays, too.
+    ``workflow`` is Snakemake's. Another handler than its own, a logger plugin's, stays.
     """
+    settings, logger = workflow.output_settings, workflow.logger_manager.logger
     asked = ("dryrun", "verbose", "printshellcmds", "debug_dag", "show_failed_logs")
     quiet = {choice.name.lower() for choice in settings.quiet or ()}
     if any(getattr(settings, name) for name in asked) or quiet - {"host", "reason"}:
         return
+    if not workflow.is_main_process:  # but a cluster's job
+        return
+
+    def planned() -> Iterator[tuple[str, str]]:
+        for job in workflow.dag.needrun_jobs():
+            yield job.rule.name, job.wildcards.get("run", "")
+
+    def work(run: str) -> float:
+        return samples(campaign.all_runs[run].settings) or 1
+
     for handler in list(logger.handlers):
         if handler.name == "DefaultStreamHandler":
             logger.removeHandler(handler)
+            logs = f"{campaign.config.results}/logs"
             logger.addHandler(ProgressHandler(handler, planned, work, logs))
+
+
+def show_verdicts(workflow: Any, campaign: Campaign) -> None:
+    """Print what claims.csv found, where the targets ask for it."""
+    claims = campaign.config.results / "claims.csv"
+    if claims.exists() and any(job.rule.name == "judge" for job in workflow.dag.jobs):
+        print(*verdict_lines(claims), sep="\n", flush=True)
 
 
 def _is_chatter(record: logging.LogRecord) -> bool:

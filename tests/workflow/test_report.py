@@ -59,6 +59,10 @@ def reported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for arguments in (["all"], ["all", "--report", "results/laptop/report.html"]):
         done = snakemake(own, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
+        if arguments == ["all"]:  # its last words: what the claims' table holds
+            first, *_, last = done.stdout.splitlines()
+            assert re.match(r"\d+ claims: .*not judged", first)
+            assert last == "All claims: results/laptop/claims.csv"
     return own / "results/laptop"
 
 
@@ -122,7 +126,7 @@ def test_links_of_the_first_page_lead_to_pages_of_the_report_and_of_the_folder(
         click = f"document.querySelector('.found a[href=\"{link}\"]').click()"
         clicked = tmp_path / "clicked.html"
         script = f"<script>setTimeout(() => {click}, 1000)</script>"
-        clicked.write_text(text.replace("</body>", f"{script}</body>"), "utf-8")
+        clicked.write_text(text + script, "utf-8")
         [shown] = re.findall(r'<iframe src="data:text/html;[^,]*base64,([^"]+)"', dom(clicked))
         assert base64.b64decode(shown) == (reported / link).read_bytes()
 

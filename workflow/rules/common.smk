@@ -1,20 +1,17 @@
 # Define what the rules share: the checked settings, and the cores and GPUs of each run.
 import re
 import shlex
-import sys
 
 from trainer.data.specs import DATASETS
 from workflow.allocation import allocate
 from workflow.campaign import make_campaign
 from workflow.claims import THEORY
-from workflow.commands.plan import samples
 from workflow.earlier import drop, keep
 from workflow.forks.start import start_servers
 from workflow.paths import analysis_sources, source, stated_sources
-from workflow.progress import show_progress
-from workflow.report_request import missing_page
+from workflow.progress import show_progress, show_verdicts
+from workflow.report_request import require_pages
 from workflow.shell import entry_point, find_own_python, prefix
-from workflow.verdicts import verdict_lines
 
 # True where jobs run elsewhere, and inside such a job. Snakemake does not tell the executor while it reads
 # rules, but every executor that runs jobs here needs cores.
@@ -41,7 +38,6 @@ shell.prefix(prefix().replace("{", "{{").replace("}", "}}"))
 CONFIG = CAMPAIGN.config
 EXPERIMENTS_FILE = str(CAMPAIGN.experiments_file)
 RESULTS = str(CONFIG.results)
-FIRST_PAGE = f"{RESULTS}/overview.html"
 ALL_RUNS = CAMPAIGN.all_runs
 SOURCE = source()  # prefix of the project's files as inputs of rules
 

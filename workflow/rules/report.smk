@@ -35,7 +35,7 @@ rule overview:
         stated=stated_sources(),
         code=analysis_sources(),
     output:
-        FIRST_PAGE,
+        f"{RESULTS}/overview.html",
     log:
         f"{RESULTS}/logs/overview.log",
     localrule: True

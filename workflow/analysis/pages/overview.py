@@ -188,8 +188,10 @@ def _row(
 def _link(words: str, page: str, results: Path) -> str:
     """Link to another page: of the folder or, inside Snakemake's report, of that."""
     entry = f"{results.as_posix()}/{page}"
+    # On a narrow screen the report's menu would leave no room for the page.
     inside = (
         f"if (typeof results === 'object' && results['{entry}']) {{ app.setView({{content: 'html', "
-        f"contentPath: results['{entry}'].data_uri, resultPath: '{entry}'}}); return false }}"
+        f"contentPath: results['{entry}'].data_uri, resultPath: '{entry}', "
+        "hideNavbar: innerWidth < 960}); return false }"
     )
     return f'<a href="{page}" onclick="{html.escape(inside)}">{html.escape(words)}</a>'
