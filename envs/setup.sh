@@ -13,6 +13,15 @@ command -v "$python" >/dev/null || python=python3
 "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null ||
   fail "Python 3.11 not found; install it (Debian, Ubuntu: apt-get install python3.11) or set PYTHON=/path/to/python3.11"
 
+# Runs a stage of the set-up: says what it does, then what it took.
+stage() {
+  local what=$1 begun=$SECONDS
+  shift
+  echo "$what …"
+  "$@"
+  echo "$what: $((SECONDS - begun)) s"
+}
+
 # Prints the Debian packages that are missing, by looking for what they bring.
 missing() {
   "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3.11-venv
@@ -28,17 +37,20 @@ if [ -n "$packages" ]; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     fail "set-up needs packages (FFCV is compiled); run: sudo apt-get install $packages"
   fi
-  echo "Installing $packages (FFCV is compiled)"
-  apt-get update -qq
-  # shellcheck disable=SC2086 # one word per package
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+  install_packages() {
+    apt-get update -qq
+    # shellcheck disable=SC2086 # one word per package
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+  }
+  stage "Installing $packages (FFCV is compiled)" install_packages
   packages=$(missing | xargs)
   [ -z "$packages" ] || fail "still missing after installing: $packages"
 fi
 
-echo "Creating .venv from requirements.lock"
 rm -f .venv/complete
-"$python" -m venv .venv
-.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 -r requirements.lock
-.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+pip() { .venv/bin/pip --quiet --disable-pip-version-check "$@"; }
+stage "Creating .venv" "$python" -m venv .venv
+stage "Installing requirements.lock, compiling FFCV" pip install --use-pep517 -r requirements.lock
+stage "Installing this project" pip install --no-deps --editable .
 touch .venv/complete
+echo "Set up in $SECONDS s; .venv takes $(du -sh .venv | cut -f1)"

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from workflow.project import refuse
+
+
+def require_pages(files: Iterable[str]) -> None:
+    """Refuse a report that this call of Snakemake asks for before its pages are made."""
+    if page := missing_page(sys.argv[1:], files):
+        refuse(f"--report: {page} is not made yet; run `snakemake all` first")
 
 
 def missing_page(words: Sequence[str], files: Iterable[str]) -> str | None:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.commands import BIN, command
 from tests.workflows import TINY, copy_project, edit, planned, snakemake
-from workflow.commands.status import _failure
+from workflow.commands.status import failure
 from workflow.experiments import RunSpec, expand, load_experiments, start_points
 
 pytestmark = pytest.mark.slow  # it begins early
@@ -147,12 +147,12 @@ def test_a_failed_run_shows_its_reason(own: Path) -> None:
     assert counts(printed) == {"fig1a": [3, 2, 0, 1, 0, 0, 0]}
     [reason] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert f"failed {run.id} {reason}" in one_line(printed)
-    assert _failure(own / "no.log") == ""
+    assert failure(own / "no.log") == ""
     log = own / "results" / "laptop" / "logs" / f"{run.id}.log"
     log.write_text("Traceback (most recent call last):\n  a bug\n")
-    assert _failure(log) == f"error: unexpected, see {log}"
+    assert failure(log) == f"error: unexpected, see {log}"
     log.write_text("begun\n")  # and going on, or interrupted
-    assert _failure(log) == ""
+    assert failure(log) == ""
 
 
 def test_a_repeat_that_fails_keeps_what_was_finished(own: Path) -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow  # it begins early
 SCALES = ("laptop", "extensions", "photos", "workstation", "paper", "authors")
 
 
-ALL = {"figure": 4, "page": 4, "simulation": 1, "judge": 1, "list_runs": 1}
+ALL = {"figure": 4, "page": 4, "simulation": 1, "judge": 1, "overview": 1, "list_runs": 1}
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,25 @@ def claims(given: argparse.Namespace) -> None:
     write_claims(judged, given.out)
 
 
+def overview(given: argparse.Namespace) -> None:
+    """Write the report's first page from the verdicts."""
+    from workflow.analysis.made import read_csv
+    from workflow.analysis.pages.overview import write_overview
+
+    loaded = load_experiments(given.experiments)
+    known = paper().figures | loaded.figures
+    shown = {
+        name: figure
+        for figure, each in reversed(known.items())
+        for name in each.experiments
+        if name in loaded.experiments
+    }
+    image, figures = given.image, {**shown, THEORY: THEORY}
+    caption = paper().theory_caption if image.stem == THEORY else known[image.stem].whole_caption
+    claims = read_csv(given.claims, "judge the claims again")
+    write_overview(claims, figures, image, caption, given.out, links_runs=given.runs)
+
+
 def runs(given: argparse.Namespace) -> None:
     """Write settings, times, machine and versions of every run as a table and a page."""
     from workflow.analysis.tables.runs import build_runs, write_runs_page
@@ -163,6 +182,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "figure": figure,
     "page": page,
     "claims": claims,
+    "overview": overview,
     "runs": runs,
     "compare": compare_tables,
     "readme": readme,
@@ -186,7 +206,12 @@ def add_options(of: Mapping[str, argparse.ArgumentParser]) -> None:
         for name in names:
             of[name].add_argument(option, type=path_argument, required=True, help=help)
 
-    add(["table", "figure", "page", "claims", "runs"], "--experiments", "experiments/<scale>.yaml")
+    add(
+        ["table", "figure", "page", "claims", "overview", "runs"],
+        "--experiments",
+        "experiments/<scale>.yaml",
+    )
+    add(["overview"], "--claims", "results/<scale>/claims.csv")
     add(["table", "runs"], "--results", "results/<scale>")
     for name in ("figure", "claims", "compare"):
         of[name].add_argument(
@@ -198,11 +223,12 @@ def add_options(of: Mapping[str, argparse.ArgumentParser]) -> None:
         )
     add(["compare"], "--reference", "folder of the tables to compare with")
     add(["readme"], "--reference", "folder of the scales' results: results/reference")
-    add(["page"], "--image", "the figure, a PNG")
-    add(["table", "theory", "page", "claims", "compare"], "--out", "the file to write")
+    add(["page", "overview"], "--image", "the figure, a PNG")
+    add(["table", "theory", "page", "claims", "overview", "compare"], "--out", "the file to write")
     add(["figure", "runs"], "--out", "the files to write, without their endings")
     of["table"].add_argument("--experiment", required=True, help="its name in the file")
     of["table"].add_argument("--only-finished", action="store_true", help="leave out missing runs")
+    of["overview"].add_argument("--runs", action="store_true", help="link to runs.html")
     of["theory"].add_argument(
         "--processes", type=_processes, default=1, help="default: %(default)s"
     )

@@ -63,7 +63,7 @@ def _status(job: Job, stale: str | None) -> Status:
         return Status(job, "running", _progress(job, holder))
     if job.finished:
         return Status(job, "stale", stale or "")
-    if reason := _failure(job.log):
+    if reason := failure(job.log):
         return Status(job, "failed", reason)
     names = [path.name.removeprefix("step=") for path in (job.progress / STATE).glob("step=*")]
     if steps := [int(name) for name in names if name.isdecimal()]:
@@ -81,7 +81,7 @@ def _progress(job: Job, holder: Owner) -> str:
     return f"epoch {last.epoch:g} of {end}, test accuracy {last.test_accuracy:.4f}; {holder}"
 
 
-def _failure(log: Path) -> str:
+def failure(log: Path) -> str:
     """Return why a run failed; empty for one that was never begun, or was stopped."""
     try:
         lines = log.read_text("utf-8", errors="replace").splitlines()

@@ -1,7 +1,6 @@
 # Define what the rules share: the checked settings, and the cores and GPUs of each run.
 import re
 import shlex
-import sys
 
 from trainer.data.specs import DATASETS
 from workflow.allocation import allocate
@@ -10,7 +9,8 @@ from workflow.claims import THEORY
 from workflow.earlier import drop, keep
 from workflow.forks.start import start_servers
 from workflow.paths import analysis_sources, source, stated_sources
-from workflow.report_request import missing_page
+from workflow.progress import show_progress, show_verdicts
+from workflow.report_request import require_pages
 from workflow.shell import entry_point, find_own_python, prefix
 
 # True where jobs run elsewhere, and inside such a job. Snakemake does not tell the executor while it reads

@@ -25,6 +25,29 @@ rule judge:
         " --tables {input.tables:q} --out {output.csv:q} > {log:q} 2>&1 || say_why {log:q}"
 
 
+rule overview:
+    # Say on the report's first page what was found.
+    input:
+        claims=rules.judge.output.csv,
+        # Figure 1(a), where the scale has it
+        image=f"{RESULTS}/figures/{CAMPAIGN.available_figures[0]}.png",
+        experiments=EXPERIMENTS_FILE,
+        stated=stated_sources(),
+        code=analysis_sources(),
+    output:
+        f"{RESULTS}/overview.html",
+    log:
+        f"{RESULTS}/logs/overview.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        runs="--runs" if CONFIG.tables is None else "",
+    shell:
+        "python -m workflow.forks workflow.analysis overview --claims {input.claims:q} --image {input.image:q}"
+        " --experiments {input.experiments:q} {params.runs} --out {output:q} > {log:q} 2>&1 || say_why {log:q}"
+
+
 rule claims:
     input:
         rules.judge.output,

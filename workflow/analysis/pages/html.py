@@ -23,6 +23,7 @@ th { border-bottom: 2px solid #888 }
 td { font-variant-numeric: tabular-nums }
 p { max-width: 60em; white-space: normal }
 img { max-width: 100%; max-height: 80vh; object-fit: contain }
+@media (max-width: 60em) { body { margin: 1em } table { display: block; overflow-x: auto } }
 """
 
 
@@ -56,7 +57,8 @@ def write_figure_page(image: Path, caption: str, path: Path) -> None:
 
 def _write(title: str, body: str, path: Path) -> None:
     page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style>{body}</html>\n"
     )
     with atomic(path) as temporary:
