@@ -5,6 +5,7 @@ One file, since the machine has one Slurm: tests of a file never run side by sid
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def test_tables_are_those_of_one_machine(cluster: None, tmp_path: Path, experime
     done = on_slurm(there, "fig1a")
     assert done.returncode == 0, done.stderr
     assert "has been submitted with SLURM jobid" in done.stderr
+    assert re.search(r"\] (\d+) of \1 runs done: ", done.stderr)
     table = "results/laptop/tables/fig1a.csv"
     assert (there / table).read_bytes() == (here / table).read_bytes()
     assert (there / "results/laptop/figures/fig1a.png").exists()
