@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.commands import ROOT, trainer
-from tests.conftest import metrics
+from tests.analysis.test_pilots import check_that_options_repeat
+from tests.commands import ROOT
 from workflow.analysis.claims.judge import judge
 from workflow.analysis.claims.measure import ExperimentDesign
 from workflow.analysis.tables.read import read_table
@@ -74,13 +73,8 @@ def test_every_pilot_seed_is_declared_and_none_is_judged() -> None:
 
 def test_a_pilot_run_is_repeated_by_its_options(digits: Path, tmp_path: Path) -> None:
     """One that needs no start point."""
-    row = pilots()[pilots()["experiment"] == "qsr"].query("seed == 1001").iloc[-1]
-    done = trainer(
-        "train", *shlex.split(row["settings"]), "--data-pth", digits, "--log-pth", tmp_path,
-        "--allow-divergence", 1,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert metrics(tmp_path)[-1]["test_accuracy"] == pytest.approx(row["accuracy"], abs=0.01)
+    found = pilots().query("experiment == 'qsr' and seed == 1001")
+    check_that_options_repeat(found.iloc[-1], digits, tmp_path)
 
 
 def test_the_documented_verdicts_are_those_of_the_reference() -> None:
