@@ -31,8 +31,9 @@ torch.set_num_threads(1)
 # xdist sets it for its workers, and commands would fold their lines to it.
 os.environ.pop("COLUMNS", None)
 
-# What nohup or a script's & starts ignores it, and so would every command that a test interrupts.
+# What nohup or a script's & starts ignores them, and so would every command that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def more(*values: object) -> object:

@@ -126,9 +126,12 @@ class ProgressHandler(logging.Handler):
         if job.rule_name in RUNS:
             self._time.fail(job.wildcards["run"])
         log = record.log[0] if record.log else self._logs
-        # The shell of a job on this machine has written the reason to this terminal.
-        reason = "" if getattr(job, "local", False) else f" {failure(Path(log))}"
-        return f"{_ended(Path(log))}: {_name(job)};{reason} log: {log}"
+        # The shell of a job on this machine has written the reason to this terminal. A scheduler
+        # knows one, too, such as a node that went down.
+        elsewhere = not getattr(job, "local", False)
+        reasons = (failure(Path(log)), getattr(record, "rule_msg", "") or "") if elsewhere else ()
+        said = [" ".join(reason.split()) for reason in reasons if reason]
+        return "; ".join([f"{_ended(Path(log))}: {_name(job)}", *said, f"log: {log}"])
 
 
 def show_progress(workflow: Any, campaign: Campaign) -> None:

@@ -19,8 +19,8 @@ NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 # Names of Snakemake's rules, which a figure's target would collide with
 RULES = {
     "all", "beton", "beton_of_files", "claims", "compare", "data", "download", "figure", "figures",
-    "judge", "list_files", "list_runs", "page", "prepare", "runs", "simulation", "start_point",
-    "table", THEORY, "train", "trained", "wandb_sync",
+    "judge", "list_files", "list_runs", "overview", "page", "prepare", "runs", "simulation",
+    "start_point", "table", THEORY, "train", "trained", "wandb_sync",
 }  # fmt: skip
 
 

@@ -196,6 +196,7 @@ def test_a_job_with_too_few_nodes_is_refused(cluster: None) -> None:
     assert "error: --nnodes 2: the Slurm job has 1 node(s); ask for more (--nodes)" in said
 
 
+@pytest.mark.exhaustive
 def test_a_figure_on_two_nodes_has_the_table_of_one(cluster: None, tmp_path: Path) -> None:
     here = trained_here(tmp_path / "here", SHORT, "--config", "processes=2", "--", FIG2A)
     there = for_this_cluster(tmp_path / "there", SHORT)

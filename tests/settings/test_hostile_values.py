@@ -32,8 +32,8 @@ ALL = "a; touch pwned; $(touch pwned) `touch pwned` '\" & touch pwned"
 # Numbers, and what is quoted where it is put together
 QUOTED_ALREADY = {
     "threads", "resources.processes", "resources.threads_per_process",
-    "params.missing", "params.options", "params.start", "params.checksum", "resources.source",
-    "resources.trainer",
+    "params.missing", "params.options", "params.runs", "params.start", "params.checksum",
+    "resources.source", "resources.trainer",
 }  # fmt: skip
 each = pytest.mark.parametrize("value", [ALL, *map(more, HOSTILE.values())], ids=["all", *HOSTILE])
 

@@ -142,13 +142,14 @@ def test_a_job_elsewhere_that_failed_shows_the_reason_in_its_log(tmp_path: Path)
     job = {"jobid": 1, "rule_name": "train", "wildcards": {"run": "a"}, "local": False}
     handler.emit(record("run_info"))
     handler.emit(record("job_info", **job))
-    handler.emit(record("job_error", logging.ERROR, jobid=1, rule_name="train", log=[str(log)]))
+    failure = {"jobid": 1, "rule_name": "train", "log": [str(log)], "rule_msg": "NODE_FAIL.\n"}
+    handler.emit(record("job_error", logging.ERROR, **failure))
     handler.emit(record(None, msg="Trying to restart job 1."))
     handler.emit(record("job_info", **job))
     handler.emit(record("job_finished", job_id=1))
     handler.emit(record(None, logging.WARNING, msg="a warning"))
     _, failed, again, done, warning = terminal.said
-    assert failed[11:] == f"failed: a; error: the disk is full log: {log}"
+    assert failed[11:] == f"failed: a; error: the disk is full; NODE_FAIL.; log: {log}"
     assert again[11:] == "again: a"
     assert done[11:] == "1 of 1 runs done: a took 0 s"
     assert warning == "a warning"

@@ -31,7 +31,8 @@ def test_of_many_stale_runs_some_are_named_and_the_others_counted(
     [
         (
             ["--scale", "desk"],
-            "unknown scale 'desk'; choose one of authors, laptop, paper, photos, workstation",
+            "unknown scale 'desk'; choose one of authors, extensions, laptop, paper, photos, "
+            "workstation",
         ),
         (["--config", "sale=laptop"], "unknown setting sale; did you mean scale?"),
         (["--config", "laptop"], "--config laptop: must be KEY=VALUE"),
