@@ -1,4 +1,4 @@
-"""Statistics and the figure's numbers against scipy and hand-made cases."""
+"""The figures' numbers against scipy and hand-made cases, and what is drawn of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.figure import Figure as Canvas
 from matplotlib.image import imread
 from scipy import stats
@@ -24,43 +22,12 @@ from workflow.analysis.figures.drawing import (
 )
 from workflow.analysis.figures.panels import panel_numbers
 from workflow.analysis.figures.style import label_styles, line_style
-from workflow.analysis.statistics import mean_interval, over_seeds, paired_difference
 from workflow.analysis.tables.evaluations import missing_or_diverged
 from workflow.config import Plot
 from workflow.figures import Row
 from workflow.paper import paper
 
 FIGURES = paper().figures
-
-
-@given(st.lists(st.floats(0, 100), min_size=2, max_size=20))
-def test_the_interval_is_scipys_t_interval(values: list[float]) -> None:
-    got = mean_interval(pd.Series(values))
-    assert got["n"] == len(values)
-    if np.ptp(values) > 1e-6:
-        wanted = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-        assert got["low"] == pytest.approx(wanted.low, rel=1e-9, abs=1e-9)
-        assert got["high"] == pytest.approx(wanted.high, rel=1e-9, abs=1e-9)
-
-
-def test_one_seed_has_no_interval() -> None:
-    got = mean_interval(pd.Series([3.0]))
-    assert got["mean"] == 3
-    assert np.isnan(got["low"])
-    assert np.isnan(got["high"])
-
-
-def test_pairs_are_by_key_and_rows_without_partner_are_left_out() -> None:
-    treated = pd.DataFrame({"seed": [1, 2, 3], "value": [5.0, 7.0, 9.0]})
-    control = pd.DataFrame({"seed": [2, 1], "value": [1.0, 2.0]})
-    difference = paired_difference(treated, control, ["seed"], "value")
-    assert difference["value"].tolist() == [3.0, 6.0]
-
-
-def test_a_seed_that_counts_twice_is_a_bug() -> None:
-    table = pd.DataFrame({"seed": [1, 1], "h": [2, 2], "value": [1.0, 2.0]})
-    with pytest.raises(AssertionError, match="twice"):
-        over_seeds(table, ["h"], "value")
 
 
 def table(**changes: object) -> pd.DataFrame:

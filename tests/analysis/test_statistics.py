@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from tests.analysis.made_runs import measurement, row_verdict
-from workflow.analysis.statistics import Estimate, estimate, pool
+from workflow.analysis.statistics import (
+    Estimate,
+    estimate,
+    mean_interval,
+    over_seeds,
+    paired_difference,
+    pool,
+)
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.floats(1e-4, 0.5))
@@ -66,3 +74,33 @@ def test_equivalence_is_two_one_sided_tests() -> None:
     above = stats.ttest_1samp(values, 0.95, alternative="greater").pvalue
     below = stats.ttest_1samp(values, 1.05, alternative="less").pvalue
     assert estimate(values).p_inside(0.95, 1.05) == pytest.approx(max(above, below))
+
+
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=20))
+def test_the_interval_is_scipys_t_interval(values: list[float]) -> None:
+    got = mean_interval(pd.Series(values))
+    assert got["n"] == len(values)
+    if np.ptp(values) > 1e-6:
+        wanted = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert got["low"] == pytest.approx(wanted.low, rel=1e-9, abs=1e-9)
+        assert got["high"] == pytest.approx(wanted.high, rel=1e-9, abs=1e-9)
+
+
+def test_one_seed_has_no_interval() -> None:
+    got = mean_interval(pd.Series([3.0]))
+    assert got["mean"] == 3
+    assert np.isnan(got["low"])
+    assert np.isnan(got["high"])
+
+
+def test_pairs_are_by_key_and_rows_without_partner_are_left_out() -> None:
+    treated = pd.DataFrame({"seed": [1, 2, 3], "value": [5.0, 7.0, 9.0]})
+    control = pd.DataFrame({"seed": [2, 1], "value": [1.0, 2.0]})
+    difference = paired_difference(treated, control, ["seed"], "value")
+    assert difference["value"].tolist() == [3.0, 6.0]
+
+
+def test_a_seed_that_counts_twice_is_a_bug() -> None:
+    table = pd.DataFrame({"seed": [1, 1], "h": [2, 2], "value": [1.0, 2.0]})
+    with pytest.raises(AssertionError, match="twice"):
+        over_seeds(table, ["h"], "value")

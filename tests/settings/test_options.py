@@ -171,6 +171,7 @@ def test_every_option_is_covered() -> None:
     """Leave the options of W&B to tests/wandb."""
     for others in (
         "settings.test_options_of_data",
+        "settings.test_options_of_averaging",
         "settings.test_options_of_training",
         "data.test_streamed_runs",
         "run.test_preemption",
