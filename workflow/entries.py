@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.settings.run import RESULT_SETTINGS, RunSettings
 from trainer.settings.schedule import PhaseSettings
-from workflow.figures import RULES
+from workflow.figures import RULES, name_of
 
 # Settings that describe the measurement, or the start point, which all entries share
 UNSEEN = {
@@ -24,7 +24,6 @@ SAID = {
     "epochs", "steps_per_epoch", "weight_averaging1", "weight_averaging2", "weight_averaging3",
     "ema_decay", "outer_lr", "outer_momentum", "outer_nesterov", "outer_slowmo",
 }  # fmt: skip
-NAMES = {"wd": "weight decay", "aug": "augmentation", "noise_p": "label noise p ="}
 SAY_IT_ALL = {"lr_schedule", "model", "dataset", "optimizer"}  # values that need no name
 ONE_H = re.compile(r"H = \d+")
 SEPARATOR = "; "
@@ -159,7 +158,7 @@ def one_h_of(label: str) -> int | None:
 def _word(name: str, value: Any) -> str:
     if name in SAY_IT_ALL:
         return str(value)
-    named = NAMES.get(name, name.replace("_", " "))
+    named = name_of(name)
     if value is None or isinstance(value, bool):
         return named if value else f"no {named}"
     return f"{named} {value:g}" if isinstance(value, float) else f"{named} {value}"

@@ -23,6 +23,8 @@ RULES = {"qsr": "QSR", "inverse": "1/η", "cubic": "1/η³"}  # of H
 # Values that have a name of their own, or none beside the other settings
 VALUES = {"h_rule": RULES, "weight_averaging1": {"swa": "SWA", "ema": "EMA"}}
 UNNAMED = (("h_rule", "constant"), ("weight_averaging1", "none"), ("outer_momentum", 0))
+# Settings whose own names say little
+NAMES = {"wd": "weight decay", "aug": "augmentation", "noise_p": "label noise p ="}
 SYMBOLS = {
     "step1": "H = {}",
     "h_rule": "H: {}",
@@ -30,7 +32,6 @@ SYMBOLS = {
     "alpha": "α = {}",
     "batch_size": "B_loc = {}",
     "total_batch_size": "B = {}",
-    "wd": "weight decay {}",
     "lr_schedule": "{}",
     "weight_averaging1": "{}",
 }
@@ -144,6 +145,11 @@ def name_settings(settings: Mapping[str, Any]) -> str:
     words = []
     for name, value in settings.items():
         if (name, value) not in UNNAMED:
-            symbol = SYMBOLS.get(name, name.replace("_", " ") + " {}")
+            symbol = SYMBOLS.get(name, name_of(name) + " {}")
             words.append(symbol.format(VALUES.get(name, {}).get(value, value)))
     return ", ".join(words)
+
+
+def name_of(setting: str) -> str:
+    """Return the words for a setting that has no symbol."""
+    return NAMES.get(setting, setting.replace("_", " "))

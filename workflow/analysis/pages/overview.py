@@ -87,8 +87,8 @@ def write_overview(
     body = f"""<style>{STYLE}</style><div class="found not-prose">
 <h1>{html.escape(title)}</h1>
 <p>“Why (and When) does Local SGD Generalize Better than SGD?” (Gu, Lyu, Huang, Arora, ICLR 2023,
-<a href="https://arxiv.org/abs/2303.01215">arXiv 2303.01215</a>), reproduced. Of {len(rows)} claims,
-judged by rules that were fixed before the data:</p>
+<a href="https://arxiv.org/abs/2303.01215">arXiv 2303.01215</a>), reproduced. The verdicts on
+{len(rows)} claims:</p>
 <ul class="counts">{tiles}</ul>
 <p><img alt="{html.escape(caption)}" src="data:image/png;base64,{png}"></p>
 <p>{html.escape(caption)} {_link("The figure", f"pages/{figure}.html", out.parent)} ·
