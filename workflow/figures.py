@@ -76,6 +76,9 @@ class Panel(Settings):
         "client; at the end: local_steps (H), num_clients (K) or communication_share (bytes sent, "
         "divided by those of H = 1 after as many steps)",
     )
+    expected: str = Field(
+        "", description="what one should see in it if the paper holds, drawn above the panel"
+    )
     rows: list[Row] = Field(
         default=[Row(quantity="accuracy")], description="from top to bottom", min_length=1
     )

@@ -14,6 +14,7 @@ from workflow.entries import one_h_of, without
 from workflow.figures import AT_END, OVER_TIME, Panel
 
 PHASE1_COLOR = "0.55"
+NOTE: dict[str, Any] = {"color": "0.4", "fontsize": "small"}
 OVER_H = {"color": "0.2", "linewidth": 1.2}
 
 
@@ -27,8 +28,10 @@ def draw_curves(
     rates = sorted(numbers["peak_lr"].unique())
     handles: dict[str, Artist] = {}
     if panel.x == "local_steps":
-        for _, part in numbers.groupby("peak_lr"):
-            handles["over H"] = draw_points(axes, part, OVER_H)
+        for rate, part in numbers.groupby("peak_lr"):
+            handle = draw_points(axes, part, OVER_H)
+            if several:
+                handles[f"η = {rate:g}"] = handle
         return handles
     for h, rate in numbers[["first_local_steps", "peak_lr"]].drop_duplicates().to_numpy():
         part = numbers[(numbers["first_local_steps"] == h) & (numbers["peak_lr"] == rate)]
@@ -38,8 +41,7 @@ def draw_curves(
             style |= {"marker": "o", "markersize": 4, "markerfacecolor": "white"}
         name = "SGD, H = 1" if h == 1 else f"Local SGD, H = {h:.0f}"
         handle = (draw_points if panel.x in AT_END else draw_curve)(axes, part, style)
-        larger = ", larger η" if rates.index(rate) else ", smaller η" if several else ""
-        handles[name + larger] = handle
+        handles[name + (f", η = {rate:g}" if several else "")] = handle
     return handles
 
 
@@ -52,8 +54,8 @@ def draw_labelled(
     for label in (label for label in styles if (curves == label).any()):
         part = numbers[curves == label].sort_values("x")
         handle = (draw_points if panel.x in AT_END else draw_curve)(axes, part, styles[label])
-        said = str(label) or "over H"
-        handles[f"SGD, {said}" if one_h_of(said) == 1 else said] = handle
+        if said := str(label):  # empty where the axis says it all
+            handles[f"SGD, {said}" if one_h_of(said) == 1 else said] = handle
     return handles
 
 
@@ -88,16 +90,18 @@ def starts_from_scratch(table: pd.DataFrame) -> bool:
     return bool(table.loc[table["role"] == "phase 2", "first_epoch"].min() == 0)
 
 
-def draw_phase1(axes: Axes, before: pd.DataFrame, table: pd.DataFrame) -> dict[str, Artist]:
+def draw_phase1(axes: Axes, before: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Draw phase 1, and a line where it ends; nothing for runs from random initialisation."""
     if starts_from_scratch(table):
-        return {}
+        return
     switch = int(table.loc[table["role"] == "phase 2", "first_epoch"].min())
     axes.axvline(switch, color="0.7", linewidth=0.8, linestyle=":")
-    axes.text(switch, 0.02, " switch", transform=axes.get_xaxis_transform(), color="0.4")
+    top = {"transform": axes.get_xaxis_transform(), "va": "top", **NOTE}
+    axes.text(switch, 0.99, " switch", **top)
     before = before[before["x"] <= switch]
-    return (
-        {"phase 1, H = 1": draw_curve(axes, before, {"color": PHASE1_COLOR})} if len(before) else {}
-    )
+    if len(before):
+        draw_curve(axes, before, {"color": PHASE1_COLOR})
+        axes.text(switch, 0.99, "phase 1 ", ha="right", **top)
 
 
 def draw_cooldown(axes: Axes, numbers: pd.DataFrame, panel: Panel, *, named: bool) -> None:
@@ -108,4 +112,4 @@ def draw_cooldown(axes: Axes, numbers: pd.DataFrame, panel: Panel, *, named: boo
         axes.axvspan(start, late["x"].max(), color="0.93", linewidth=0, zorder=0)
         if named:
             place = axes.get_xaxis_transform()
-            axes.text(start, 0.02, "cool-down ", transform=place, ha="right", color="0.4")
+            axes.text(start, 0.02, "cool-down ", transform=place, ha="right", **NOTE)

@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.figure import SubFigure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from trainer.errors import UserError
@@ -20,6 +21,7 @@ from workflow.analysis.figures.curves import (
     draw_phase1,
     starts_from_scratch,
 )
+from workflow.analysis.figures.end_labels import label_ends, spread
 from workflow.analysis.figures.overlay import draw_overlaid
 from workflow.analysis.figures.panels import AFTER_START, RunsOf, panel_numbers
 from workflow.analysis.figures.quantities import LOGARITHMIC, SHOWN, XLABELS, row_label
@@ -67,18 +69,36 @@ def draw(
     subfigures = canvas.subfigures(lines, columns, squeeze=False).flat
     letters = {id(panel): chr(ord("a") + i) for i, panel in enumerate(figure.panels)}
     drawn: dict[str, Artist] = {}
+    labels: dict[Axes, list[Annotation]] = {}
     for subfigure, panel, part in zip(subfigures, panels, numbers, strict=False):
-        drawn |= draw_panel(subfigure, figure, panel, part, tables[panel.experiment], styles)
-        if figure.overlaid:
-            continue
-        letter = f"({letters[id(panel)]}) " if len(figure.panels) > 1 else ""
-        title = wrap(letter + titles[panel.experiment], 48 if columns == 1 else 56)
-        subfigure.suptitle(title, fontsize="medium" if columns == 1 else "small")
+        axes, handles = draw_panel(subfigure, figure, panel, part, tables[panel.experiment], styles)
+        if not figure.overlaid:
+            at_end = label_ends(axes, handles)
+            labels[axes] = list(at_end.values())
+            handles = {name: handle for name, handle in handles.items() if name not in at_end}
+            letter = f"({letters[id(panel)]}) " if len(figure.panels) > 1 else ""
+            draw_titles(subfigure, axes, letter, panel, titles[panel.experiment], columns)
+        drawn |= handles
     if figure.title:
         canvas.suptitle(figure.title, fontsize="large")
     title = wrap(seeds_note(figure, numbers, tables), 40 * max(columns, 2))
     draw_legend(canvas, drawn, title, ncols=3 if columns == 1 and not figure.overlaid else 6)
+    canvas.draw_without_rendering()  # settles the layout, which distances between labels need
+    for axes, texts in labels.items():
+        spread(axes, texts)
     save(canvas, out)
+
+
+def draw_titles(
+    place: SubFigure, axes: Axes, letter: str, panel: Panel, setting: str, columns: int
+) -> None:
+    """Write above the panel what one should see if the paper holds, and what was run."""
+    first, second = (f"Expected: {panel.expected}", setting) if panel.expected else (setting, "")
+    place.suptitle(
+        wrap(letter + first, 60 if columns == 1 else 56),
+        fontsize="medium" if columns == 1 else "small",
+    )
+    axes.set_title(wrap(second, 75), fontsize="small" if columns == 1 else "x-small", color="0.35")
 
 
 def draw_legend(canvas: Canvas, handles: Mapping[str, Artist], title: str, ncols: int) -> None:
@@ -127,8 +147,8 @@ def draw_panel(
     numbers: pd.DataFrame,
     table: pd.DataFrame,
     styles: Styles,
-) -> dict[str, Artist]:
-    """Draw all rows of ``panel``; return the legend's handles by name."""
+) -> tuple[Axes, dict[str, Artist]]:
+    """Draw all rows of ``panel``; return the first row's axes, and the curves by name."""
     heights = [3 if row.paired_with is None else 2 for row in panel.rows]
     all_axes = place.subplots(
         len(panel.rows), 1, sharex=True, height_ratios=heights, squeeze=False
@@ -136,9 +156,10 @@ def draw_panel(
     handles: dict[str, Artist] = {}
     for axes, row in zip(all_axes, panel.rows, strict=True):
         part = numbers[numbers["quantity"] == row_label(row)]
-        handles |= draw_row(axes, panel, row, part, table, styles, overlaid=figure.overlaid)
+        found = draw_row(axes, panel, row, part, table, styles, overlaid=figure.overlaid)
+        handles |= {name: found[name] for name in found if name not in handles}
     format_x_axis(all_axes[-1], panel, numbers)
-    return handles
+    return all_axes[0], handles
 
 
 def draw_row(
@@ -158,7 +179,7 @@ def draw_row(
     if paired:
         axes.axhline(0, color="0.3", linewidth=0.8)
     elif panel.x == "epoch":
-        handles |= draw_phase1(axes, numbers[numbers["role"] == "phase 1"], table)
+        draw_phase1(axes, numbers[numbers["role"] == "phase 1"], table)
     if overlaid:
         handles |= draw_overlaid(axes, after, styles)
     else:
