@@ -46,7 +46,7 @@ bench: .venv/complete ## measure speed, on a machine that does nothing else; add
 	python -m bench
 
 # It sets nothing up: PYTHON=… has torch and pytest (docs/gpu.md). Without a GPU a dry run.
-PYTHON = python3
+PYTHON ?= python3
 gpu: ## on a machine with an NVIDIA GPU: checks, timings and the authors' Figure 1(a), in 24 minutes, to results/gpu/
 	$(PYTHON) -m bench.gpu $(GPU_OPTIONS)
 

@@ -4,14 +4,19 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 fail() {
-  echo "error: $1" >&2
+  echo "error: $*" >&2
   exit 1
 }
 
-python=${PYTHON:-python3.11}
-command -v "$python" >/dev/null || python=python3
-"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null ||
-  fail "Python 3.11 not found; install it (Debian, Ubuntu: apt-get install python3.11) or set PYTHON=/path/to/python3.11"
+# Python 3.11, with which the reference results were made, else a newer one that everything runs on.
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+candidates=(python3.11 python3 python3.13 python3.12)
+[ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+for python in "${candidates[@]}"; do
+  if fits "$python"; then break; fi
+done
+fits "$python" || fail "${candidates[*]}: no Python 3.11, 3.12 or 3.13;" \
+  "install one (Debian, Ubuntu: apt-get install python3) or set PYTHON=/path/to/one"
 
 # Runs a stage of the set-up: says what it does, then what it took.
 stage() {
@@ -24,8 +29,10 @@ stage() {
 
 # Prints the Debian packages that are missing, by looking for what they bring.
 missing() {
-  "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3.11-venv
-  "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || echo python3.11-dev
+  local version
+  version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || echo "$version-venv"
+  "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || echo "$version-dev"
   command -v g++ >/dev/null || echo g++
   command -v pkg-config >/dev/null || { echo pkg-config libopencv-dev libturbojpeg0-dev; return; }
   pkg-config --exists opencv4 || echo libopencv-dev
