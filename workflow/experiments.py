@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -158,10 +159,11 @@ def load_experiments(path: Path) -> Experiments:
 
 def expand(experiment: Experiment, where: str = "") -> list[RunSpec]:
     """Expand the grid into runs with their starts, in order of settings, then seeds."""
+    starts = _starts(experiment, where)
     return [
-        _run(values, seed, start, where, experiment.cooldown)
+        run
         for values in _values(experiment)
-        for seed, start in _starts(experiment, where).items()
+        for run in _runs(values, starts, where, experiment.cooldown)
     ]
 
 
@@ -173,10 +175,10 @@ def _values(experiment: Experiment) -> list[Overrides]:
 
 def asked(experiment: Experiment) -> Asked:
     """Describe each of ``runs``, by its first seed, for figures and claims."""
-    seed, start = next(iter(_starts(experiment, "").items()))
-    cooldown = experiment.cooldown
+    seed = experiment.seeds[0]
+    starts, cooldown = {seed: _starts(experiment, "")[seed]}, experiment.cooldown
     entries = [
-        Entry(values, _run(values, seed, start, "", cooldown).settings, cooldown is not None)
+        Entry(values, _runs(values, starts, "", cooldown)[0].settings, cooldown is not None)
         for values in _values(experiment)
     ]
     return Asked(entries, experiment.judged_h, cooldown is not None)
@@ -204,12 +206,22 @@ def _starts(experiment: Experiment, where: str) -> dict[int, Start]:
     if experiment.phase1 is None:
         return dict.fromkeys(experiment.seeds, experiment.checkpoint)
     settings = {**experiment.settings, **experiment.phase1}
-    return {seed: _run(settings, seed, None, where) for seed in experiment.seeds}
+    runs = _runs(settings, dict.fromkeys(experiment.seeds), where, None)
+    return {run.settings.seed: run for run in runs}
 
 
-def _run(
-    values: Overrides, seed: int, start: Start, where: str, cooldown: PhaseSettings | None = None
-) -> RunSpec:
+def _runs(
+    values: Overrides, starts: Mapping[int, Start], where: str, cooldown: PhaseSettings | None
+) -> list[RunSpec]:
+    """Make a run per seed: a copy, since a check of its settings takes 30 times as long."""
+    for seed in {min(starts), max(starts)}:  # those between can be no worse
+        checked = _settings(values, seed, starts[seed], where, cooldown)
+    return [RunSpec(checked.model_copy(update={"seed": s}), start) for s, start in starts.items()]
+
+
+def _settings(
+    values: Overrides, seed: int, start: Start, where: str, cooldown: PhaseSettings | None
+) -> RunSettings:
     begin: Overrides = {"seed": seed}
     if isinstance(start, RunSpec):
         begin["resume"] = start.settings.resume + start.settings.total_epochs
@@ -221,7 +233,7 @@ def _run(
         settings = validated(RunSettings, {**values, **begin}, where=where)
     if reason := data_set_suffices(settings):
         raise UserError(where + reason)
-    return RunSpec(settings, start)
+    return settings
 
 
 def _check_names(overrides: Overrides, where: str) -> None:

@@ -36,6 +36,23 @@ def test_a_new_setting_renames_no_run() -> None:
                 assert replace(run, settings=WithANewSetting(**given, warp=4)).id != run.id
 
 
+def test_every_run_is_what_its_settings_say_by_themselves() -> None:
+    """Only one seed's settings are checked; the others' are copies."""
+    for scale in scales():
+        for experiment in load_experiments(experiments_file(scale)).experiments.values():
+            for run in expand(experiment):
+                assert run.settings == RunSettings(**run.settings.model_dump())
+                if isinstance(run.start, RunSpec):
+                    assert run.start.settings.seed == run.settings.seed
+
+
+@pytest.mark.parametrize("seeds", [[3, -1, 2], [3, 2**63, 2]])
+def test_no_seed_escapes_its_check(seeds: list[int]) -> None:
+    experiment = Experiment(title="any", seeds=seeds, runs=[{}])
+    with pytest.raises(UserError, match=r"^here: seed: "):
+        expand(experiment, where="here: ")
+
+
 def test_phases_without_weight_averaging_are_named_as_before_there_was_any() -> None:
     plain = RunSettings(schedule=[{"epochs": 3}])
     [phase] = plain.identity()["schedule"]
