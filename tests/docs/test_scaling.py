@@ -1,0 +1,50 @@
+"""What docs/scaling.md calculates follows from the models' sizes and the measured times."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from tests.commands import ROOT
+from tests.docs.test_numbers import page
+from trainer.data.specs import DATASETS
+from trainer.models.registry import build
+
+TEXT = page("docs/scaling.md")
+
+
+def megabytes(name: str) -> float:
+    with torch.device("meta"):
+        model = build(name, DATASETS["imagenet" if name == "resnet50" else "cifar10"], seed=0)
+    return sum(p.numel() for p in model.parameters()) * 4 / 1e6
+
+
+def test_sizes_follow_from_the_models() -> None:
+    small, large = megabytes("resnet56"), megabytes("resnet50")
+    assert f"{small:.1f} MB for ResNet-56, {megabytes('vgg16'):.0f} MB for VGG-16" in TEXT
+    assert f"{large:.0f} MB for ResNet-50" in TEXT
+    assert f"| K · S | {4.096 * small:.0f} GB | {4.096 * large:.0f} GB |" in TEXT
+    both = [2 * 512 * size / 1000 for size in (small, large)]
+    assert f"| {both[0]:.1f} GB at P = 8 | {both[1]:.0f} GB at P = 8 |" in TEXT
+    assert f"takes {4.096 * large / 60:.0f} minutes at 1 GB/s" in TEXT
+    step, averaging = 4 * 32 / 1500, 2 * large / 10_000 + 0.01
+    assert f"a step takes {1000 * step:.0f} ms and an averaging {1000 * averaging:.0f} ms" in TEXT
+    assert f"{averaging / step:.0%}".replace("%", " %") in TEXT
+    assert f"{100 * averaging / (26 * step):.1f} % for H = 26" in TEXT
+
+
+def test_times_of_averaging_are_those_measured() -> None:
+    lines = (ROOT / "results/reference/bench.jsonl").read_text().splitlines()
+    records = [r for r in map(json.loads, lines) if r["benchmark"].startswith("averaging: ")]
+    bare, extra = [], []
+    for record in records:
+        clients = record["settings"]["clients"]
+        times = {name: spread["median"] for name, spread in record["variants"].items()}
+        if clients == 4:
+            bare.append(times["bare all-reduce"])
+            extra.append(times["averaging, 4 client(s) per process"] - bare[-1])
+    assert (
+        f"({bare[0]:.1f} ms for 0.1 MB, {bare[1]:.1f} ms for 3.4 MB, {bare[2]:.0f} ms for" in TEXT
+    )
+    assert f"with 4 clients {extra[0]:.1f}, {extra[1]:.0f} and {extra[2]:.0f} ms" in TEXT
