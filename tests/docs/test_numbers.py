@@ -63,6 +63,30 @@ def test_what_label_noise_showed_on_real_images() -> None:
     assert f"{100 * (by_h[200] - by_h[1]):.2f} points after 600 steps of H = 200" in text
 
 
+def test_what_the_controls_showed_on_real_images() -> None:
+    table = pd.read_csv(REFERENCE / "workstation/tables/controls.csv")
+    text = page("docs/cifar10.md")
+    until = {"phase 2": ["phase 2"], "cool-down": ["phase 2", "cooldown"]}
+    ends = {}
+    for name, roles in until.items():
+        rows = table[table["role"].isin(roles)]
+        last = rows.loc[rows.groupby("run")["step"].idxmax()]
+        ends[name] = 100 * last.pivot(index="seed", columns="setting", values="test_accuracy")
+    for setting in ends["phase 2"].columns:
+        cells = [f"{end[setting].mean():.2f}" for end in ends.values()]
+        for end in ends.values() if setting != "H = 200" else []:
+            gain = end["H = 200"] - end[setting]
+            low, high = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))
+            cells.append(f"{gain.mean():.2f} [{low:.2f}, {high:.2f}]")
+        assert f"| {setting} | {' | '.join(cells)} |" in text
+    claims = pd.read_csv(REFERENCE / "workstation/claims.csv").set_index("claim")
+    own = claims[claims["family"] == "own"]
+    assert (own["verdict"] == "supported").sum() == 4
+    once = own.loc["Local SGD, once, small η"]
+    assert once["verdict"] == "inconclusive"
+    assert f"its corrected interval, [{once['low']:.2f}, {once['high']:.2f}]" in text
+
+
 def test_h_of_2_gains_with_the_large_rate() -> None:
     accuracy = 100 * ends("laptop", "fig2d", "test_accuracy")
     assert 0.8 < (accuracy[2] - accuracy[1]).mean() < 1.2
