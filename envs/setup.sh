@@ -15,7 +15,7 @@ candidates=(python3.11 python3 python3.13 python3.12)
 for python in "${candidates[@]}"; do
   if fits "$python"; then break; fi
 done
-fits "$python" || fail "${candidates[*]}: no Python 3.11, 3.12 or 3.13;" \
+fits "$python" || fail "no Python 3.11, 3.12 or 3.13 (tried ${candidates[*]});" \
   "install one (Debian, Ubuntu: apt-get install python3) or set PYTHON=/path/to/one"
 
 # Runs a stage of the set-up: says what it does, then what it took.

@@ -77,7 +77,7 @@ def test_the_python_that_is_given_is_taken_or_refused(bare: Path, tmp_path: Path
     with_space.mkdir()
     assert " python3.13-venv " in said(bare, PYTHON=str(add(with_space, "python", (3, 13))))
     old = str(add(with_space, "old", (3, 10)))
-    assert said(bare, PYTHON=old).startswith(f"error: {old}: no Python 3.11, 3.12 or 3.13; ")
+    assert said(bare, PYTHON=old).startswith(f"error: no Python 3.11, 3.12 or 3.13 (tried {old}); ")
 
 
 def test_without_python_it_says_what_to_install(bare: Path) -> None:
