@@ -232,6 +232,17 @@ def test_processes_that_do_not_fit_are_refused(
         allocation(cores, gpus, **config).check(can_use_nodes=False)
 
 
-def test_nodes_are_for_a_cluster_or_a_profile_that_has_them(project: Path) -> None:
-    allocation(None, processes=4, nodes=2).check(can_use_nodes=False)
-    allocation(8, processes=4, nodes=2).check(can_use_nodes=True)
+@pytest.mark.parametrize(
+    ("cores", "can_use_nodes", "allowed"),
+    [(None, False, True), (8, True, True), (8, False, False)],
+)
+def test_nodes_are_for_a_cluster_or_a_profile_that_has_them(
+    project: Path, cores: int | None, can_use_nodes: bool, allowed: bool
+) -> None:
+    refusals = []
+    try:
+        allocation(cores, processes=4, nodes=2).check(can_use_nodes=can_use_nodes)
+    except UserError as error:
+        refusals.append(str(error))
+    assert len(refusals) == (not allowed)
+    assert all("2 nodes need a cluster" in refusal for refusal in refusals)
