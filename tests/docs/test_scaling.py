@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from trainer.data.specs import DATASETS
 from trainer.models.registry import build
 
 TEXT = page("docs/scaling.md")
+BARE = "dry run of a bare Snakefile"
 
 
 def megabytes(name: str) -> float:
@@ -30,15 +32,31 @@ def test_sizes_follow_from_the_models() -> None:
     assert f"takes {4.096 * large / 60:.0f} minutes at 1 GB/s" in TEXT
     step, averaging = 4 * 32 / 1500, 2 * large / 10_000 + 0.01
     assert f"a step takes {1000 * step:.0f} ms and an averaging {1000 * averaging:.0f} ms" in TEXT
-    assert f"{averaging / step:.0%}".replace("%", " %") in TEXT
+    assert f"{100 * averaging / step:.0f} % of the computing time for H = 1" in TEXT
     assert f"{100 * averaging / (26 * step):.1f} % for H = 26" in TEXT
 
 
-def test_times_of_averaging_are_those_measured() -> None:
+def records(benchmark: str) -> list[dict[str, Any]]:
     lines = (ROOT / "results/reference/bench.jsonl").read_text().splitlines()
-    records = [r for r in map(json.loads, lines) if r["benchmark"].startswith("averaging: ")]
+    return [r for r in map(json.loads, lines) if r["benchmark"].startswith(benchmark)]
+
+
+def test_times_of_dry_runs_are_those_measured() -> None:
+    few, many = (r["variants"] for r in records("workflow: dry run"))
+    for row, name in (
+        ("`snakemake --dry-run figures`", "dry run"),
+        ("the same of a bare Snakefile with as many jobs, one file each", BARE),
+        ("`python -m workflow status`", "status"),
+    ):
+        cells = [few[f"{name}, 2000 runs"]["median"], many[f"{name}, 10000 runs"]["median"]]
+        assert f"| {row} | {cells[0]:.1f} s | {cells[1]:.1f} s |" in TEXT
+    bare = [few[f"{BARE}, 2000 runs"]["median"], many[f"{BARE}, 10000 runs"]["median"]]
+    assert f"takes {bare[0]:.1f} s and {bare[1]:.0f} s for" in page("docs/benchmarks.md")
+
+
+def test_times_of_averaging_are_those_measured() -> None:
     bare, extra = [], []
-    for record in records:
+    for record in records("averaging: "):
         clients = record["settings"]["clients"]
         times = {name: spread["median"] for name, spread in record["variants"].items()}
         if clients == 4:
