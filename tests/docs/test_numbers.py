@@ -79,12 +79,20 @@ def test_what_the_controls_showed_on_real_images() -> None:
             low, high = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))
             cells.append(f"{gain.mean():.2f} [{low:.2f}, {high:.2f}]")
         assert f"| {setting} | {' | '.join(cells)} |" in text
+    before, after = (end.mean() for end in ends.values())
+    shares = (before[["H = 1; SWA", "H = 1; EMA 0.999"]] - before["H = 1"]) / (
+        before["H = 200"] - before["H = 1"]
+    )
+    assert shares.between(0.7, 0.8).all()
+    assert "SWA and EMA have three quarters of the gain" in text
+    below = [end["H = 1"] - end["H = 1; K = 1"] for end in (before, after)]
+    assert f"{below[0]:.1f} points below SGD, {below[1]:.1f} after the cool-down" in text
     claims = pd.read_csv(REFERENCE / "workstation/claims.csv").set_index("claim")
     own = claims[claims["family"] == "own"]
     assert (own["verdict"] == "supported").sum() == 4
     once = own.loc["Local SGD, once, small η"]
     assert once["verdict"] == "inconclusive"
-    assert f"its corrected interval, [{once['low']:.2f}, {once['high']:.2f}]" in text
+    assert f"its corrected interval is [{once['low']:.2f}, {once['high']:.2f}]" in text
 
 
 def test_h_of_2_gains_with_the_large_rate() -> None:
