@@ -26,7 +26,7 @@ RUNS = ("start_point", "train")
 LONG = ("prepare", "list_files", "beton", "beton_of_files", "download", "simulation")
 NOT_SHOWN = {
     *("progress", "shellcmd", "resources_info", "job_started"),
-    *("group_info", "group_error", "rulegraph"),
+    *("group_info", "rulegraph"),
 }
 # How messages without an event begin that say nothing of what was asked for
 CHATTER = (
@@ -64,6 +64,7 @@ class ProgressHandler(logging.Handler):
             "job_info": self._begun,
             "job_finished": self._finished,
             "job_error": self._failure,
+            "group_error": self._group_failure,
         }
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -131,7 +132,21 @@ class ProgressHandler(logging.Handler):
         elsewhere = not getattr(job, "local", False)
         reasons = (failure(Path(log)), getattr(record, "rule_msg", "") or "") if elsewhere else ()
         said = [" ".join(reason.split()) for reason in reasons if reason]
-        return "; ".join([f"{_ended(Path(log))}: {_name(job)}", *said, f"log: {log}"])
+        ended = _ended(Path(log))
+        # Snakemake reports every member of a group, finished and never begun ones included.
+        if getattr(record, "indent", False) and not said and ended == "failed":
+            return ""
+        return "; ".join([f"{ended}: {_name(job)}", *said, f"log: {log}"])
+
+    def _group_failure(self, record: Any) -> str:
+        """Report the group where no member's log gives a reason, as when a node went down."""
+        members = record.job_error_info
+        logs = [Path(log) for member in members for log in member["log"][:1]]
+        if any(failure(log) or _ended(log) == "stopped" for log in logs):
+            return ""
+        names = [_name(self._jobs[member["jobid"]][0]) for member in members]
+        found = f"failed: {len(names)} jobs that share one of the cluster ({', '.join(names)})"
+        return "; ".join([found, *(f"log: {log}" for log in record.aux_logs)])
 
 
 def show_progress(workflow: Any, campaign: Campaign) -> None:

@@ -119,7 +119,7 @@ def test_an_interrupted_run_is_called_stopped(own: Path) -> None:
     assert all(re.fullmatch(f"stopped: {RUN}", line) for line in ended)
 
 
-def record(event: str | None, level: int = logging.INFO, **fields: Any) -> logging.LogRecord:
+def record(event: str | None, level: int = logging.INFO, /, **fields: Any) -> logging.LogRecord:
     name = logging.getLevelName(level)
     return logging.makeLogRecord({"event": event, "levelno": level, "levelname": name, **fields})
 
@@ -153,6 +153,38 @@ def test_a_job_elsewhere_that_failed_shows_the_reason_in_its_log(tmp_path: Path)
     assert again[11:] == "again: a"
     assert done[11:] == "1 of 1 runs done: a took 0 s"
     assert warning == "a warning"
+
+
+@pytest.mark.parametrize("log", ["error: the disk is full", "stopped: SIGTERM", "step 1"])
+def test_of_a_group_that_failed_only_members_with_a_reason_are_named(
+    log: str, tmp_path: Path
+) -> None:
+    """Snakemake's records are those of a group of Slurm's: all members, whatever became of them."""
+    runs = ["done", "broken", "waiting"]
+    logs = {run: tmp_path / f"{run}.log" for run in runs}
+    logs["done"].write_text("step 9\n")
+    logs["broken"].write_text(f"{log}\n")
+    terminal = Terminal()
+    handler = ProgressHandler(
+        terminal, lambda: [("train", run) for run in runs], lambda run: 1, "logs"
+    )
+    handler.emit(record("run_info"))
+    errors: list[dict[str, Any]] = []
+    for number, run in enumerate(runs):
+        job = {"jobid": number, "rule_name": "train", "wildcards": {"run": run}}
+        handler.emit(record("job_info", **job, local=False))
+        errors.append({"jobid": number, "rule_name": "train", "log": [str(logs[run])]})
+    group = {"groupid": "g", "aux_logs": ["slurm/8.log"], "job_error_info": errors}
+    handler.emit(record("group_error", logging.ERROR, **group))
+    for error in errors:
+        handler.emit(record("job_error", logging.ERROR, rule_msg=None, indent=True, **error))
+    names = {
+        "error: the disk is full": f"failed: broken; {log}; log: {logs['broken']}",
+        "stopped: SIGTERM": f"stopped: broken; log: {logs['broken']}",
+        "step 1": "failed: 3 jobs that share one of the cluster (done, broken, waiting); "
+        "log: slurm/8.log",
+    }
+    assert [line[11:] for line in terminal.said[1:]] == [names[log]]
 
 
 def test_the_time_left_is_that_of_what_remains_on_as_many_slots_as_were_used() -> None:
