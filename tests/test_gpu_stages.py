@@ -90,7 +90,7 @@ def test_an_interrupted_call_saves_and_says_how_to_go_on(
     started.send_signal(number)
     said, errors = started.communicate(timeout=60)
     assert (started.returncode, errors) == (130, "interrupted\n")
-    assert "Unfinished: the same command goes on." in said
+    assert "Unfinished: the same command resumes." in said
     assert (tmp_path / "saved").exists() and has_ended(left)
     assert "not run yet" in (tmp_path / "out" / "README.md").read_text()
 

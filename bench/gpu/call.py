@@ -1,7 +1,7 @@
 """Call the stages of `make gpu` one after the other, within a given time.
 
 Without a GPU it is a dry run on the CPU, of the same stages with small networks. What is finished
-is not repeated by the next call, what time or Ctrl-C has stopped goes on.
+is not repeated by the next call, what time or Ctrl-C has stopped resumes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> int:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     print(f"{title(about)}. At most {minutes:g} minutes, to {site.out}.")
-    print("Ctrl-C stops it, the same command goes on from there.\n", flush=True)
+    print("Ctrl-C stops it, the same command resumes there.\n", flush=True)
     try:
         for name in STAGES:
             _run(site, name)

@@ -1,4 +1,4 @@
-"""Train as much of Figure 1(a) of scale `authors`, seed 1, as fits; the next call goes on.
+"""Train as much of Figure 1(a) of scale `authors`, seed 1, as fits; the next call resumes.
 
 H = 1 gets half of the time that is left, and what it leaves of it goes to H = 600. A dry run
 trains a small network on the digits instead, by the same commands.

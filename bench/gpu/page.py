@@ -34,7 +34,7 @@ def summarize(outcomes: Outcomes) -> str:
     if "failed" in states:
         lines.append("FAILED: a stage has failed, see its log.")
     elif "stopped" in states:
-        lines.append("Unfinished: the same command goes on.")
+        lines.append("Unfinished: the same command resumes.")
     else:
         lines.append("All is done that this machine has the packages and data for.")
     return "\n".join(lines)

@@ -25,7 +25,7 @@ SAVE_SECONDS = 20.0  # what a stage that is stopped may take to save what it has
 class Outcome:
     """Say how a stage ended, what failed in it and what it left out, each with the reason.
 
-    A stage that is ``stopped`` goes on in the next call; one that is ``done`` is not run again.
+    A stage that is ``stopped`` resumes in the next call; one that is ``done`` is not run again.
     """
 
     state: State
@@ -38,7 +38,7 @@ class Outcome:
 class Site:
     """Hold where results, state and inputs lie, and until when the call may work.
 
-    ``out`` can be committed; ``state`` holds what the next call goes on from.
+    ``out`` can be committed; ``state`` holds what the next call resumes from.
     """
 
     out: Path

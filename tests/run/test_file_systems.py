@@ -98,7 +98,7 @@ def test_a_folder_that_fails_to_be_synced_is_an_error(
 def test_a_lock_service_that_does_not_answer_is_named(tmp_path: Path) -> None:
     owner, said = look(tmp_path, {"FLOCK": errno.ENOLCK})
     assert owner == "None"
-    assert f"UserError log_pth {tmp_path}: its file system gives no locks now" in said
+    assert f"UserError log_pth {tmp_path}: its file system cannot lock files at present" in said
     assert "room" not in said
 
 

@@ -35,7 +35,7 @@ def test_samples_come_from_the_files_named(digits: Path, tiny_cifar10: Path) -> 
 def test_held_out_samples_replace_the_test_samples(digits: Path) -> None:
     training, held_out = load_data(configured(digits, evaluate_on="held_out"), WORLD.device)
     assert (len(training), len(held_out)) == (160, 637)
-    with pytest.raises(UserError, match=r"evaluate_on held_out: train_subset 797 leaves out none"):
+    with pytest.raises(UserError, match=r"evaluate_on held_out: train_subset 797 takes all"):
         load_data(configured(digits, evaluate_on="held_out", train_subset=797), WORLD.device)
     with pytest.raises(ValueError, match=r"held_out needs .*; set train_subset"):
         configured(digits, evaluate_on="held_out", train_subset=None)

@@ -40,8 +40,8 @@ def load_data(settings: RunSettings, device: torch.device) -> tuple[TrainingSet,
         if settings.evaluate_on == "held_out":
             if available == len(chosen):
                 raise UserError(
-                    f"evaluate_on held_out: train_subset {available} leaves out none of the "
-                    "training samples; lower it"
+                    f"evaluate_on held_out: train_subset {available} takes all training "
+                    "samples, so that none are held out; lower train_subset"
                 )
             evaluated = images.subset(np.setdiff1d(np.arange(available), chosen))
         images = images.subset(chosen)

@@ -84,4 +84,4 @@ def _save(
         if required:
             raise
         if run.world.is_main:
-            report(f"warning: {error}; training goes on")
+            report(f"warning: {error}; training continues")

@@ -128,9 +128,9 @@ def _has_locks(folder: Path) -> bool:
         except OSError as error:
             if error.errno == errno.ENOLCK:
                 raise UserError(
-                    f"log_pth {folder}: its file system gives no locks now ({error.strerror}), so "
-                    "that two runs could train there at once; start its lock service (for NFS: "
-                    "rpc.statd), or choose a log_pth on another file system"
+                    f"log_pth {folder}: its file system cannot lock files at present "
+                    f"({error.strerror}), so that two runs could train there at once; start its "
+                    "lock service (for NFS: rpc.statd), or choose a log_pth on another file system"
                 ) from None
             if error.errno in NO_LOCKS:
                 return False

@@ -59,18 +59,23 @@ def check_batches(settings: RunSettings, steps_per_epoch: int, processes: int) -
     s, free = settings, free_bytes(CPU)
     image_bytes = s.data.image_size**2 * s.data.channels
     value_bytes = 8 if s.precision == "fp64" else 4
-    needs = {
-        f"total_batch_size {s.total_batch_size} × steps_per_epoch {steps_per_epoch}: the order of "
-        "their samples": s.total_batch_size * steps_per_epoch * PLACE_BYTES,
-        f"bn_batches {s.bn_batches} × batch_size {s.batch_size}: the order of their "
-        "samples": s.bn_batches * s.batch_size * PLACE_BYTES * model_spec(s.model).batchnorm,
-        f"total_batch_size {s.total_batch_size}: the images of a step on each process":
-        s.total_batch_size // processes * image_bytes * (1 + value_bytes),
-    }  # fmt: skip
-    for what, needed in needs.items():
+    order = s.total_batch_size * steps_per_epoch * PLACE_BYTES
+    for_batchnorm = s.bn_batches * s.batch_size * PLACE_BYTES * model_spec(s.model).batchnorm
+    images = s.total_batch_size // processes * image_bytes * (1 + value_bytes)
+    needs = [
+        ({"total_batch_size": s.total_batch_size, "steps_per_epoch": steps_per_epoch},
+         "the order of their samples", order),
+        ({"bn_batches": s.bn_batches, "batch_size": s.batch_size},
+         "the order of their samples", for_batchnorm),
+        ({"total_batch_size": s.total_batch_size},
+         "the images of a step on each process", images),
+    ]  # fmt: skip
+    for factors, what, needed in needs:
         if needed > free:
+            product = " × ".join(f"{name} {value}" for name, value in factors.items())
             raise UserError(
-                f"{what} need about {_size(needed)} of memory, {_size(free)} are free; lower it"
+                f"{product}: {what} need about {_size(needed)} of memory, {_size(free)} are free; "
+                f"lower {' or '.join(factors)}"
             )
 
 

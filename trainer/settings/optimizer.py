@@ -51,7 +51,7 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
     """ε of optimizer adamw, added to the root of the second moment"""
     momentum_averaging: Literal["keep", "average", "reset"] = setting("keep", "optimizer")
     """each client's momentum, or adamw's two moments, at averaging: kept, averaged like the
-    parameters, or set to 0, from where adamw counts its updates anew"""
+    parameters, or set to 0, where adamw's count of updates starts again, too"""
     outer_lr: float = setting(1.0, "optimizer", gt=0)
     """learning rate of the outer optimizer, SGD, whose gradient at averaging is what the clients
     moved; 1 without momentum: plain averaging"""
@@ -61,7 +61,8 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
     """Nesterov momentum of the outer optimizer, as in DiLoCo (https://arxiv.org/abs/2311.08105)"""
     outer_slowmo: bool = setting(False, "optimizer")
     """outer gradient divided by η, outer learning rate multiplied by it, as in SlowMo
-    (https://arxiv.org/abs/1910.00643): when η decays, so does what the outer momentum moves"""
+    (https://arxiv.org/abs/1910.00643): a decay of η scales
+    the steps of the outer momentum, too"""
     precision: Literal["fp32", "fp64", "bf16", "fp16"] = setting("fp32", "optimizer")
     """arithmetic; bf16, fp16: mixed, with training's forward passes in bfloat16 or float16 (the
     loss scaled by a constant) and the rest in fp32"""

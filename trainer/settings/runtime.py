@@ -25,7 +25,8 @@ class RuntimeSettings(Settings):
 
     # Run
     log_pth: Path = execution_setting(Path("results/checkpoints/run"), "run")
-    """directory for checkpoints: at initialisation, at every decay, after the latest evaluation"""
+    """directory for models (at initialisation, at every decay, after the latest evaluation) and for
+    the checkpoints that a stopped run resumes from"""
     out: Path | None = execution_setting(None, "run")
     """directory for metrics.jsonl and model.pt once the run is complete; None: log_pth"""
     device: Device = execution_setting("auto", "run")
@@ -56,7 +57,8 @@ class RuntimeSettings(Settings):
 
     # Weights & Biases
     wandb: WandbMode = execution_setting("disabled", "wandb")
-    """also log to W&B; None: online, as in the authors' scripts; WANDB_MODE is not read"""
+    """also log to W&B; `--wandb None` means online, as in the authors' scripts; WANDB_MODE is not
+    read"""
     wandb_save: bool = execution_setting(False, "wandb")
     """also save checkpoints to W&B"""
     wandb_entity: str | None = execution_setting(None, "wandb")

@@ -78,15 +78,15 @@ class ScheduleSettings(Settings):
     save_freq3: int | None = execution_setting(None, "schedule", ge=1)
     """the same from phase 3 on"""
     weight_averaging1: WeightAveraging = setting("none", "schedule")
-    """in phase 1, the mean of what its rounds end with is evaluated and saved in its place, and
-    the next phase begins from it, without momentum: swa, the equal mean
+    """in phase 1, evaluate and save a mean of the models at the ends of rounds, and begin the next
+    phase from it, without momentum: swa, the equal mean
     (https://arxiv.org/abs/1803.05407), or ema, an exponential moving average"""
     weight_averaging2: WeightAveraging = setting("none", "schedule")
     """the same in phase 2"""
     weight_averaging3: WeightAveraging = setting("none", "schedule")
     """the same from phase 3 on"""
     ema_decay: float = setting(0.999, "schedule", ge=0, lt=1)
-    """share of itself that the mean ema keeps at each averaging"""
+    """weight of the old mean when ema adds a model to it"""
     schedule: tuple[PhaseSettings, ...] | None = setting(None, "schedule", min_length=1)
     """phases as a list instead of epochs, decay, step and eval-freq: YAML, each with epochs,
     lr_factor, local_steps, eval_freq, save_freq, weight_averaging"""

@@ -73,7 +73,7 @@ class WandbLog:
         except Exception as error:
             self._run = None
             reason = " ".join(str(error).split()) or type(error).__name__
-            warning = f"warning: wandb: {reason}; training goes on without it"
+            warning = f"warning: wandb: {reason}; training continues without it"
             report(warning)
             return None
 
