@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pandas as pd
+import pytest
 from scipy import stats
 
 from tests.commands import ROOT
@@ -39,20 +40,28 @@ def test_what_photos_showed() -> None:
     assert f"ends at {loss[1]:.2f} (SGD) and {loss[30]:.2f} (H = 30). All {len(runs)} runs" in text
 
 
-def test_what_label_noise_showed_on_real_images() -> None:
-    accuracy = 100 * ends("workstation", "fig7a", "test_accuracy")
-    trace = ends("workstation", "fig7a", "hessian_trace").mean()
+@pytest.mark.parametrize(("experiment", "hs"), [("fig7a", (1, 40, 200)), ("fig7b", (1, 200))])
+def test_what_label_noise_showed_on_real_images(experiment: str, hs: tuple[int, ...]) -> None:
+    accuracy = 100 * ends("workstation", experiment, "test_accuracy")
+    trace = ends("workstation", experiment, "hessian_trace").mean()
     text = page("docs/cifar10.md")
-    assert f"| {' | '.join(f'{accuracy[h].mean():.2f}' for h in (1, 40, 200))} |" in text
-    assert (
-        f"| trace of the Hessian | {trace[1]:,.0f} | {trace[40]:,.0f} | {trace[200]:,.0f} |" in text
-    )
-    for h in (40, 200):
+    cells = [f"{accuracy[h].mean():.2f}" for h in hs]
+    assert f"| test accuracy, % | {' | '.join(cells)} |" in text
+    traces = " | ".join(f"{trace[h]:,.0f}" for h in hs)
+    assert f"| trace of the Hessian | {traces} |" in text
+    for h in hs[1:]:
         gain = accuracy[h] - accuracy[1]
         low, high = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))
         assert f"{gain.mean():.2f} [{low:.2f}, {high:.2f}]" in text
+
+
+def test_what_is_judged_of_label_noise_on_real_images() -> None:
+    text = page("docs/cifar10.md")
     claims = pd.read_csv(REFERENCE / "workstation/claims.csv").set_index("claim")
-    for name, digits in (("6a, accuracy", 2), ("6a, sharpness", 2), ("7, order", 3)):
+    for name, digits in (
+        ("6a, accuracy", 2), ("6a, sharpness", 2), ("7, order", 3),
+        ("6b, accuracy", 2), ("6b, sharpness", 2), ("6", 2),
+    ):  # fmt: skip
         found = claims.loc[name]
         assert found["verdict"] == "supported"
         effect, low, high = (f"{found[key]:.{digits}f}" for key in ("effect", "low", "high"))
@@ -61,6 +70,9 @@ def test_what_label_noise_showed_on_real_images() -> None:
     early = table[(table["role"] == "phase 2") & (table["step"] == 600)]
     by_h = early.groupby("first_local_steps")["test_accuracy"].mean()
     assert f"{100 * (by_h[200] - by_h[1]):.2f} points after 600 steps of H = 200" in text
+    start = pd.read_csv(REFERENCE / "workstation/tables/fig7b.csv")
+    start = start[(start["role"] == "phase 2") & (start["step"] == 0)]
+    assert f"below the start point's {100 * start['test_accuracy'].mean():.2f} %" in text
 
 
 def test_what_the_controls_showed_on_real_images() -> None:

@@ -95,7 +95,9 @@ def test_designs_were_committed_before_the_reference_runs(scale: str) -> None:
     if not (folder / "claims.csv").exists():
         pytest.skip(f"no figure of {scale} has been run whole")
     claims, runs = (pd.read_csv(folder / name) for name in ("claims.csv", "runs.csv"))
+    # A pooled row names the later of two designs; its panels have rows of their own.
     judged = claims.dropna(subset=["design"])
+    judged = judged[~judged["target"].str.contains(" ")]
     if judged.empty:
         pytest.skip("claims.csv names no design: its files were not committed when it was judged")
     used = runs.assign(target=runs["experiments"].str.split()).explode("target")
