@@ -18,6 +18,7 @@ BENCHMARKS = (
     "stream",
     "clients",
     "resnet56",
+    "evaluation",
     "averaging",
     "memory",
     "scaling",

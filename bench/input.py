@@ -60,10 +60,10 @@ def measure_input(repetitions: int) -> Iterator[Record]:
         yield measure_share_of_step(settings, repetitions)
 
 
-def write_random_images(folder: Path) -> Path:
+def write_random_images(folder: Path, test: int = 10) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(0)
-    for split, n in (("train", TOTAL * STEPS), ("test", 10)):
+    for split, n in (("train", TOTAL * STEPS), ("test", test)):
         np.savez(
             folder / f"{split}.npz",
             images=draw.integers(0, 256, (n, 32, 32, 3), np.uint8),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.digits import prepare_digits
 from bench.input import write_random_images
-from bench.measure import Record, Spread, measure_interleaved, ratios, spreads
+from bench.measure import Record, Spread, Target, measure_interleaved, ratios, spreads
 from bench.plain import Transformed, plain_seconds, plain_steps
 from bench.rounds import Rounds, benchmark_settings
 from bench.scaling_plot import ONE_STEP, REFERENCE, SERIAL, TRAINER, Curve, draw
@@ -42,13 +42,17 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Describe panels of points; ``x`` maps a point to its abscissa. ``joined``: by lines."""
+    """Describe panels of points; ``x`` maps a point to its abscissa. ``joined``: by lines.
+
+    ``bound``: the least that trainer ÷ reference must be at every point.
+    """
 
     name: str
     xlabel: str
     panels: Mapping[str, Sequence[Point]]
     x: Callable[[Point], float]
     joined: bool = True
+    bound: float | None = None
 
 
 LOCAL_STEPS = {"mlp": 8, "cnn": 8, "resnet20": 2}
@@ -81,6 +85,7 @@ SWEEPS = (
             for model in DATA
         },
         x=lambda point: point.clients,
+        bound=0.95,
     ),
     Sweep(
         name="processes",
@@ -100,6 +105,7 @@ SWEEPS = (
             for model in DATA
         },
         x=lambda point: point.processes,
+        bound=0.95,
     ),
     Sweep(
         name="model_size",
@@ -148,6 +154,7 @@ def measure_sweep(sweep: Sweep, folder: Path, repetitions: int) -> Record:
         variants=measured,
         figure_is=f"least trainer ÷ reference: {worst}",
         figure=against[worst],
+        target=Target(bound=sweep.bound) if sweep.bound else None,
         settings={
             "reference": "without its input",
             "ratios": {label: ratio.median for label, ratio in against.items()},

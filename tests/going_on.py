@@ -164,7 +164,7 @@ def go_on(rank: int, folder: Path, rounds: Sequence[int], method: Method) -> Non
 
 def save_numbered(rank: int, folder: Path, processes: int, clients: int) -> None:
     """Save a checkpoint from many processes; every client's parameter is the client's number."""
-    with _group(rank, processes, folder / "group") as world:
+    with group(rank, processes, folder / "group") as world:
         own = world.own_clients(clients)
         numbers = torch.arange(own.start, own.stop, dtype=torch.float64)[:, None]
         state = ClientState(
@@ -212,13 +212,13 @@ def _groups(
     """Worlds of each number of processes that this one belongs to, the one of all last."""
     for size in PROCESSES:
         if rank < size:
-            with _group(rank, size, Path(f"{place} by {size}")) as world:
+            with group(rank, size, Path(f"{place} by {size}")) as world:
                 yield world, [way for way, count in here if count == size]
                 dist.barrier()
 
 
 @contextmanager
-def _group(rank: int, size: int, place: Path) -> Iterator[World]:
+def group(rank: int, size: int, place: Path) -> Iterator[World]:
     dist.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=size)
     try:
         yield World(rank, size, CPU)

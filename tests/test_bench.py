@@ -3,9 +3,11 @@
 import json
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 
+from bench.communication_model import Parts, split_time
 from bench.measure import Record, Spread, Target, measure_interleaved, ratios
 from bench.report import report
 from bench.roofline import Convolutions, step_flops
@@ -49,6 +51,18 @@ def test_variants_take_turns_and_ratios_stay_within_a_turn() -> None:
     assert calls == list("ababab")
     assert values == {"a": [3, 5], "b": [4, 6]}  # the first of each does not count
     assert ratios(values, "b", "a") == Spread(pytest.approx(4 / 3 / 2 + 6 / 5 / 2), 1.2, 4 / 3, 2)
+
+
+def test_time_is_split_into_compute_waiting_and_all_reduces() -> None:
+    """Two processes, an averaging that warms up, then phases of two averagings and of one."""
+    began = np.array([[0.0, 13, 24, 34], [0, 11, 25, 35]])
+    ended = np.array([[9.0, 15, 27, 39], [9, 16, 27, 39]])
+    through = np.array([[10.0, 20, 30, 42], [10, 20, 30, 44]])
+    first, second = split_time(began, ended, through, [2, 1])
+    # Arrivals after 3 and 1 s, then after 4 and 5 s; each time one process waits, for 2 and 1 s
+    assert first == Parts(compute=6.5, waiting=1.5, all_reduces=4.5, bare_all_reduces=7.0)
+    assert second == Parts(compute=4.5, waiting=0.5, all_reduces=4.0, bare_all_reduces=4.0)
+    assert first.wall == 12.5
 
 
 def test_the_roofline_counts_every_convolution_of_the_network() -> None:

@@ -68,6 +68,26 @@ def test_scores_are_over_every_sample_once(most: int, error: RuntimeError) -> No
     assert evaluate.batch_size <= most < 2 * evaluate.batch_size or most == 1000
 
 
+def test_small_convolutional_networks_see_few_images_at_once_and_score_alike() -> None:
+    data = ImageSet(memory_images(270), DIGITS, CPU, torch.float32)
+    large = build("cnn", DIGITS, seed=0)
+    large.unused = nn.Parameter(torch.zeros(2**20))
+    for model, sizes in (
+        (build("cnn_bn", DIGITS, seed=0), [50, 50, 50, 50, 50, 20]),
+        (build("mlp", DIGITS, seed=0), [250, 20]),  # no convolution
+        (large, [250, 20]),
+    ):
+        seen: list[int] = []
+        model.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(len(inputs[0])))
+        scores = Evaluator(data, WORLD)(model)
+        assert seen == sizes
+        losses = [
+            nn.functional.cross_entropy(model(images), labels, reduction="sum").double()
+            for images, labels in data.in_batches(np.arange(270), 250)
+        ]
+        assert scores.loss == (sum(losses) / 270).item()
+
+
 @pytest.mark.parametrize(
     ("dataset", "test", "processes", "most"),
     [

@@ -61,8 +61,8 @@ def test_steps_and_averaging_stay_on_the_gpu(
         both = Execution(one_step=plan, several_steps=plan)
         bank = ClientBank(moved(build(model, CIFAR10, seed=5)), K, SGD(momentum=0.9), both)
 
-        def backward(loss: Tensor) -> None:
-            assert loss.device == GPU and loss.requires_grad
+        def backward(losses: Tensor, weights: Tensor) -> None:
+            assert losses.device == weights.device == GPU and losses.requires_grad
             for each in bank._passes:
                 for parameter in each.parameters.values():
                     parameter.grad = torch.zeros_like(parameter)

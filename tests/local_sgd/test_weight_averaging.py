@@ -40,6 +40,9 @@ def test_a_process_whose_mean_differs_is_found() -> None:
         def all_sum(self, tensor: torch.Tensor) -> torch.Tensor:
             return tensor
 
+        def all_mean(self, tensor: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+            return tensor
+
         def all_min(self, value: int) -> int:
             return value
 

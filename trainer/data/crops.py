@@ -1,10 +1,12 @@
 """Choose the part of each image that a client sees: a random crop, or evaluation's centre."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from math import log
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -147,28 +149,49 @@ def crop_and_flip(images: Tensor, crops: Crops | None) -> Tensor:
         return images
     height, width, channels = images.shape[-3:]
     assert (crops.height == height).all() and (crops.width == width).all(), "crops would resize"
-    padding = max(int(np.abs(crops.top).max()), int(np.abs(crops.left).max()))
-    mirrored = crops.mirrored.ravel()
-    count, frame_width = len(mirrored), width + 2 * padding
-    # Move the mirrored ones to the end, where one call flips them; cropping restores the order.
-    order = np.argsort(mirrored, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(count)
-    upright = count - np.count_nonzero(mirrored)
-    grouped = images.flatten(0, -4).index_select(0, to_device(order, images.device))
-    frames = images.new_zeros((count, height + 2 * padding, frame_width, channels))
-    inside = frames[:, padding : padding + height, padding : padding + width]
-    inside[:upright] = grouped[:upright]
-    inside[upright:] = grouped[upright:].flip(2)
-    top = padding + crops.top.ravel()
-    left = padding + np.where(mirrored, -crops.left.ravel(), crops.left.ravel())
-    first = (place * frames.shape[1] + top) * frame_width + left
-    rows = first[:, None] + np.arange(height) * frame_width
-    # View a row of an image at every pixel, so that each row of a crop is copied in one piece.
-    any_row = frames.as_strided(
-        (frames.numel() // channels - width + 1, width * channels), (channels, 1)
+    top, left, mirrored = crops.top.ravel(), crops.left.ravel(), crops.mirrored.ravel()
+    padding = max(int(np.abs(top).max()), int(np.abs(left).max()))
+    count, row, size = len(mirrored), width * channels, height * width * channels
+    place, flat = np.arange(count), images.flatten(0, -4)
+    margin = padding * (row + channels)
+    memory = images.new_empty(margin + count * size + margin)
+    inside = memory[margin : margin + count * size].view(flat.shape)
+    if mirrored.any():
+        # Move the mirrored ones to the end, where one call flips them; cropping restores the order.
+        order = np.argsort(mirrored, kind="stable")
+        place[order] = np.arange(count)
+        upright = count - int(np.count_nonzero(mirrored))
+        unmoved, flipped = to_device(order, images.device).tensor_split([upright])
+        torch.index_select(flat, 0, unmoved, out=inside[:upright])
+        inside[upright:] = flat.index_select(0, flipped).flip(2)
+        left = np.where(mirrored, -left, left)
+    else:
+        inside.copy_(flat)
+    # Copy each crop in one piece, wherever it begins. Where it reaches beyond its image, it shows
+    # the end of a neighbouring row or image, which the mask blackens.
+    any_piece = memory.as_strided((len(memory) - size + 1, size), (1, 1))
+    first = margin + place * size + top * row + left * channels
+    pieces = any_piece.index_select(0, to_device(first, images.device))
+    if padding > 0:
+        offsets = (top + padding) * (2 * padding + 1) + left + padding
+        masks = _masks(padding, height, width, channels, images.device)
+        pieces &= masks.index_select(0, to_device(offsets, images.device))
+    return pieces.view(images.shape)
+
+
+@cache
+def _masks(padding: int, height: int, width: int, channels: int, device: torch.device) -> Tensor:
+    """Return 255 where a crop shows its image, else 0: ((2 · padding + 1)², H · W · C) uint8.
+
+    The first dimension is the crop's offset, by rows: (−padding, −padding), (−padding, …
+    """
+    moved = np.arange(-padding, padding + 1)[:, None]
+    rows, columns = (
+        (moved + np.arange(n) >= 0) & (moved + np.arange(n) < n) for n in (height, width)
     )
-    return any_row.index_select(0, to_device(rows.ravel(), images.device)).view(images.shape)
+    shown = rows[:, None, :, None, None] & columns[None, :, None, :, None]
+    bytes_shown = np.where(shown, 255, 0).astype(np.uint8).repeat(channels, -1)
+    return torch.from_numpy(bytes_shown.reshape(len(moved) ** 2, -1)).to(device)
 
 
 def _mirrored(draw: np.random.Generator, shape: tuple[int, ...], flip: bool) -> NDArray[np.bool_]:

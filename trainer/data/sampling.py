@@ -92,8 +92,6 @@ def label_offsets(
     This is the label noise of the paper's section 5 and Figure 7: drawn afresh at every step,
     uniformly over the other classes.
     """
-    if p == 0:
-        return np.zeros(shape, np.int64)
     draw = generator(seed, Purpose.LABEL_NOISE, epoch)
     flipped = draw.random(shape) < p
     return np.where(flipped, draw.integers(1, num_classes, size=shape), 0)

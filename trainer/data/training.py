@@ -55,10 +55,10 @@ class Batch:
 class Block(Request):
     """Request the images of some steps of one process, with all that is random in these steps.
 
-    Every array is (steps, K_process, …).
+    Every array is (steps, K_process, …). No ``label_offsets``: labels are as they are.
     """
 
-    label_offsets: NDArray[np.int64]
+    label_offsets: NDArray[np.int64] | None
     seeds: NDArray[np.int64]
 
 
@@ -109,7 +109,9 @@ class TrainingSet(ImageSet):
             indices = sampler.epoch(now)
             draw = generator(sampler.seed, Purpose.CROP_AND_FLIP, now)
             crops = None if self.spec.of_files else self._crops(draw, indices)
-            offsets = label_offsets(sampler.seed, now, shape, self._noise_p, classes)
+            offsets = None
+            if self._noise_p > 0:
+                offsets = label_offsets(sampler.seed, now, shape, self._noise_p, classes)
             seeds = model_seeds(sampler.seed, now, shape[:2])
             for step in range(first, sampler.steps_per_epoch, size):
                 steps = range(step, min(step + size, sampler.steps_per_epoch))
@@ -118,7 +120,10 @@ class TrainingSet(ImageSet):
                 if self.spec.of_files:
                     own = self._file_crops_of_steps(sampler, now, indices, steps)[:, part[1]]
                 yield Block(
-                    indices=indices[part], crops=own, label_offsets=offsets[part], seeds=seeds[part]
+                    indices=indices[part],
+                    crops=own,
+                    label_offsets=None if offsets is None else offsets[part],
+                    seeds=seeds[part],
                 )
             first = 0
 
@@ -127,8 +132,10 @@ class TrainingSet(ImageSet):
         block, fetch = block_and_fetch
         device = self.labels.device
         images = self._normalise(fetch())
-        offsets = to_device(block.label_offsets, device)
-        labels = (self.labels[to_device(block.indices, device)] + offsets) % self.spec.num_classes
+        indices = to_device(block.indices, device)
+        labels = self.labels.index_select(0, indices.flatten()).view(indices.shape)
+        if block.label_offsets is not None:
+            labels = (labels + to_device(block.label_offsets, device)) % self.spec.num_classes
         steps = zip(images, labels, block.seeds, strict=True)
         return [Batch(images=x, labels=y, seeds=seeds) for x, y, seeds in steps]
 

@@ -14,11 +14,15 @@ from torch import Tensor
 from trainer.distributed.failures import fail_together
 from trainer.distributed.gpu_lease import own_gpu, visible_gpus, warn_about_unused_gpu
 from trainer.distributed.launcher_variables import read_launcher_variables
+from trainer.distributed.pair_mean import pair_mean
 from trainer.distributed.process_group import join_store, peer_failures_as_user_errors
 from trainer.errors import StoppedError, UserError
 from trainer.settings.run import RunSettings
 
 T = TypeVar("T")
+
+# Below, two processes average fastest by an all-reduce: 3 MB so, 59 MB by exchanging pieces.
+LONG_BYTES = 2**24
 
 # gloo and NCCL would otherwise listen where other machines could reach them.
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}
@@ -51,6 +55,15 @@ class World:
     def all_sum(self, tensor: Tensor) -> Tensor:
         """Sum ``tensor`` over all processes, in place."""
         self._communicate(dist.all_reduce, tensor)
+        return tensor
+
+    def all_mean(self, tensor: Tensor, scratch: Tensor) -> Tensor:
+        """Average ``tensor`` (n,) over all processes, in place; overwrite ``scratch`` (≥ n,)."""
+        if self.size == 2 and self.device.type == "cpu" and tensor.nbytes > LONG_BYTES:
+            self._communicate(pair_mean, tensor, scratch, self.rank)
+        elif self.size > 1:
+            tensor = self.all_sum(tensor)
+            tensor /= self.size
         return tensor
 
     def all_min(self, value: int) -> int:

@@ -87,9 +87,8 @@ class Averaging:
         """
         alone = replicas.count == 1 and then is None
         flat = replicas.memory if alone else replicas.mean(out=self._buffer[: replicas.size])
-        if not alone or self._processes.size > 1:
-            flat = self._processes.all_sum(flat)
-            flat /= self._processes.size
+        # What is not averaged in place is about to be overwritten.
+        flat = self._processes.all_mean(flat, self._buffer if alone else replicas.memory)
         if then is not None:
             then(flat)
         if not alone:

@@ -10,10 +10,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn import functional as F
 
 from trainer.data.training import Batch
+from trainer.local_sgd.forward import direct_forward, functional_forward
 from trainer.local_sgd.optimizer import SGD, AdamW, ClientOptimizer
 from trainer.local_sgd.replicas import Replicas
 from trainer.local_sgd.schedule import Round
@@ -103,14 +104,9 @@ class ClientBank:
         self._loss = loss
         self.stackable = takes_stacked_weights(model)
 
-        def logits(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
-            with torch.autocast(images.device.type, autocast, enabled=autocast is not None):
-                # Looking for tied weights, which no model has, takes a tenth of a small step.
-                result: Tensor = functional_call(model, parameters, (images,), tie_weights=False)
-            return result
-
         # These functions hold the model and not the bank, so that a dropped bank is freed.
-        self._logits = torch.compile(logits) if compiled else logits
+        logits = functional_forward(model, autocast)
+        self._logits = torch.compile(logits) if compiled else direct_forward(model, autocast)
         self._logits_of_many = torch.compile(vmap(logits)) if compiled else vmap(logits)
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         uses = model.named_parameters(remove_duplicate=False)
@@ -133,15 +129,13 @@ class ClientBank:
         """Take one local step of every client on its own batch; return their losses (K,)."""
         fused = self.plan.mode == "fused"
         self.updates += 1
+        weight = 1 / self.num_clients if fused else 1.0
+        if self._loss_scale is not None:
+            weight = FLOAT16_LOSS_SCALE
         all_losses = []
         for part in self._passes:
             losses = self._losses(part, batch)
-            total = losses.sum()
-            if self._loss_scale is not None:
-                total = total * self._loss_scale
-            elif fused:
-                total = total / self.num_clients
-            total.backward()
+            losses.backward(torch.full_like(losses, weight))
             if not fused:
                 self._update(part, lr, self._loss_scale)
             all_losses.append(losses.detach())

@@ -24,6 +24,10 @@ class Processes(Protocol):
         """Sum ``tensor`` over all processes, in place."""
         ...
 
+    def all_mean(self, tensor: Tensor, scratch: Tensor) -> Tensor:
+        """Average ``tensor`` (n,) over all processes, in place; overwrite ``scratch`` (≥ n,)."""
+        ...
+
     def all_min(self, value: int) -> int:
         """Return the minimum of all processes' ``value``."""
         ...
@@ -42,6 +46,9 @@ class OneProcess:
     size: int = 1
 
     def all_sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def all_mean(self, tensor: Tensor, scratch: Tensor) -> Tensor:
         return tensor
 
     def all_min(self, value: int) -> int:
