@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ from trainer.data.crops import Crops, crop_and_flip, decode_plan, whole_images
 from trainer.data.images import AnyRequest, Fetch, Images, Request
 from trainer.errors import UserError
 
-# FFCV decodes this many images at once, each into memory for the largest, in several places.
+# FFCV decodes this many images at once, ahead of those that are taken: it has memory for five times
+# as many, resized.
 READ_AT_ONCE = 256
 # One FFCV iterator, and one plan in memory, serves about this many images.
 IMAGES_PER_PLAN = 2**16
-POLL_SECONDS = 0.0005
+CHECK_SECONDS = 0.1  # between looks whether the decoding thread still lives
 
 
 class StreamedImages(Images):
@@ -131,16 +133,18 @@ def _watch(batches: Any, path: Path) -> Iterator[NDArray[np.uint8]]:
     from trainer.data.decoder import DamagedImageError
 
     while True:
-        while batches.output_queue.empty():
-            batches.join(POLL_SECONDS)
-            if not batches.is_alive() and batches.output_queue.empty():
-                if isinstance(batches.failure, DamagedImageError):
-                    [sample] = batches.failure.args
-                    raise UserError(
-                        f"{path}: sample {sample} is damaged; delete it and run `beton` again"
-                    )
-                raise RuntimeError("FFCV's decoding thread failed") from batches.failure
-        batch = next(batches, None)
-        if batch is None:
+        try:
+            decoded = batches.output_queue.get(timeout=CHECK_SECONDS)
+        except Empty:
+            if batches.is_alive() or not batches.output_queue.empty():
+                continue
+            if isinstance(batches.failure, DamagedImageError):
+                [sample] = batches.failure.args
+                raise UserError(
+                    f"{path}: sample {sample} is damaged; delete it and run `beton` again"
+                ) from None
+            raise RuntimeError("FFCV's decoding thread failed") from batches.failure
+        if decoded is None:
             return
-        yield batch[0]
+        _slot, (images,) = decoded
+        yield images
