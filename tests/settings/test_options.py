@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import nn
 
-import trainer.local_sgd.clients
 from tests.conftest import assert_same_metrics
 from tests.option_runs import COVERED, WORLD, Trained, configured, covers, first_batch
 from trainer.distributed.world import join_world
 from trainer.errors import UserError
 from trainer.files.atomic import sha256
+from trainer.local_sgd.clients import ClientBank
 from trainer.run.build import initial_model, make_sampler
 from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RunSettings
@@ -94,13 +94,13 @@ def test_batch_sizes_make_the_clients(digits: Path, local: int, total: int, clie
 def test_clients_are_executed_as_told(
     model: str, trained: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes, call = [], trainer.local_sgd.clients.functional_call
+    passes, losses = [], ClientBank._losses
 
-    def counting(*given: Any, **named: Any) -> Any:
+    def counting(*given: Any) -> Any:
         passes.append(given)
-        return call(*given, **named)
+        return losses(*given)
 
-    monkeypatch.setattr("trainer.local_sgd.clients.functional_call", counting)
+    monkeypatch.setattr(ClientBank, "_losses", counting)
     serial = trained(clients="serial", model=model)
     assert len(passes) == 1 + 20 * 4, "one to see its memory, and each step's clients"
     passes.clear()
