@@ -137,12 +137,10 @@ def test_what_benchmarks_missed() -> None:
         latest[f"memory: ResNet-56, K = 32, B_loc = 128, 1 process, import torch {how}"]
         for how in ("included", "apart")
     )
-    jpeg, half = (latest[f"stream: {share}% JPEG, against FFCV"] for share in (100, 50))
     text = page("docs/benchmarks.md")
     assert (
         f"CUDA's libraries takes {whole - apart:.0f} MB. Apart from it, {apart - 300:.0f}" in text
     )
-    assert f"against FFCV | {jpeg:.2f}, {half:.2f} |" in text
 
 
 def test_how_many_damaged_files_are_tried() -> None:
