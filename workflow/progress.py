@@ -144,8 +144,9 @@ class ProgressHandler(logging.Handler):
         logs = [Path(log) for member in members for log in member["log"][:1]]
         if any(failure(log) or _ended(log) == "stopped" for log in logs):
             return ""
-        names = [_name(self._jobs[member["jobid"]][0]) for member in members]
-        found = f"failed: {len(names)} jobs that share one of the cluster ({', '.join(names)})"
+        begun = [self._jobs[each["jobid"]] for each in members if each["jobid"] in self._jobs]
+        names = [_name(job) for job, _ in begun]
+        found = f"failed: {len(members)} jobs that share one of the cluster ({', '.join(names)})"
         return "; ".join([found, *(f"log: {log}" for log in record.aux_logs)])
 
 

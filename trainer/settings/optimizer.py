@@ -61,8 +61,7 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
     """Nesterov momentum of the outer optimizer, as in DiLoCo (https://arxiv.org/abs/2311.08105)"""
     outer_slowmo: bool = setting(False, "optimizer")
     """outer gradient divided by η, outer learning rate multiplied by it, as in SlowMo
-    (https://arxiv.org/abs/1910.00643): a decay of η scales
-    the steps of the outer momentum, too"""
+    (https://arxiv.org/abs/1910.00643): a decay of η scales the steps of the outer momentum, too"""
     precision: Literal["fp32", "fp64", "bf16", "fp16"] = setting("fp32", "optimizer")
     """arithmetic; bf16, fp16: mixed, with training's forward passes in bfloat16 or float16 (the
     loss scaled by a constant) and the rest in fp32"""
