@@ -16,7 +16,8 @@ LENGTHS = (3, LONG_BYTES // 4 + 1, LONG_BYTES // 4 + 1_000_006)
 def test_a_mean_has_the_bits_of_a_sum_that_is_divided(processes: int, tmp_path: Path) -> None:
     in_processes(processes, save_means, processes, tmp_path)
     for length in LENGTHS:
-        found = [torch.load(tmp_path / f"{rank}-{length}.pt") for rank in range(processes)]
+        files = [tmp_path / f"{rank}-{length}.pt" for rank in range(processes)]
+        found = [torch.load(file, weights_only=True) for file in files]
         for mean, total in found:
             assert torch.equal(mean, found[0][0])
             assert torch.equal(mean, total / processes)
