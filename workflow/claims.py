@@ -77,7 +77,7 @@ class Claim(Settings):
 
 
 class Pooled(Settings):
-    """State a row that pools claims of the same effect on independent seeds."""
+    """State a row that pools claims of the same effect."""
 
     says: str = Field(description="the claim, in a sentence")
     claims: list[str] = Field(description="names of the claims", min_length=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -72,9 +72,15 @@ def judge_row(name: str, table: pd.DataFrame, h: int) -> Judgement:
     return row.judge({name: claim.measured(table, ExperimentDesign(h, 0.5))})
 
 
-def measurement(values: list[float], **changes: float | str) -> Measurement:
+def measurement(
+    values: Sequence[float], first_seed: int = 0, **changes: float | str
+) -> Measurement:
     given: dict[str, object] = {"smallest": 0.5, "compared": "H = 8", **changes}
-    return Measurement(values=pd.Series(values), **given)  # type: ignore[arg-type]
+    return Measurement(values=by_seed(values, first_seed), **given)  # type: ignore[arg-type]
+
+
+def by_seed(values: Sequence[float], first_seed: int = 0) -> pd.Series[float]:
+    return pd.Series(values, index=range(first_seed, first_seed + len(values)))
 
 
 def row_verdict(name: str, *samples: Measurement) -> Judgement:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tests.analysis.made_runs import measurement, row_verdict
+from tests.analysis.made_runs import by_seed, measurement, row_verdict
 from workflow.analysis.statistics import (
     Estimate,
     estimate,
@@ -31,11 +31,11 @@ def test_the_t_test_is_scipys(values: list[float], level: float) -> None:
         assert got.p_below(3) == pytest.approx(less, rel=1e-6, abs=1e-12)
 
 
-def test_pooled_panels_are_welchs_test() -> None:
+def test_pooled_panels_without_a_common_seed_are_welchs_test() -> None:
     """The mean of means of x and y is half the difference of the means of x and −y."""
     draw = np.random.default_rng(3)
     x, y = draw.normal(1, 1, 5), draw.normal(2, 4, 9)
-    got = pool([estimate(x), estimate(y)])
+    got = pool([by_seed(x), by_seed(y, first_seed=5)], [0, 0])
     wanted = stats.ttest_ind(x, -y, equal_var=False)
     assert (got.n, got.df) == (14, pytest.approx(wanted.df))
     assert got.mean == pytest.approx((x.mean() + y.mean()) / 2)
@@ -43,8 +43,38 @@ def test_pooled_panels_are_welchs_test() -> None:
     assert got.p() == pytest.approx(wanted.pvalue)
     half = np.array(wanted.confidence_interval(0.99)) / 2
     assert got.interval(0.01) == pytest.approx(tuple(half))
-    row = row_verdict("1", measurement(x.tolist()), measurement(y.tolist(), smallest=0.7))
+    other = measurement(y, first_seed=5, smallest=0.7)
+    row = row_verdict("1", measurement(x), other)
     assert (row.n, row.p, row.smallest) == (14, pytest.approx(wanted.pvalue), pytest.approx(0.6))
+
+
+def test_pooled_panels_of_the_same_seeds_are_a_paired_test() -> None:
+    draw = np.random.default_rng(4)
+    x = draw.normal(1, 1, 9)
+    y = x + draw.normal(1, 1, 9)
+    got, wanted = pool([by_seed(x), by_seed(y)], [0, 0]), stats.ttest_1samp((x + y) / 2, 0)
+    assert got.df == 8
+    assert got.mean == pytest.approx((x + y).mean() / 2)
+    assert got.p() == pytest.approx(wanted.pvalue)
+    apart = pool([by_seed(x), by_seed(y, first_seed=9)], [0, 0])
+    opposed = pool([by_seed(x), by_seed(-y)], [0, 0])
+    assert opposed.error == pytest.approx(apart.error)  # no covariance narrows
+    assert got.error > 1.1 * apart.error
+
+
+def test_intervals_of_panels_that_share_some_seeds_hold() -> None:
+    """In nine of ten experiments the interval covers the truth, which it does not if unpaired."""
+    draw, covered, unpaired = np.random.default_rng(5), 0, 0
+    for _ in range(1000):
+        of_seed = draw.normal(size=16)
+        x = by_seed(of_seed[:12] + draw.normal(0, 0.3, 12))
+        y = by_seed(of_seed[4:] + draw.normal(0, 0.3, 12), first_seed=4)
+        low, high = pool([x, y], [0, 0]).interval(0.1)
+        covered += low < 0 < high
+        low, high = pool([x, y.set_axis(range(12, 24))], [0, 0]).interval(0.1)
+        unpaired += low < 0 < high
+    assert 880 < covered < 950
+    assert unpaired < 850
 
 
 @pytest.mark.parametrize(("n", "level"), [(3, 0.05), (8, 0.025 / 7), (12, 0.025 / 18)])

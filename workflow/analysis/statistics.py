@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -84,15 +85,32 @@ def estimate(values: ArrayLike, least_spread: float = 0.0) -> Estimate:
     return Estimate(n, float(array.mean()), spread / n**0.5, n - 1)
 
 
-def pool(estimates: Sequence[Estimate]) -> Estimate:
-    """Estimate the mean of independent means; degrees of freedom by Welch and Satterthwaite."""
-    count = len(estimates)
-    squares = [each.error**2 for each in estimates]
+def pool(panels: Sequence[pd.Series[float]], least_spreads: Sequence[float]) -> Estimate:
+    """Estimate the mean of the ``panels``' means; a panel has a value per seed.
+
+    Panels without a common seed are independent: degrees of freedom by Welch and Satterthwaite.
+    Runs of one seed have the same training images, so panels with common seeds may depend on each
+    other. A positive covariance of their means then counts, a negative one does not, and the
+    degrees of freedom are those of the smallest panel.
+    """
+    count = len(panels)
+    found = [estimate(panel, least) for panel, least in zip(panels, least_spreads, strict=True)]
+    if count == 1:
+        return found[0]
+    squares = [each.error**2 for each in found]
     df = sum(squares) ** 2 / sum(
-        square**2 / each.df for square, each in zip(squares, estimates, strict=True)
+        square**2 / each.df for square, each in zip(squares, found, strict=True)
     )
-    mean = sum(each.mean for each in estimates) / count
-    return Estimate(sum(each.n for each in estimates), mean, sum(squares) ** 0.5 / count, df)
+    square = sum(squares)
+    for one, other in combinations(panels, 2):
+        common = one.index.intersection(other.index)
+        if len(common):
+            df = min(each.df for each in found)
+        if len(common) > 1:
+            shared = float(np.cov(one[common], other[common])[0, 1])
+            square += 2 * max(0.0, shared * len(common) / (len(one) * len(other)))
+    mean = sum(each.mean for each in found) / count
+    return Estimate(sum(each.n for each in found), mean, square**0.5 / count, df)
 
 
 def mean_interval(values: pd.Series[float]) -> pd.Series[float]:

@@ -1,13 +1,14 @@
 """Judge claims, the paper's and a user's, each by a rule that was stated before its data.
 
 A claim is one number per seed (``effects.py``), on seeds that had no part in choosing the
-experiment. Rows 1, 2, 3 and 6 pool two panels whose seeds are independent: the mean of the panels'
-means, its squared standard error a quarter of the sum of theirs, degrees of freedom by Welch and
-Satterthwaite. Rows 1 to 6 and the order of 7 are primary; all others, the simulation of 7 among
-them, are panels. The error rate of all of these is 5 %: half for each of the two families,
-divided by its number of rows, also of those that could not be judged (Bonferroni). The controls,
-which the paper does not have, are a third family with an error rate of 5 % of its own, and so are
-the claims of an experiments file, own.
+experiment. Rows 1, 2, 3 and 6 pool two panels: the mean of the panels' means, its squared standard
+error a quarter of the sum of theirs, degrees of freedom by Welch and Satterthwaite. Where panels
+share seeds, a positive covariance of their means adds to the error, and the degrees of freedom are
+those of the smaller panel. Rows 1 to 6 and the order of 7 are primary; all others, the simulation
+of 7 among them, are panels. The error rate of all of these is 5 %: half for each of the two
+families, divided by its number of rows, also of those that could not be judged (Bonferroni). The
+controls, which the paper does not have, are a third family with an error rate of 5 % of its own,
+and so are the claims of an experiments file, own.
 A verdict of three ways needs intervals that hold at once, which a step-down correction such as
 Holm's does not give; nor do its thresholds hold for the two hypotheses, difference and equivalence,
 of a row.

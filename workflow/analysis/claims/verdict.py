@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from workflow.analysis.claims.measure import Measurement, NamedClaim
-from workflow.analysis.statistics import Estimate, estimate, pool
+from workflow.analysis.statistics import Estimate, pool
 from workflow.claims import ERROR_RATE
 
 SUPPORTED, CONTRADICTED, NO_EFFECT = "supported", "contradicted", "no effect"
@@ -72,9 +72,11 @@ class Row:
         )
         if obstacle := _join(map(_obstacle, found)):
             return replace(blank, verdict=INCONCLUSIVE, note=_join([obstacle, blank.note]))
-        estimates = [estimate(each.values.to_numpy(), each.least_spread) for each in found]
-        of_row = pool(estimates) if len(estimates) > 1 else estimates[0]
-        return self._decided(blank, of_row, smallest)
+        values, least_spreads = (
+            [each.values for each in found],
+            [each.least_spread for each in found],
+        )
+        return self._decided(blank, pool(values, least_spreads), smallest)
 
     def verdict(self, low: float, high: float, smallest: float) -> str:
         """Decide by the interval alone."""
