@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
-from workflow.claims import THEORY
+from workflow.claims import OWN, THEORY
 from workflow.paper import paper
 
 CORES = 2
@@ -72,11 +72,17 @@ def _cell(rows: Mapping[str, Row], candidates: list[str]) -> str:
 
 def _count(scale: str, rows: Mapping[str, Row]) -> str:
     """Count the verdicts of a scale's rows; the simulated theory needs no run of any scale."""
-    of_paper = [row for row in rows.values() if row["family"] != "own" and row["target"] != THEORY]
-    judged = [row["verdict"] for row in of_paper if not _lacks_effect(row)]
-    shown = [verdict for verdict in VERDICTS if verdict in judged or verdict in ALWAYS_COUNTED]
-    counts = ", ".join(f"{judged.count(verdict)} {verdict}" for verdict in shown)
-    return f"- `{scale}`: {counts}, {len(of_paper) - len(judged)} without a result."
+    of_paper = [row for row in rows.values() if row["family"] != OWN and row["target"] != THEORY]
+    without = sum(map(_lacks_effect, of_paper))
+    counts = f"- `{scale}`: {_verdicts(of_paper, ALWAYS_COUNTED)}, {without} without a result"
+    own = _verdicts([row for row in rows.values() if row["family"] == OWN])
+    return f"{counts}; of its own claims {own}." if own else f"{counts}."
+
+
+def _verdicts(rows: Iterable[Row], always: Container[str] = ()) -> str:
+    judged = [row["verdict"] for row in rows if not _lacks_effect(row)]
+    shown = [verdict for verdict in VERDICTS if verdict in judged or verdict in always]
+    return ", ".join(f"{judged.count(verdict)} {verdict}" for verdict in shown)
 
 
 def claims_table(claims: pd.DataFrame, runs: pd.DataFrame) -> str:
