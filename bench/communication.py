@@ -1,16 +1,15 @@
-"""Measure wall time per 1,000 steps over a 100 Mbit/s link against a simple model, for four H.
+"""Measure where wall time over a 100 Mbit/s link goes, per 1,000 steps, for four H.
 
 H is 1, 8, 64 and 512; two network namespaces stand for two machines. The trainer runs the laptop
-figure's network with K = 16 clients, one process at each end. The model is compute + waiting +
-latency + bytes / bandwidth, and all but the bandwidth is measured in the same run: both processes
-note, by the clock that they share, when each averaging begins and ends; until the last one is
-there, the other waits. After each averaging follows a bare all-reduce of as many bytes, whose time
-does not count; what it takes beyond bytes / bandwidth is the latency. Bytes are as metrics.jsonl
-counts them, which are also those that gloo sends from each end to the other (two processes' ring:
-half a model in the reduce-scatter, half in the all-gather). Bandwidth is that of one long TCP
-stream over the same link. So compute and waiting are measured, not predicted, and the deviation is
-how much longer averagings take than bare all-reduces beside them. The plain model, compute + bytes
-/ bandwidth, stands beside it.
+figure's network with K = 16 clients, one process at each end. The model is compute + waiting + bare
+all-reduces, all measured in the same run: both processes note, by the clock that they share, when
+each averaging begins and ends; until the last one is there, the other waits. After each averaging
+follows a bare all-reduce of as many bytes, whose time does not count; what it takes beyond bytes /
+bandwidth is the latency. Bytes are as metrics.jsonl counts them, which are also those that gloo
+sends from each end to the other (two processes' ring: half a model in the reduce-scatter, half in
+the all-gather). Bandwidth is that of one long TCP stream over the same link. So compute and waiting
+are measured, not predicted, and the deviation is how much longer averagings take than bare all-
+reduces beside them. The plain model, compute + bytes / bandwidth, stands beside it.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def deviation_record(done: Sequence[Repetition]) -> Record:
         benchmark="communication",
         unit="s per 1,000 steps",
         variants=variants,
-        figure_is="largest deviation from compute + waiting + latency + bytes / bandwidth over H, "
+        figure_is="largest deviation from compute + waiting + bare all-reduces beside it, over H, "
         "in %",
         figure=Spread.of([max(abs(r.deviation(h)) for h in LOCAL_STEPS) for r in done]),
         target=Target(bound=TARGET_PERCENT, at_most=True),

@@ -1,4 +1,7 @@
-"""Model a step's wall time over a slow link as compute + waiting + latency + bytes / bandwidth."""
+"""Model wall time over a slow link as compute + waiting + bare all-reduces, all measured.
+
+Bare all-reduces are shown in two parts: bytes / bandwidth, and the latency beyond it.
+"""
 
 from __future__ import annotations
 
@@ -86,8 +89,8 @@ class Repetition:
     def deviation(self, local_steps: int) -> float:
         """Return the measured time's deviation from the model, signed, in percent of the model."""
         parts = self.parts[local_steps]
-        apart = self.latency(local_steps) + self.transfer(local_steps)
-        return 100 * (parts.wall / (parts.compute + parts.waiting + apart) - 1)
+        model = parts.compute + parts.waiting + parts.bare_all_reduces
+        return 100 * (parts.wall / model - 1)
 
     def plain_deviation(self, local_steps: int) -> float:
         """Return the deviation from compute + bytes / bandwidth alone."""

@@ -54,8 +54,8 @@ class Link:
 
 
 @contextmanager
-def create_link(mbits: int | None) -> Iterator[Link]:
-    """Create a link of ``mbits`` Mbit/s each way (None: no limit) and remove it at the end.
+def create_link(mbits: int) -> Iterator[Link]:
+    """Create a link of ``mbits`` Mbit/s each way and remove it at the end.
 
     Ctrl-C and SIGTERM remove it, too. Raises NoLinkError without root, ``ip`` or ``tc``, or where
     the kernel refuses.
@@ -65,7 +65,7 @@ def create_link(mbits: int | None) -> Iterator[Link]:
     for tool in ("ip", "tc"):
         if shutil.which(tool) is None:
             raise NoLinkError(f"there is no `{tool}`; install iproute2")
-    prefix = f"bench-{os.getpid()}-{mbits or 'unlimited'}"
+    prefix = f"bench-{os.getpid()}-{mbits}"
     names = (f"{prefix}-0", f"{prefix}-1")
     with _sigterm_as_exit(), ExitStack() as made:
         try:
@@ -78,9 +78,8 @@ def create_link(mbits: int | None) -> Iterator[Link]:
                 _run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", INTERFACE)
                 for interface in ("lo", INTERFACE):
                     _run("ip", "-n", name, "link", "set", interface, "up")
-                if mbits is not None:
-                    limit = ("rate", f"{mbits}mbit", "burst", BURST_BYTES, "latency", "100ms")
-                    _run("tc", "-n", name, "qdisc", "add", "dev", INTERFACE, "root", "tbf", *limit)
+                limit = ("rate", f"{mbits}mbit", "burst", BURST_BYTES, "latency", "100ms")
+                _run("tc", "-n", name, "qdisc", "add", "dev", INTERFACE, "root", "tbf", *limit)
         except subprocess.CalledProcessError as error:
             reason = error.stderr.strip().splitlines() or ["no reason given"]
             raise NoLinkError(f"`{' '.join(error.cmd)}` failed: {reason[-1]}") from None

@@ -24,6 +24,7 @@ from workflow.verdicts import verdict_lines
 RUNS = ("start_point", "train")
 # Jobs that may take minutes; those that are neither these, nor runs or figures, take seconds
 LONG = ("prepare", "list_files", "beton", "beton_of_files", "download", "simulation")
+CLOCKS_DIFFER_SECONDS = 1.0  # of a file's times and of this machine
 NOT_SHOWN = {
     *("progress", "shellcmd", "resources_info", "job_started"),
     *("group_info", "rulegraph"),
@@ -93,7 +94,7 @@ class ProgressHandler(logging.Handler):
         return f"To make: {', '.join(found)}{follow}" if found else ""
 
     def _begun(self, record: Any) -> str:
-        self._jobs[record.jobid] = record, time.monotonic()
+        self._jobs[record.jobid] = record, time.time()
         if record.rule_name in RUNS:
             self._time.begin(record.wildcards["run"], time.monotonic())
         again = record.jobid in self._failed
@@ -102,8 +103,7 @@ class ProgressHandler(logging.Handler):
 
     def _finished(self, record: Any) -> str:
         job, begun = self._jobs.pop(record.job_id)
-        now = time.monotonic()
-        took = duration(now - begun)
+        took, now = duration(time.time() - begun), time.monotonic()
         if job.rule_name in RUNS:
             self._time.end(job.wildcards["run"], now)
             self._done += 1
@@ -127,12 +127,14 @@ class ProgressHandler(logging.Handler):
         if job.rule_name in RUNS:
             self._time.fail(job.wildcards["run"])
         log = record.log[0] if record.log else self._logs
+        written = self._has_written(record.jobid, Path(log))
         # The shell of a job on this machine has written the reason to this terminal. A scheduler
         # knows one, too, such as a node that went down.
         elsewhere = not getattr(job, "local", False)
-        reasons = (failure(Path(log)), getattr(record, "rule_msg", "") or "") if elsewhere else ()
+        told = failure(Path(log)) if written else ""
+        reasons = (told, getattr(record, "rule_msg", "") or "") if elsewhere else ()
         said = [" ".join(reason.split()) for reason in reasons if reason]
-        ended = _ended(Path(log))
+        ended = _ended(Path(log)) if written else "failed"
         # Snakemake reports every member of a group, finished and never begun ones included.
         if getattr(record, "indent", False) and not said and ended == "failed":
             return ""
@@ -141,13 +143,23 @@ class ProgressHandler(logging.Handler):
     def _group_failure(self, record: Any) -> str:
         """Report the group where no member's log gives a reason, as when a node went down."""
         members = record.job_error_info
-        logs = [Path(log) for member in members for log in member["log"][:1]]
+        logs = [
+            Path(log)
+            for member in members
+            for log in member["log"][:1]
+            if self._has_written(member["jobid"], Path(log))
+        ]
         if any(failure(log) or _ended(log) == "stopped" for log in logs):
             return ""
         begun = [self._jobs[each["jobid"]] for each in members if each["jobid"] in self._jobs]
         names = [_name(job) for job, _ in begun]
         found = f"failed: {len(members)} jobs that share one of the cluster ({', '.join(names)})"
         return "; ".join([found, *(f"log: {log}" for log in record.aux_logs)])
+
+    def _has_written(self, jobid: int, log: Path) -> bool:
+        """Tell a log of this attempt from one that an earlier attempt has left."""
+        _, begun = self._jobs.get(jobid, (None, 0.0))
+        return log.exists() and log.stat().st_mtime >= begun - CLOCKS_DIFFER_SECONDS
 
 
 def show_progress(workflow: Any, campaign: Campaign) -> None:

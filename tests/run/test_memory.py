@@ -72,21 +72,45 @@ FEW = {"replacement": True, "steps_per_epoch": 1, "batch_size": 1}
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "said", "lower"),
     [
-        ({**FEW, "total_batch_size": 10**14}, "total_batch_size 100000000000000 × steps_per_epoch"),
-        ({"replacement": True, "steps_per_epoch": 10**13}, "steps_per_epoch 10000000000000"),
-        ({"model": "cnn_bn", "bn_batches": 10**14}, "bn_batches 100000000000000"),
+        (
+            {**FEW, "total_batch_size": 10**14},
+            "total_batch_size 100000000000000 × steps_per_epoch 1: the order",
+            "total_batch_size or steps_per_epoch",
+        ),
+        (
+            {"replacement": True, "steps_per_epoch": 10**13},
+            "steps_per_epoch 10000000000000: the order",
+            "total_batch_size or steps_per_epoch",
+        ),
+        (
+            {"model": "cnn_bn", "bn_batches": 10**14},
+            "bn_batches 100000000000000 × batch_size",
+            "bn_batches or batch_size",
+        ),
     ],
 )
 def test_samples_that_no_memory_can_order_are_refused(
-    digits: Path, tmp_path: Path, changes: dict[str, object], said: str
+    digits: Path, tmp_path: Path, changes: dict[str, object], said: str, lower: str
 ) -> None:
-    with pytest.raises(
-        UserError, match=r"need about .*B of memory, .*B are free; lower \w+"
-    ) as told:
+    ending = rf"need about .*B of memory, .*B are free; lower {lower}$"
+    with pytest.raises(UserError, match=ending) as told:
         TrainingRun(configured(digits, log_pth=tmp_path, train_subset=None, **changes), WORLD)
     assert said in str(told.value)
+
+
+def test_a_step_whose_images_no_memory_can_hold_is_refused(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As float64 and as bytes; the order of the samples would take 0.3 GB."""
+    room(monkeypatch, 1e9)
+    said = (
+        "total_batch_size 5000000: the images of a step on each process need about 2.88GB of "
+        "memory, 1.00GB are free; lower total_batch_size$"
+    )
+    with pytest.raises(UserError, match=said):
+        TrainingRun(configured(digits, log_pth=tmp_path, **FEW, total_batch_size=5_000_000), WORLD)
 
 
 def test_a_batch_too_large_to_be_tried_is_known_by_a_part(digits: Path, tmp_path: Path) -> None:

@@ -155,15 +155,20 @@ def test_a_job_elsewhere_that_failed_shows_the_reason_in_its_log(tmp_path: Path)
     assert warning == "a warning"
 
 
+@pytest.mark.parametrize("earlier", ["", "stopped: SIGTERM", "error: old trouble"])
 @pytest.mark.parametrize("log", ["error: the disk is full", "stopped: SIGTERM", "step 1"])
 def test_of_a_group_that_failed_only_members_with_a_reason_are_named(
-    log: str, tmp_path: Path
+    log: str, earlier: str, tmp_path: Path
 ) -> None:
-    """Snakemake's records are those of a group of Slurm's: all members, whatever became of them."""
+    """Snakemake's records are those of a group of Slurm's: all members, whatever became of them.
+
+    A member that waits in vain may have a log of an ``earlier`` attempt.
+    """
     runs = ["done", "broken", "waiting"]
     logs = {run: tmp_path / f"{run}.log" for run in runs}
-    logs["done"].write_text("step 9\n")
-    logs["broken"].write_text(f"{log}\n")
+    if earlier:
+        logs["waiting"].write_text(f"{earlier}\n")
+        os.utime(logs["waiting"], (0, time.time() - 60))
     terminal = Terminal()
     handler = ProgressHandler(
         terminal, lambda: [("train", run) for run in runs], lambda run: 1, "logs"
@@ -174,6 +179,8 @@ def test_of_a_group_that_failed_only_members_with_a_reason_are_named(
         job = {"jobid": number, "rule_name": "train", "wildcards": {"run": run}}
         handler.emit(record("job_info", **job, local=False))
         errors.append({"jobid": number, "rule_name": "train", "log": [str(logs[run])]})
+    logs["done"].write_text("step 9\n")
+    logs["broken"].write_text(f"{log}\n")
     group = {"groupid": "g", "aux_logs": ["slurm/8.log"], "job_error_info": errors}
     handler.emit(record("group_error", logging.ERROR, **group))
     for error in errors:

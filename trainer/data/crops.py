@@ -183,7 +183,8 @@ def crop_and_flip(images: Tensor, crops: Crops | None) -> Tensor:
 def _masks(padding: int, height: int, width: int, channels: int, device: torch.device) -> Tensor:
     """Return 255 where a crop shows its image, else 0: ((2 · padding + 1)², H · W · C) uint8.
 
-    The first dimension is the crop's offset, by rows: (−padding, −padding), (−padding, …
+    The first dimension is the crop's offset, by rows, from (−padding, −padding) to
+    (padding, padding).
     """
     moved = np.arange(-padding, padding + 1)[:, None]
     rows, columns = (

@@ -21,7 +21,8 @@ from trainer.settings.run import RunSettings
 
 T = TypeVar("T")
 
-# Below, two processes average fastest by an all-reduce: 3 MB so, 59 MB by exchanging pieces.
+# Below, two processes average fastest by an all-reduce: 3 MB so, 59 MB by exchanging pieces, as
+# measured on one machine.
 LONG_BYTES = 2**24
 
 # gloo and NCCL would otherwise listen where other machines could reach them.

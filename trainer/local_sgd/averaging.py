@@ -1,4 +1,4 @@
-"""Average the parameters of all K clients: one flat buffer, one all-reduce.
+"""Average the parameters of all K clients: of a process's own, then over the processes.
 
 https://arxiv.org/abs/2303.01215, section 2: after H local steps, every client continues from the
 mean of the K clients' parameters.

@@ -77,7 +77,8 @@ class ClientBank:
     """Hold ``num_clients`` replicas of ``model`` and their momentum, and train them.
 
     ``model`` becomes the template of the computation: its BatchNorm layers stop tracking
-    statistics, which are per client and batch in training and re-estimated for evaluation.
+    statistics, which are per client and batch in training and re-estimated for evaluation. Do not
+    use it afterwards: its parameters are replaced by those of the clients, one after another.
     ``stochastic``: the model draws random numbers, from the seed in each client's batch.
     ``autocast``: the type of the forward passes; float16 scales the loss of its backward passes.
     ``compiled``: use `torch.compile`, without CUDA graphs, whose memory the next pass would
