@@ -55,7 +55,8 @@ if [ -n "$packages" ]; then
 fi
 
 rm -f .venv/complete
-pip() { .venv/bin/pip --quiet --disable-pip-version-check "$@"; }
+# Shows errors alone: warnings are of build tools and package indexes, which nobody here can change.
+pip() { .venv/bin/pip --quiet --quiet --disable-pip-version-check "$@"; }
 stage "Creating .venv" "$python" -m venv .venv
 stage "Installing requirements.lock, compiling FFCV" pip install --use-pep517 -r requirements.lock
 stage "Installing this project" pip install --no-deps --editable .
