@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from tests.commands import ROOT, trainer
 from tests.conftest import metrics
@@ -137,29 +136,3 @@ def check_that_options_repeat(row: pd.Series, data: Path, out: Path) -> None:
 def test_a_pilot_run_is_repeated_by_its_options(digits: Path, tmp_path: Path) -> None:
     found = pilots().query("figures == 'fig2d' and local_steps == 2")
     check_that_options_repeat(found.iloc[0], digits, tmp_path)
-
-
-def test_the_documented_gains_on_real_images_follow_from_the_pilots() -> None:
-    """At the end of phase 2, step 7,800, and of the cool-down."""
-    table = pd.read_csv(ROOT / "results/reference/workstation/pilots.csv")
-    rows = table[table["figures"] == "1a"].set_index(["local_steps", "seed"])["accuracies"]
-    points = rows.map(lambda text: {int(k): 100 * v for k, v in json.loads(text).items()})
-    at = {step: points.map(lambda curve, step=step: curve[step]) for step in (7800, 8580)}
-    gains = {step: (values[200] - values[1]).tolist() for step, values in at.items()}
-    first, second = (f"{a:.2f} and {b:.2f}" for a, b in gains.values())
-    text = (ROOT / "docs/cifar10.md").read_text("utf-8")
-    assert f"of {first} points, after the cool-down of {second}" in text
-
-
-@pytest.mark.parametrize("role", ["phase 2", "cooldown"])
-def test_the_documented_results_on_real_images_follow_from_the_table(role: str) -> None:
-    table = pd.read_csv(ROOT / "results/reference/workstation/tables/fig1a.csv")
-    rows = table[table["role"] == role]
-    last = rows.loc[rows.groupby("run")["step"].idxmax()]
-    ends = 100 * last.pivot(index="seed", columns="first_local_steps", values="test_accuracy")
-    gain = (ends[200] - ends[1]).to_numpy()
-    half = stats.t.ppf(0.975, 9) * gain.std(ddof=1) / np.sqrt(10)
-    means = f"| {ends[1].mean():.2f} | {ends[200].mean():.2f} |"
-    low, high = gain.mean() - half, gain.mean() + half
-    line = f"{means} {gain.mean():.2f} [{low:.2f}, {high:.2f}] |"
-    assert line in (ROOT / "docs/cifar10.md").read_text("utf-8")

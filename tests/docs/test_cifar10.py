@@ -187,3 +187,11 @@ def test_what_the_pilot_runs_showed(text: str) -> None:
     assert f"Local SGD is {-gain('2a', 1001, 600, 0.1):.1f} points below SGD after 600" in text
     large = gain("2b", 1001, 8580, 0.8)
     assert f"{cooled[0]:.1f} points with η = 0.1, {large:.1f} with η = 0.8" in text
+    stand_in = pilots[pilots["figures"] == "1b"].set_index("local_steps")
+    curves = stand_in["accuracies"].map(json.loads)
+    for step, said in (
+        (7800, "SGD has {} %, H = 25 has {} % and H = 200 has {} %"),
+        (8580, "{}, {} and {} %"),
+    ):
+        found = [f"{100 * curves[h][str(step)]:.2f}" for h in (1, 25, 200)]
+        assert said.format(*found) in text
