@@ -57,7 +57,8 @@ class ProgressHandler(logging.Handler):
         super().__init__()
         self._terminal, self._planned, self._work, self._logs = terminal, planned, work, logs
         self._time = TimeLeft((), work)
-        self._jobs: dict[int, tuple[Any, float]] = {}
+        # Each job with when it began, by a clock that nobody sets and by that of files
+        self._jobs: dict[int, tuple[Any, float, float]] = {}
         self._failed: set[int] = set()
         self._total = self._done = 0
         self._lines: dict[str, Callable[[Any], str]] = {
@@ -94,7 +95,7 @@ class ProgressHandler(logging.Handler):
         return f"To make: {', '.join(found)}{follow}" if found else ""
 
     def _begun(self, record: Any) -> str:
-        self._jobs[record.jobid] = record, time.time()
+        self._jobs[record.jobid] = record, time.monotonic(), time.time()
         if record.rule_name in RUNS:
             self._time.begin(record.wildcards["run"], time.monotonic())
         again = record.jobid in self._failed
@@ -102,8 +103,9 @@ class ProgressHandler(logging.Handler):
         return f"again: {_name(record)}" if again else ""
 
     def _finished(self, record: Any) -> str:
-        job, begun = self._jobs.pop(record.job_id)
-        took, now = duration(time.time() - begun), time.monotonic()
+        job, begun, _ = self._jobs.pop(record.job_id)
+        now = time.monotonic()
+        took = duration(now - begun)
         if job.rule_name in RUNS:
             self._time.end(job.wildcards["run"], now)
             self._done += 1
@@ -123,7 +125,7 @@ class ProgressHandler(logging.Handler):
 
     def _failure(self, record: Any) -> str:
         self._failed.add(record.jobid)
-        job, _ = self._jobs.get(record.jobid, (record, 0.0))
+        job, *_ = self._jobs.get(record.jobid, (record,))
         if job.rule_name in RUNS:
             self._time.fail(job.wildcards["run"])
         log = record.log[0] if record.log else self._logs
@@ -152,13 +154,13 @@ class ProgressHandler(logging.Handler):
         if any(failure(log) or _ended(log) == "stopped" for log in logs):
             return ""
         begun = [self._jobs[each["jobid"]] for each in members if each["jobid"] in self._jobs]
-        names = [_name(job) for job, _ in begun]
+        names = [_name(job) for job, *_ in begun]
         found = f"failed: {len(members)} jobs that share one of the cluster ({', '.join(names)})"
         return "; ".join([found, *(f"log: {log}" for log in record.aux_logs)])
 
     def _has_written(self, jobid: int, log: Path) -> bool:
         """Tell a log of this attempt from one that an earlier attempt has left."""
-        _, begun = self._jobs.get(jobid, (None, 0.0))
+        *_, begun = self._jobs.get(jobid, (0.0,))
         return log.exists() and log.stat().st_mtime >= begun - CLOCKS_DIFFER_SECONDS
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from tests.analysis.made_runs import CLAIMS
+from tests.analysis.made_runs import CLAIMS, by_seed
 from workflow.analysis.claims.measure import ExperimentDesign, Measurement
 from workflow.analysis.claims.theory_claim import MARGIN
 from workflow.analysis.theory.simulation import DRIFT
@@ -59,12 +59,12 @@ def measured(draw: Generator, seeds: int, spread: float, effect: Effect) -> dict
 
 
 def in_groups(whole: dict[str, Measurement], n: int) -> Iterator[dict[str, Measurement]]:
-    """Divide the seeds into groups of ``n``, as many measurements of ``n`` seeds."""
+    """Divide the seeds into groups of ``n``; no two claims of a group share a seed."""
     values = {name: each.values.to_numpy() for name, each in whole.items()}
     for begin in range(0, min(map(len, values.values())) - n + 1, n):
         yield {
-            name: replace(each, values=pd.Series(values[name][begin : begin + n]))
-            for name, each in whole.items()
+            name: replace(each, values=by_seed(values[name][begin : begin + n], n * number))
+            for number, (name, each) in enumerate(whole.items())
         }
 
 

@@ -136,12 +136,12 @@ class Terminal(logging.Handler):
 def test_a_job_elsewhere_that_failed_shows_the_reason_in_its_log(tmp_path: Path) -> None:
     """Its shell's own line went to a file of the cluster's scheduler."""
     log = tmp_path / "a.log"
-    log.write_text("step 1\nerror: the disk is full\n")
     terminal = Terminal()
     handler = ProgressHandler(terminal, lambda: [("train", "a")], lambda run: 1, "logs")
     job = {"jobid": 1, "rule_name": "train", "wildcards": {"run": "a"}, "local": False}
     handler.emit(record("run_info"))
     handler.emit(record("job_info", **job))
+    log.write_text("step 1\nerror: the disk is full\n")
     failure = {"jobid": 1, "rule_name": "train", "log": [str(log)], "rule_msg": "NODE_FAIL.\n"}
     handler.emit(record("job_error", logging.ERROR, **failure))
     handler.emit(record(None, msg="Trying to restart job 1."))

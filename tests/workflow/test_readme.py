@@ -73,6 +73,17 @@ def test_a_claim_that_was_not_run_whole_shows_the_panels_that_were() -> None:
     assert f"{counts}; of its own claims 2 supported, 1 inconclusive." in table
 
 
+def test_a_supported_claim_shows_its_panels_if_one_is_not() -> None:
+    claims = pd.read_csv(REFERENCE / "claims.csv")
+    assert "1b: " not in results_table({"laptop": claims})
+    claims.loc[claims["claim"] == "1b", "verdict"] = "inconclusive"
+    [line] = [line for line in results_table({"made": claims}).splitlines() if "| 1. " in line]
+    pooled, cifar, imagenet = line.split(" | ")[1].split("; ")
+    assert pooled.endswith(" points, **supported**") and "1a" not in pooled
+    assert cifar.startswith("1a: ") and cifar.endswith(", **supported**")
+    assert imagenet.startswith("1b: ") and imagenet.endswith(", **inconclusive** |")
+
+
 def test_rows_without_a_result_are_named_below_the_table() -> None:
     claims, runs = (pd.read_csv(REFERENCE / name) for name in ("claims.csv", "runs.csv"))
     table = claims_table(claims.assign(effect=claims["effect"].where(claims["claim"] == "2")), runs)

@@ -89,9 +89,9 @@ def pool(panels: Sequence[pd.Series[float]], least_spreads: Sequence[float]) -> 
     """Estimate the mean of the ``panels``' means; a panel has a value per seed.
 
     Panels without a common seed are independent: degrees of freedom by Welch and Satterthwaite.
-    Runs of one seed have the same training images, so panels with common seeds may depend on each
-    other. A positive covariance of their means then counts, a negative one does not, and the
-    degrees of freedom are those of the smallest panel.
+    Those with common seeds may depend on each other: equal networks begin with the same weights,
+    and subsets of equal size have the same images. A positive covariance of their means then
+    counts, a negative one does not, and the degrees of freedom are those of the smallest panel.
     """
     count = len(panels)
     found = [estimate(panel, least) for panel, least in zip(panels, least_spreads, strict=True)]

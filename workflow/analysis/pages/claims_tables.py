@@ -22,7 +22,8 @@ def results_table(scales: Mapping[str, pd.DataFrame]) -> str:
     """Tabulate the primary claims and the controls: effect and verdict at each scale.
 
     ``scales``: claims.csv by scale; one that measured none of these rows gets no column. Where a
-    primary claim pools panels and not all were run, those that were stand in its place.
+    primary claim pools panels and not all were run, those that were stand in its place; beside it
+    they stand if it is supported and one of them is not.
     """
     rows = {name: dict(_by_claim(claims)) for name, claims in scales.items()}
     lines = list(_headlines())
@@ -59,13 +60,15 @@ def _by_claim(claims: pd.DataFrame) -> Iterator[tuple[str, Row]]:
 
 
 def _cell(rows: Mapping[str, Row], candidates: list[str]) -> str:
+    """Show a row's result: pooled, with its panels if it is supported and one of them is not."""
     measured = [rows[name] for name in candidates if name in rows and not _lacks_effect(rows[name])]
-    if measured and measured[0]["claim"] == candidates[0] and candidates[0] in paper().pooled:
-        measured = measured[:1]
-    whole = len(measured) == 1 and measured[0]["family"] == "primary"
-    prefix = "" if whole else "{claim}: "
+    if measured and measured[0]["claim"] in paper().pooled:
+        pooled, *panels = measured
+        doubtful = any(panel["verdict"] != "supported" for panel in panels)
+        measured = measured if pooled["verdict"] == "supported" and doubtful else [pooled]
     return "; ".join(
-        f"{prefix.format(claim=row['claim'])}{_numbers(row)}, **{row['verdict']}**"
+        f"{'' if row['family'] == 'primary' else row['claim'] + ': '}{_numbers(row)}, "
+        f"**{row['verdict']}**"
         for row in measured
     )
 
