@@ -170,6 +170,25 @@ def test_what_is_judged_of_the_controls(text: str) -> None:
     assert f"its corrected interval is [{once['low']:.2f}, {once['high']:.2f}]" in text
 
 
+def test_what_all_images_showed(text: str) -> None:
+    start = "accuracy in %, "
+    for name, step in (
+        (f"{start}at the switch", 0),
+        (f"{start}after 6,000 steps", 6000),
+        (f"{start}end of phase 2, 15,600 steps", 15_600),
+        (f"{start}end of the cool-down", 17_550),
+    ):
+        [(_, accuracy)] = (100 * at("all_images", step, "test_accuracy")).iterrows()
+        gain = f" {accuracy[200] - accuracy[1]:.2f}" if step else ""
+        assert f"| {name} | {accuracy[1]:.2f} | {accuracy[200]:.2f} |{gain} |" in text
+    for name, value, digits in (
+        ("test loss, end of the cool-down", "test_loss", 3),
+        ("training loss, second half of the cool-down", "train_loss", 2),
+    ):
+        [(_, loss)] = at("all_images", 17_550, value).iterrows()
+        assert f"| {name} | {loss[1]:.{digits}f} | {loss[200]:.{digits}f} | |" in text
+
+
 def test_what_the_pilot_runs_showed(text: str) -> None:
     pilots = pd.read_csv(WORKSTATION / "pilots.csv")
 
