@@ -1,4 +1,4 @@
-"""The paper's figures have the numbers that they had when they were written in Python."""
+"""Figures keep the numbers they had when written in Python, verdicts those of the last rule."""
 
 from __future__ import annotations
 
