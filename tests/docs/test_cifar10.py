@@ -8,35 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.docs.reference import REFERENCE, last, page, with_interval
-
-WORKSTATION = REFERENCE / "workstation"
-UNTIL_END, UNTIL_COOLED = ["phase 2"], ["phase 2", "cooldown"]
-PHASES = (UNTIL_END, UNTIL_COOLED)
-
-
-def table(experiment: str) -> pd.DataFrame:
-    return pd.read_csv(WORKSTATION / f"tables/{experiment}.csv")
-
-
-def at(experiment: str, step: int, value: str) -> pd.DataFrame:
-    """Return ``value`` at ``step`` after the switch: a row per seed, a column per H."""
-    rows = table(experiment)
-    rows = rows[rows["role"].isin(UNTIL_COOLED) & (rows["step"] == step)]
-    return rows.pivot(index="seed", columns="first_local_steps", values=value)
-
-
-def claims() -> pd.DataFrame:
-    return pd.read_csv(WORKSTATION / "claims.csv").set_index("claim")
+from tests.docs.reference import last, page, with_interval
+from tests.docs.workstation import PHASES, UNTIL_COOLED, WORKSTATION, at, claims, row, table
 
 
 @pytest.fixture(scope="module")
 def text() -> str:
     return page("docs/cifar10.md")
-
-
-def row(name: str, *cells: str) -> str:
-    return f"| {name} | {' | '.join(cells)} |"
 
 
 def test_what_post_local_sgd_showed(text: str) -> None:
@@ -68,6 +46,41 @@ def test_what_post_local_sgd_showed(text: str) -> None:
     assert (course.loc[600] < start).all()  # "both test losses fall"
     assert course[1].is_monotonic_increasing  # "From then on SGD's rises to the end of phase 2"
     assert np.ptp(course[200]) < 0.02  # "stays within 0.02"
+
+
+def test_what_the_learning_rate_changes(text: str) -> None:
+    runs = table("fig2b")
+    runs["rate"] = runs["run"].map(runs[runs["role"] == "phase 2"].groupby("run")["peak_lr"].max())
+    runs = runs[runs["role"].isin(UNTIL_COOLED)]
+    arms = [(0.1, 1), (0.1, 200), (0.8, 1), (0.8, 200)]
+
+    def found(step: int, value: str) -> pd.DataFrame:
+        rows = runs[runs["step"] == step]
+        return rows.pivot(index="seed", columns=["rate", "first_local_steps"], values=value)[arms]
+
+    for name, step, value, digits in (
+        ("accuracy in %, after 600 steps", 600, "test_accuracy", 2),
+        ("accuracy in %, end of phase 2", 7800, "test_accuracy", 2),
+        ("accuracy in %, end of the cool-down", 8580, "test_accuracy", 2),
+        ("test loss, end of the cool-down", 8580, "test_loss", 3),
+    ):
+        values = found(step, value) * (100 if digits == 2 else 1)
+        cells = [f"{values[arm].mean():.2f}" for arm in arms]
+        cells += [with_interval(values[r, 200] - values[r, 1], digits) for r in (0.1, 0.8)]
+        assert row(name, *cells) in text
+    cooled = 100 * found(8580, "test_accuracy")
+    gains = {rate: cooled[rate, 200] - cooled[rate, 1] for rate in (0.1, 0.8)}
+    assert f"After the cool-down it gains {with_interval(gains[0.1] - gains[0.8])} more" in text
+    ahead = with_interval(cooled[0.8, 1] - cooled[0.1, 200])
+    assert f"the difference is {ahead} points in its favour" in text
+    means = {step: found(step, "test_accuracy").mean() for step in range(600, 7801, 600)}
+    above = [step for step, mean in means.items() if mean[0.8, 200] > mean[0.8, 1]]
+    assert above == list(range(2400, 7801, 600))  # "above it from step 2,400 on"
+    rate, time = (claims().loc[f"2b, {name}"] for name in ("rate", "time"))
+    assert (rate["verdict"], time["verdict"]) == ("inconclusive", "supported")
+    assert f"grows by {time['effect']:.2f} points" in text
+    said = f"{-rate['effect']:.2f} points less at the end of phase 2, corrected interval "
+    assert f"{said}[{rate['low']:.2f}, {rate['high']:.2f}]" in text
 
 
 @pytest.mark.parametrize(("experiment", "hs"), [("fig7a", (1, 40, 200)), ("fig7b", (1, 200))])
@@ -124,50 +137,6 @@ def test_what_more_clients_showed(text: str) -> None:
     found = claims().loc["5"]
     assert found["verdict"] == "supported"
     assert f"{found['effect']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in text
-
-
-def test_what_the_controls_showed(text: str) -> None:
-    controls = table("controls")
-    end, cooled = (100 * last(controls, "test_accuracy", roles, "setting") for roles in PHASES)
-    for setting in end.columns:
-        cells = [f"{phase[setting].mean():.2f}" for phase in (end, cooled)]
-        for phase in (end, cooled) if setting != "H = 200" else []:
-            cells.append(with_interval(phase["H = 200"] - phase[setting]))
-        assert row(setting, *cells) in text
-    means = ["H = 1; SWA", "H = 1; EMA 0.999"]
-    before, after = end.mean(), cooled.mean()
-    shares = (before[means] - before["H = 1"]) / (before["H = 200"] - before["H = 1"])
-    assert shares.between(0.7, 0.8).all()
-    assert "Before the cool-down SWA and EMA have three quarters of it" in text
-    swa = end["H = 1; SWA"]
-    assert 0.45 < (swa - cooled["H = 1"]).mean() / (after["H = 200"] - after["H = 1"]) < 0.55
-    assert f"with {swa.mean():.2f} %" in text
-    assert f"by {with_interval(end['H = 200'] - swa)} points at the end of phase 2" in text
-    assert f"by {with_interval(cooled['H = 200'] - swa)} points if only Local SGD" in text
-    assert f"ends {(before['H = 1'] - before['H = 1; K = 1']):.1f} points below SGD" in text
-    assert f"no longer clear: {with_interval(cooled['H = 1; K = 1'] - cooled['H = 1'])}" in text
-
-
-def test_what_the_controls_losses_showed(text: str) -> None:
-    order = ["H = 7800", "H = 200", "H = 1; K = 1", "H = 1; SWA", "H = 1; EMA 0.999", "H = 1"]
-    names = ["H = 7800", "H = 200", "K = 1", "SWA", "EMA", "SGD"]
-    test, train = (
-        last(table("controls"), value, UNTIL_COOLED, "setting")[order].mean()
-        for value in ("test_loss", "train_loss")
-    )
-    said = [f"{loss:.2f} ({name})" for name, loss in zip(names, test, strict=True)]
-    assert f"the test losses are {', '.join(said[:-1])} and {said[-1]}" in text
-    losses = [f"{loss:.2f}" for loss in train]
-    assert f"the training losses {', '.join(losses[:-1])} and {losses[-1]}" in text
-    assert train.idxmax() == "H = 1; K = 1"
-
-
-def test_what_is_judged_of_the_controls(text: str) -> None:
-    own = claims()[claims()["family"] == "own"]
-    assert (own["verdict"] == "supported").sum() == 4
-    once = own.loc["Local SGD, once, small η"]
-    assert once["verdict"] == "inconclusive"
-    assert f"its corrected interval is [{once['low']:.2f}, {once['high']:.2f}]" in text
 
 
 def test_what_all_images_showed(text: str) -> None:
