@@ -32,6 +32,11 @@ def test_what_the_controls_showed(text: str) -> None:
     assert f"by {with_interval(end['H = 200'] - swa)} points at the end of phase 2" in text
     assert f"by {with_interval(cooled['H = 200'] - swa)} points if only Local SGD" in text
     assert f"ends {(before['H = 1'] - before['H = 1; K = 1']):.1f} points below SGD" in text
+    halfway = controls[controls["step"] == 8190].pivot(
+        index="seed", columns="setting", values="test_accuracy"
+    )
+    rise = (cooled - 100 * halfway)["H = 1; K = 1"]
+    assert f"second half of the cool-down, by {with_interval(rise)} points" in text
     assert f"no longer clear: {with_interval(cooled['H = 1; K = 1'] - cooled['H = 1'])}" in text
 
 

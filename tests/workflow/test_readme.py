@@ -35,6 +35,13 @@ def test_the_readme_says_of_figure_1a_what_the_verdicts_say() -> None:
     gain, cooled = (claims.loc[row, "effect"] for row in ("1a", "1a, small η"))
     text = " ".join((ROOT / "README.md").read_text("utf-8").split())
     assert f"accuracy rises {gain:.1f} points above SGD's. A gain of {cooled:.1f} points" in text
+    table = pd.read_csv(ROOT / "results/reference/workstation/tables/fig2b.csv")
+    rates = table[table["role"] == "phase 2"].groupby("run")["peak_lr"].max()
+    assert rates.max() == pytest.approx(8 * rates.min())
+    large = table[table["run"].isin(rates.index[rates == rates.max()]) & (table["step"] == 8580)]
+    accuracy = 100 * large.groupby("first_local_steps")["test_accuracy"].mean()
+    remains = accuracy[200] - accuracy[1]
+    assert f"With eight times the learning rate [{remains:.1f} points remain]" in text
 
 
 def test_the_readme_says_which_scales_were_run() -> None:
