@@ -1,8 +1,9 @@
 """Measure images per second of Local SGD on small networks against the plain reference.
 
 All in one process. Each variant trains whole rounds with their averaging, on as many threads as
-there are cores. The reference loads its images by torchvision's transforms; "without input" it gets
-batches made beforehand, which no training can have.
+there are cores; ResNet-8 on one, as in the scale ``workstation``, in float32 and in bf16, the
+reference in the same precision. The reference loads its images by torchvision's transforms;
+"without input" it gets batches made beforehand, which no training can have.
 """
 
 from __future__ import annotations
@@ -42,6 +43,24 @@ class Case:
     local_steps: int = 8
     against: str = REFERENCE
     target: float | None = None
+    precision: str = "fp32"
+    threads: int | None = None  # default: as many as there are cores
+
+
+def resnet8(name: str, *, local_steps: int, precision: str, target: float) -> Case:
+    """Return a case with the clients and batches of the scale ``workstation``."""
+    return Case(
+        name=f"ResNet-8, {name}",
+        model="resnet8",
+        clients=8,
+        batch_size=16,
+        dataset="cifar10",
+        local_steps=local_steps,
+        against=WITHOUT_INPUT,
+        target=target,
+        precision=precision,
+        threads=1,
+    )
 
 
 CASES = (
@@ -72,6 +91,10 @@ CASES = (
         dataset="cifar10",
     ),
     Case(name="ResNet-20", model="resnet20", clients=4, batch_size=32, dataset="cifar10"),
+    resnet8("float32", local_steps=8, precision="fp32", target=1.5),
+    resnet8("bf16", local_steps=8, precision="bf16", target=1.5),
+    resnet8("float32, H = 1", local_steps=1, precision="fp32", target=2.0),
+    resnet8("bf16, H = 1", local_steps=1, precision="bf16", target=2.0),
 )
 
 
@@ -80,8 +103,11 @@ def run(repetitions: int) -> Iterator[Record]:
         folders = {name: Path(temporary) / name for name in DATASETS}
         prepare_digits(folders["digits"])
         write_random_images(folders["cifar10"])
+        all_threads = torch.get_num_threads()
         for case in CASES:
+            torch.set_num_threads(case.threads or all_threads)
             yield from measure_case(case, folders[case.dataset], repetitions)
+        torch.set_num_threads(all_threads)
 
 
 def measure_case(case: Case, folder: Path, repetitions: int) -> Iterator[Record]:
@@ -102,6 +128,7 @@ def measure_case(case: Case, folder: Path, repetitions: int) -> Iterator[Record]
                 "B_loc": case.batch_size,
                 "H": case.local_steps,
                 "data": case.dataset,
+                "precision": case.precision,
                 "executed": plan,
                 "threads": torch.get_num_threads(),
             },
@@ -117,6 +144,7 @@ def prepare_variants(case: Case, folder: Path) -> tuple[dict[str, Callable[[], f
         k=case.clients,
         batch_size=case.batch_size,
         local_steps=case.local_steps,
+        precision=case.precision,
     )
     trainer = Rounds(settings, WORLD)
     serial = Rounds(settings.model_copy(update={"clients": "serial"}), WORLD)
@@ -134,6 +162,7 @@ def prepare_variants(case: Case, folder: Path) -> tuple[dict[str, Callable[[], f
             local_steps=case.local_steps,
             clients=case.clients,
             weight_decay=settings.wd,
+            autocast=torch.bfloat16 if case.precision == "bf16" else None,
         )
 
     images = case.clients * case.batch_size * case.local_steps

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -59,11 +60,13 @@ def plain_seconds(
     local_steps: int,
     clients: int,
     weight_decay: float = 0.0,
+    autocast: torch.dtype | None = None,
 ) -> float:
     """Time rounds of the reference from its first request of a batch, without copying clients."""
     clock = Clock(islice(steps, rounds * local_steps))
     plan = [local_steps] * rounds
-    local_sgd(model, clock, plan, clients, lambda step: 0.0, weight_decay=weight_decay)
+    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        local_sgd(model, clock, plan, clients, lambda step: 0.0, weight_decay=weight_decay)
     return time.perf_counter() - clock.start
 
 
