@@ -1,7 +1,8 @@
 """Run torchrun on this machine's loopback interface alone, or on all nodes of a Slurm job.
 
 ``python -m trainer.launch`` takes torchrun's options. Its exit status is that of the first process
-that ended, if that has said why: 2 for an error, 75 for a stop. The stores of ``torchrun
+that ended, if that has said why: 2 for an error, 75 for a stop (at the time limit or the job's
+end); where the launcher itself got a signal, 128 + its number. The stores of ``torchrun
 --standalone`` listen on all of the machine's interfaces, but a TCPStore also takes a socket that
 listens already (https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.TCPStore):
 this one listens on 127.0.0.1 alone. A single process to fork runs in this one instead, without a

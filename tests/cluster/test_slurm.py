@@ -6,6 +6,7 @@ One file, since the machine has one Slurm: tests of a file never run side by sid
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -169,6 +170,19 @@ def test_two_nodes_compute_the_bits_of_two_processes(
     assert torchrun(2, *words, tmp_path / "here").returncode == 0
     for name in ("metrics.jsonl", "model.pt"):
         assert (tmp_path / "nodes" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_a_signal_to_the_launcher_stops_both_nodes_and_saves(
+    cluster: None, digits: Path, tmp_path: Path
+) -> None:
+    words = ("train", "--data-pth", digits, *WORDS, "--epochs", 4000, "--log-pth", tmp_path / "run")
+    launch = shlex.join(map(str, (*LAUNCH, "--nproc-per-node", 1, *FORKED, *words)))
+    partial = shlex.quote(str(tmp_path / "run" / "metrics.partial.jsonl"))
+    script = f"{launch} & until [ -s {partial} ]; do sleep 0.1; done; kill $!; wait $!"
+    status, said = in_a_job(["bash", "-c", script])
+    assert status != 0
+    assert re.search(r"SIGTERM; saved at step \d+", said), said
+    assert list((tmp_path / "run" / "state").glob("step=*"))
 
 
 def test_an_error_is_said_and_ends_the_job_with_its_status(cluster: None, tmp_path: Path) -> None:

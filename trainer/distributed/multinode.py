@@ -7,6 +7,7 @@ accounting and its limits reach the training.
 
 import argparse
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import psutil
 from trainer.distributed import slurm
 from trainer.errors import UserError
 
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOP = signal.SIGUSR1  # which srun passes on (https://slurm.schedmd.com/srun.html)
 # Below the ports that Linux assigns itself (from 32768 on)
 FIRST_PORT, PORTS = 16384, 16384
 # After the first launcher ends, srun leaves the others this long: they give processes 30 s to save.
@@ -27,7 +30,8 @@ GRACE_SECONDS = 60
 def start_on_nodes(nodes: int, words: Sequence[str]) -> int:
     """Start this launcher with ``words`` on each of ``nodes`` nodes; return its exit status.
 
-    Raises UserError if this process is in no Slurm job, or in one with fewer nodes.
+    SIGTERM and SIGINT reach the training. Raises UserError if this process is in no Slurm job, or
+    in one with fewer nodes, or if there is no srun.
     """
     if slurm.job_id() is None:
         raise UserError(
@@ -49,14 +53,38 @@ def start_on_nodes(nodes: int, words: Sequence[str]) -> int:
         sys.executable, "-m", "trainer.launch", "--rdzv-backend", "c10d", "--rdzv-id", rendezvous,
         "--rdzv-endpoint", f"{addresses[0]}:{port}", *words,
     ]  # fmt: skip
-    return subprocess.run(command).returncode
+    try:
+        return _run_srun(command)
+    except OSError as error:
+        raise UserError(
+            f"--nnodes {nodes}: srun cannot be started ({error.strerror}); add the folder of "
+            "Slurm's programs to PATH"
+        ) from None
+
+
+def _run_srun(command: Sequence[str]) -> int:
+    """Run ``command`` to its end, passing requests to stop on; return its exit status.
+
+    At SIGTERM srun would kill the launchers, at a second Ctrl-C too. So they get `STOP` through it,
+    and it is in a session of its own, which a terminal's Ctrl-C does not reach.
+    """
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    before = {n: signal.signal(n, lambda *_: process.send_signal(STOP)) for n in STOPPING}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
 
 
 def configure_rendezvous(arguments: argparse.Namespace) -> None:
     """Complete torchrun's arguments and the network interface on this node of several.
 
+    From here on, `STOP` is a SIGTERM, which torchrun passes on to its processes.
     An interface that the user has named is kept (``GLOO_SOCKET_IFNAME``, ``NCCL_SOCKET_IFNAME``).
     """
+    signal.signal(STOP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     address = _local_address(arguments.rdzv_endpoint)
     node = os.environ.get("SLURM_NODEID")
     if node is not None and "is_host" not in arguments.rdzv_conf:
