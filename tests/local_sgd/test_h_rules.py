@@ -105,6 +105,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder of a user's rules, which Python finds."""
     (tmp_path / "my_rules.py").write_text(OWN)
     (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "typing_error.py").write_text("import os\nos.nothing\nf = print\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -130,6 +131,7 @@ def test_a_users_rule_is_found_by_trainer_and_launcher(digits: Path, own: Path) 
     [
         ("absent:f", ["module absent cannot be imported", "No module named", "PYTHONPATH"]),
         ("broken:f", ["module broken cannot be imported (ZeroDivisionError", "fix it"]),
+        ("typing_error:f", ["module typing_error cannot be imported (AttributeError", "nothing"]),
         ("my_rules:f", ["module my_rules has no function f", "check the name"]),
         ("my_rules:large", ["large is not a function"]),
         ("my_rules:half", ["returned 10.0 at step 0", "return an int of at least 1"]),

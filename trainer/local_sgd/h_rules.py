@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pkgutil import resolve_name
+from importlib import import_module
 from typing import Any
 
 from trainer.errors import UserError
@@ -110,16 +110,17 @@ def own_rule(name: str) -> OwnRule:
     """Import the rule ``module:function``; raises UserError if that fails."""
     module, _, function = name.partition(":")
     try:
-        found = resolve_name(name)
-    except AttributeError:
-        raise UserError(
-            f"h_rule {name}: module {module} has no function {function}; check the name"
-        ) from None
+        imported = import_module(module)
     except Exception as error:  # whatever a user's module raises
         raise UserError(
             f"h_rule {name}: module {module} cannot be imported ({type(error).__name__}: {error}); "
             "fix it, or add its folder to PYTHONPATH"
         ) from error
+    if not hasattr(imported, function):
+        raise UserError(
+            f"h_rule {name}: module {module} has no function {function}; check the name"
+        )
+    found = getattr(imported, function)
     if not callable(found):
         raise UserError(f"h_rule {name}: {function} is not a function; check the name")
     return OwnRule(name, found)

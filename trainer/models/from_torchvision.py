@@ -48,12 +48,15 @@ def spec(name: str) -> ModelSpec:
 
 
 @cache
-def incompatibility(name: str, channels: int, image_size: int) -> str | None:
-    """Explain why ``name`` cannot take such images; None if two without content pass through."""
+def incompatibility(name: str, channels: int, image_size: int, samples: int) -> str | None:
+    """Explain why ``name`` cannot train on ``samples`` such images, by trying it without content.
+
+    Returns None if it can.
+    """
     model = _meta_model(name)
     device = next(model.parameters()).device
     try:
-        scores = model(torch.empty(2, channels, image_size, image_size, device=device))
+        scores = model(torch.empty(samples, channels, image_size, image_size, device=device))
     except (RuntimeError, AssertionError, ValueError) as error:
         return str(error).splitlines()[0]
     assert isinstance(scores, Tensor), f"{name} returns {type(scores).__name__}"

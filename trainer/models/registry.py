@@ -40,14 +40,16 @@ def require_model(name: str) -> str:
     return name
 
 
-def incompatibility(name: str, data: DatasetSpec) -> str | None:
-    """Explain why the model ``name`` cannot take the images of ``data``; None if it can."""
+def incompatibility(name: str, data: DatasetSpec, samples: int = 2) -> str | None:
+    """Explain why ``name`` cannot train on ``samples`` images of ``data``; None if it can."""
     if name not in MODELS:
         from trainer.models import from_torchvision
 
-        return from_torchvision.incompatibility(name, data.channels, data.image_size)
-    needed = MODELS[name].image_size
-    return f"made for images of {needed} pixels" if needed not in (None, data.image_size) else None
+        return from_torchvision.incompatibility(name, data.channels, data.image_size, samples)
+    needed, smallest = MODELS[name].image_size, MODELS[name].smallest_image
+    if needed not in (None, data.image_size):
+        return f"made for images of {needed} pixels"
+    return f"made for images of {smallest} pixels or more" if data.image_size < smallest else None
 
 
 def build(name: str, data: DatasetSpec, seed: int, n_groups: int = 8) -> nn.Module:

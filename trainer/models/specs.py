@@ -13,7 +13,8 @@ class ModelSpec:
 
     ``factory`` is ``module:function`` below this package, called with the data set's
     ``DatasetSpec``, ``arguments`` and, where ``groupnorm``, the number of groups. ``dataset`` is
-    the one that it is made for. ``image_size`` is in pixels; None: it must be tried.
+    the one that it is made for. ``image_size`` and ``smallest_image`` are in pixels; None: any
+    from the smallest on (torchvision's are tried).
     ``stochastic`` models draw random numbers in training (dropout, stochastic depth).
     """
 
@@ -24,9 +25,11 @@ class ModelSpec:
     groupnorm: bool = False
     stochastic: bool = False
     image_size: int | None = None
+    smallest_image: int = 1
 
 
 _small = partial(ModelSpec, dataset="digits")
+_cnn = partial(_small, factory="small:cnn", smallest_image=4)  # it halves images twice
 _of_cifar = partial(ModelSpec, dataset="cifar10", image_size=32)
 
 
@@ -38,8 +41,8 @@ _resnet = partial(_cifar, "cifar_resnet:CifarResNet")
 RESNET_DEPTHS = (20, 32, 44, 56, 110, 1202)
 MODELS = {
     "mlp": _small(factory="small:mlp"),
-    "cnn": _small(factory="small:cnn"),
-    "cnn_bn": _small(factory="small:cnn", arguments={"batchnorm": True}, batchnorm=True),
+    "cnn": _cnn(),
+    "cnn_bn": _cnn(arguments={"batchnorm": True}, batchnorm=True),
     "resnet8": _of_cifar(factory="resnet8:ResNet8", batchnorm=True),
     "resnet8_gn": _of_cifar(factory="resnet8:ResNet8", groupnorm=True),
     **{f"resnet{depth}": _resnet(depth, batchnorm=True) for depth in RESNET_DEPTHS},

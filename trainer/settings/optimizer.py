@@ -77,13 +77,18 @@ class OptimizerSettings(ScheduleSettings, DataSettings):
         return {"bf16": "bfloat16", "fp16": "float16"}.get(self.precision)
 
     @property
+    def peak_lr_setting(self) -> Literal["lr", "max_lr", "start_lr"]:
+        """Name the setting that the learning rate after warm-up follows from."""
+        if self.lr is not None:
+            return "lr"
+        return "max_lr" if self.warm_up and self.max_lr >= 0 else "start_lr"
+
+    @property
     def peak_lr(self) -> float:
         """Return η after warm-up, before any decay: B · lr / 256, max_lr or start_lr · K."""
         if self.lr is not None:
             return self.lr * self.total_batch_size / 256
-        if self.warm_up and self.max_lr >= 0:
-            return self.max_lr
-        return self.start_lr * self.num_clients
+        return self.max_lr if self.peak_lr_setting == "max_lr" else self.start_lr * self.num_clients
 
     @property
     def initial_lr(self) -> float:

@@ -16,7 +16,7 @@ from pydantic import field_validator
 from trainer.data.specs import DATASETS
 from trainer.errors import UserError
 from trainer.files.download import https, is_url
-from trainer.models.registry import model_spec
+from trainer.models.registry import incompatibility, model_spec
 from trainer.settings.base import execution_setting, local_path, setting
 from trainer.settings.data import IMAGENET
 from trainer.settings.optimizer import OptimizerSettings
@@ -91,8 +91,19 @@ class RunSettings(RuntimeSettings, OptimizerSettings):
         yield from super().conflicts()
         if self.clients in ("vectorized", "fused"):
             yield from self._separate_clients()
+        if self.batch_size == 1 and self._only_one_sample_is_too_few():
+            yield (
+                f"batch_size 1 leaves a BatchNorm layer of model {self.model} one value per "
+                f"channel at {self.data.image_size} pixels; set batch_size 2 or more"
+            )
+        for name in [] if self.sharpness else self.changed("sharpness_samples", "sharpness_probes"):
+            yield f"{name} applies only to sharpness 1; set sharpness 1 or remove {name}"
         if self.train_subset and (reason := samples_suffice(self, self.train_subset)):
             yield f"train_subset {self.train_subset} is too small: {reason}"
+
+    def _only_one_sample_is_too_few(self) -> bool:
+        one, two = (incompatibility(self.model, self.data, samples) for samples in (1, 2))
+        return one is not None and two is None
 
     def _separate_clients(self) -> Iterator[str]:
         if model_spec(self.model).stochastic:

@@ -15,7 +15,7 @@ from trainer.settings.yaml import parse_yaml
 # The authors' scripts switch a decay off by giving it a very large epoch.
 FAR_PAST_THE_END = 10
 NUMBERED = ("decay", "step", "eval_freq", "save_freq", "weight_averaging")
-# What `ScheduleSettings.schedule` says instead
+# Options that `ScheduleSettings.schedule` replaces
 PHASE_OPTIONS = ("epochs", "gamma", *(f"{name}{i}" for name in NUMBERED for i in (1, 2, 3)))
 # The rules for H that a setting is for
 RULES_WITH = {
@@ -172,6 +172,7 @@ class ScheduleSettings(Settings):
         if self.schedule is not None and both:
             yield f"schedule and {', '.join(both)} both define the phases; set one or the other"
         yield from self._misplaced_decays()
+        yield from self._phases_without_decay()
         count = len(self.decays)
         if not 1e-300 < math.prod([self.gamma] * count) < 1e300:  # unlike **, without an exception
             yield (
@@ -197,8 +198,18 @@ class ScheduleSettings(Settings):
             if rule not in rules and self.changed(name):
                 yield f"{name} applies only to h_rule {' or '.join(rules)}; remove {name}"
         if rule in RULES_WITH["h_base"]:
-            for name in self.changed("step1", "step2", "step3"):
+            given = self.changed("step1", "step2", "step3")
+            if any(phase.local_steps > 1 for phase in self.schedule or ()):
+                given.append("local_steps")
+            for name in given:
                 yield f"{name} and h_rule {rule} both set H; remove {name}"
+
+    def _phases_without_decay(self) -> Iterator[str]:
+        """Refuse options of a phase that no decay begins: the run would silently ignore them."""
+        for i in (2, 3):
+            if getattr(self, f"decay{i - 1}") is None:
+                for name in self.changed(*(f"{name}{i}" for name in NUMBERED if name != "decay")):
+                    yield f"{name} applies after decay{i - 1}; set decay{i - 1} or remove {name}"
 
     def _misplaced_decays(self) -> Iterator[str]:
         start = self.epochs_before_decays
