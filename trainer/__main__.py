@@ -141,9 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(
-                f"memory ran out ({error}); lower batch_size, or end what else uses it"
-            ) from error
+            lower = "lower batch_size, or " if command.settings is RunSettings else ""
+            raise UserError(f"memory ran out ({error}); {lower}end what else uses it") from error
 
     return exit_status(run)
 

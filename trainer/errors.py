@@ -23,7 +23,8 @@ MAX_LENGTH = 2000  # characters of a message
 # Errors that the machine causes. A file that is missing unexpectedly is a bug of ours instead.
 MACHINE_ERRNOS = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
-    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EMFILE, errno.ENFILE,
+    errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EMFILE,
+    errno.ENFILE,
 }  # fmt: skip
 
 
@@ -47,11 +48,15 @@ class PeerFailedError(Exception):
 
 
 class DivergedError(UserError):
-    """Report losses or parameters that are not finite, the first time after ``step`` steps."""
+    """Report losses or parameters that are not finite, the first time after ``step`` steps.
 
-    def __init__(self, message: str, step: int) -> None:
+    ``averaged``: since the clients' last step, they have been averaged.
+    """
+
+    def __init__(self, message: str, step: int, *, averaged: bool) -> None:
         super().__init__(message)
         self.step = step
+        self.averaged = averaged
 
 
 class StoppedError(Exception):

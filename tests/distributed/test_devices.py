@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from tests.commands import BIN, ROOT, torchrun
-from trainer.distributed.gpu_lease import leased, visible_gpus, warn_about_unused_gpu
+from trainer.distributed.gpu_lease import leased, own_gpu, visible_gpus, warn_about_unused_gpu
 from trainer.distributed.world import World
 from trainer.errors import UserError
 
@@ -22,9 +24,12 @@ from torch.distributed.rendezvous import rendezvous
 from trainer.distributed.gpu_lease import own_gpu
 
 gpus, out, seconds = sys.argv[1].split(","), sys.argv[2], float(sys.argv[3])
-local, size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+rank, local, size = (
+    int(os.environ.get(name, default))
+    for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+)
 store = next(rendezvous("env://"))[0] if size > 1 else None
-with own_gpu(gpus, local, size, store) as gpu:
+with own_gpu(gpus, rank, local, size, store) as gpu:
     begin = time.monotonic()
     open(f"{out}.{local}.begun", "w").close()
     time.sleep(seconds + local / 2)  # the first process, which leases for all, is done first
@@ -97,6 +102,20 @@ def test_runs_of_several_processes_share_gpus_without_a_deadlock(tmp_path: Path)
     found = uses(tmp_path)
     assert len(found) == 6
     assert_never_shared(found)
+
+
+def test_nodes_without_torchruns_numbers_have_leases_of_their_own() -> None:
+    """Two nodes of two processes that something else started, with one store."""
+    store = HashStore()
+    with ExitStack() as stack:
+
+        def lease(gpus: list[str], rank: int, local: int) -> int:
+            return stack.enter_context(own_gpu(gpus, rank, local, 2, store))
+
+        stack.enter_context(leased(["x"]))
+        assert lease(["x", "y", "z"], 2, 0) == 1
+        assert lease(["a", "b"], 0, 0) == 0
+        assert (lease(["a", "b"], 1, 1), lease(["x", "y", "z"], 3, 1)) == (1, 2)
 
 
 def test_a_killed_run_holds_no_gpu(tmp_path: Path) -> None:

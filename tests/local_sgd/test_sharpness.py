@@ -13,6 +13,7 @@ from trainer.data.images import ImageSet
 from trainer.data.preparation.prepared import Arrays
 from trainer.data.sampling import sharpness_subset
 from trainer.data.specs import DATASETS
+from trainer.errors import UserError
 from trainer.local_sgd.sharpness import sharpness
 from trainer.models.registry import build
 
@@ -125,3 +126,14 @@ def test_a_hessian_of_zeros_or_none_at_all_ends_no_run() -> None:
         training.labels.zero_()
         found = sharpness(model, training, samples=4, probes=2, seed=0)
         assert [found.trace, found.largest_eigenvalue] == pytest.approx([wanted] * 2, nan_ok=True)
+
+
+def test_memory_that_runs_out_is_blamed_on_the_samples() -> None:
+    class TooLarge(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(x) * 10**13).sum() + super().forward(x)
+
+    with pytest.raises(UserError, match=r"^sharpness_samples 20: memory ran out .*; lower it$"):
+        sharpness(
+            TooLarge(*small(torch.float64)), data(torch.float64), samples=20, probes=1, seed=0
+        )

@@ -129,6 +129,16 @@ def test_a_run_that_was_saved_counts_its_steps_from_there(monkeypatch: pytest.Mo
     assert asked[:3] == [501, 511, 521]
 
 
+def test_the_reason_of_a_stop_before_an_evaluation_is_its_own() -> None:
+    """The job ends in 20 s, during an evaluation that takes 30."""
+    policy = CheckpointPolicy(WORLD, PreemptionGuard(job_stops=time.time() + 20), 1e9, 0)
+    policy.evaluated(30)
+    round = Round(index=1, phase=0, start=0, stop=4, local_steps=4, evaluate=True)
+    decision = policy.decide(4, round)
+    assert decision and decision.stop
+    assert policy.reason == "the Slurm job ends soon"
+
+
 def test_a_time_limit_is_a_reason_beforehand() -> None:
     """So that no evaluation is begun that it would cut short."""
     assert PreemptionGuard().reason is None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.commands import torchrun, trainer
 from tests.conftest import metrics, one_line
@@ -14,6 +17,7 @@ from tests.option_runs import WORLD, configured, covers
 from tests.run.test_resume import checkpoints, signalled
 from trainer.errors import UserError
 from trainer.local_sgd.clients import ClientBank
+from trainer.local_sgd.evaluation import Evaluator, Scores
 from trainer.run.session import train
 from trainer.tracking.metrics import STATE
 
@@ -101,6 +105,42 @@ def test_parameters_that_are_not_finite_are_never_saved(
     with signalled(1), pytest.raises(UserError, match="parameters are not finite at step 1 "):
         train(run, WORLD)
     assert not list((tmp_path / STATE).glob("*"))
+
+
+def test_an_averaged_round_whose_loss_is_not_finite_is_not_averaged_again(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outer optimizer would take another step, the mean the same iterate twice."""
+    outer = {"outer_momentum": 0.9, "weight_averaging1": "ema", "step1": 5, "epochs": 2}
+    expected = configured(digits, log_pth=tmp_path / "expected", **outer)
+    train(expected, WORLD)
+    run = configured(digits, log_pth=tmp_path / "run", allow_divergence=True, **outer)
+    original = Evaluator.__call__
+
+    def evaluated(evaluator: Evaluator, model: nn.Module) -> Scores:
+        return replace(original(evaluator, model), loss=math.nan)
+
+    monkeypatch.setattr(Evaluator, "__call__", evaluated)
+    train(run.model_copy(update={"eval_freq1": 100}), WORLD)
+    assert metrics(run.log_pth)[-1]["diverged"]
+    one, other = (torch.load(s.log_pth / "model.pt") for s in (expected, run))
+    for name in one:
+        assert torch.equal(one[name], other[name])
+
+
+@pytest.mark.parametrize(
+    ("words", "lower"),
+    [
+        (("--lr", 1e6), "lower lr, or H"),
+        (("--warm-up", 1, "--max-lr", 1e6), "lower max_lr, or H"),
+        (("--start-lr", 1e6), "lower start_lr, or H"),
+    ],
+)
+def test_the_setting_to_lower_is_the_one_that_was_set(
+    digits: Path, tmp_path: Path, words: tuple[object, ...], lower: str
+) -> None:
+    done = trainer("train", "--data-pth", digits, "--log-pth", tmp_path, "--epochs", 200, *words)
+    assert lower in one_line(done)
 
 
 @pytest.mark.parametrize(("sharpness", "precision"), [(0, "fp32"), (1, "fp32"), (0, "fp16")])

@@ -123,11 +123,12 @@ def test_how_a_run_is_watched_or_placed_does_not_keep_it_from_going_on(
 def test_two_checkpoints_are_kept_and_half_written_ones_are_not_used(
     halted: RunSettings, whole: list[bytes]
 ) -> None:
-    half = halted.log_pth / STATE / ".step=16.tmp"
-    half.mkdir()
-    (half / "0-of-1.pt").write_bytes(b"half")
+    for step in (9, 16):  # a killed run may come by other steps when it saves again
+        half = halted.log_pth / STATE / f".step={step}.tmp"
+        half.mkdir()
+        (half / "0-of-1.pt").write_bytes(b"half")
     assert "saved at step 16," in stopped(halted, 2)
-    assert [path.name for path in checkpoints(halted)] == ["step=14", "step=16"]
+    assert {path.name for path in (halted.log_pth / STATE).iterdir()} == {"step=14", "step=16"}
     train(halted, WORLD)
     assert bits(halted.log_pth) == whole
 

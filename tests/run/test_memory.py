@@ -14,7 +14,9 @@ from tests.conftest import one_line
 from tests.option_runs import WORLD, configured
 from trainer.data.training import Batch
 from trainer.errors import UserError
+from trainer.local_sgd.clients import ExecutionPlan
 from trainer.run import memory
+from trainer.run.execution import ONE_BY_ONE
 from trainer.run.memory import CPU, MemoryEstimate, fits, free_bytes, out_of_memory_message
 from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RunSettings
@@ -35,13 +37,37 @@ def test_the_papers_imagenet_run_is_told_how_many_gpus_would_do(
 ) -> None:
     """256 replicas of 102 MB are 26.2 GB; 3 GB more for one at work."""
     room(monkeypatch, 0, on_gpu=16e9)
-    assert not fits(NEED, 256, GPU) and fits(NEED, 64, GPU)
-    assert out_of_memory_message(IMAGENET, NEED, 256, GPU, 1) == (
+    assert not fits(NEED, 256, ONE_BY_ONE, GPU) and fits(NEED, 64, ONE_BY_ONE, GPU)
+    assert out_of_memory_message(IMAGENET, NEED, 256, ONE_BY_ONE, GPU, 1) == (
         "K = 256 clients: 256 of model resnet50 on each process need about 29.2GB of memory, "
         "16.0GB are free on cuda:0; start 4 processes"
     )
     room(monkeypatch, 0, on_gpu=1e9)
-    assert "; lower total_batch_size" in out_of_memory_message(IMAGENET, NEED, 256, GPU, 1)
+    said = out_of_memory_message(IMAGENET, NEED, 256, ONE_BY_ONE, GPU, 1)
+    assert "; lower total_batch_size" in said
+
+
+def test_clients_of_one_pass_have_gradients_and_activations_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """8 replicas of 10, with 10 of gradients and 5 of activations for each at work."""
+    need = MemoryEstimate(replica=10, gradients=10, activations=5, shared=3)
+    assert need.total(8, ONE_BY_ONE) == 80 + 15 + 3
+    assert need.total(8, ExecutionPlan("vectorized", 4)) == 80 + 4 * 15 + 3
+    assert need.total(1, ExecutionPlan("fused", 4)) == 10 + 10 + 4 * 5 + 3
+    room(monkeypatch, 0, on_gpu=8 * 10**9)
+    gigabytes = MemoryEstimate(replica=10**9, gradients=10**9, activations=10**9)
+    said = out_of_memory_message(
+        RunSettings(batch_size=8, total_batch_size=32),
+        gigabytes,
+        4,
+        ExecutionPlan("vectorized", 4),
+        GPU,
+        1,
+    )
+    assert said.endswith(
+        "need about 12.0GB of memory, 8.00GB are free on cuda:0; start 2 processes"
+    )
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +78,7 @@ def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert free_bytes(CPU) == pytest.approx(whole / 4, rel=0.3)
     room(monkeypatch, 1e9)
-    assert "more machines" in out_of_memory_message(IMAGENET, NEED, 256, CPU, 1)
+    assert "more machines" in out_of_memory_message(IMAGENET, NEED, 256, ONE_BY_ONE, CPU, 1)
 
 
 def test_a_run_without_memory_is_refused_before_it_takes_any(
@@ -61,9 +87,14 @@ def test_a_run_without_memory_is_refused_before_it_takes_any(
     run = TrainingRun(configured(digits, log_pth=tmp_path), WORLD)
     replica = run.clients.parameters.memory.nbytes // 4
     assert replica == 8 * 26_122
-    room(monkeypatch, 4.5 * replica)  # four clients, and the gradients of one
-    with pytest.raises(UserError, match=r"K = 4 clients: 4 of model mlp on each process need"):
+    said = r"K = 4 clients: 4 of model mlp on each process need"
+    room(monkeypatch, 4.5 * replica)  # four clients, and half of the gradients of one
+    with pytest.raises(UserError, match=said):
         TrainingRun(configured(digits, log_pth=tmp_path), WORLD)
+    room(monkeypatch, 7.5 * replica)  # four clients, with the gradients of less than four
+    with pytest.raises(UserError, match=said):
+        TrainingRun(configured(digits, log_pth=tmp_path, clients="vectorized"), WORLD)
+    assert TrainingRun(configured(digits, log_pth=tmp_path), WORLD).clients.parameters.count == 4
     fused = configured(digits, log_pth=tmp_path, step1=1, clients="fused")
     assert TrainingRun(fused, WORLD).clients.parameters.count == 1
 

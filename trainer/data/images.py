@@ -84,7 +84,8 @@ class ImageSet:
     def _normalise(self, images: Tensor) -> Tensor:
         """Turn (…, H, W, C) uint8 on any device into (…, C, H, W), channels last in memory.
 
-        Nobody waits until a GPU has those in pinned memory, which is not used anew before.
+        Copies from pinned memory to a GPU are asynchronous. PyTorch does not reuse that memory
+        before they finish.
         """
         there = images.to(self._mean.device, non_blocking=True)
         values = there.flatten(-3).to(self._mean.dtype)

@@ -33,7 +33,7 @@ def prefetch(function: Callable[[T], U], items: Iterator[T], workers: int) -> It
 
 
 def to_device(array: NDArray[np.int64], device: torch.device) -> Tensor:
-    """Copy ``array`` to ``device``, to a GPU without blocking (not tested on one)."""
+    """Copy ``array`` to ``device``, to a GPU without blocking."""
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor.to(device)

@@ -84,13 +84,15 @@ def leased(
 
 
 @contextmanager
-def own_gpu(gpus: Sequence[str], local: int, processes: int, store: Store | None) -> Iterator[int]:
+def own_gpu(
+    gpus: Sequence[str], rank: int, local: int, processes: int, store: Store | None
+) -> Iterator[int]:
     """Yield the index of the GPU of process ``local`` of a run's ``processes`` on this machine.
 
-    The first process leases for all, tells the others through ``store`` and leaves last; torchrun
-    ends them if it dies.
+    ``rank`` is the process's among those of all machines. The first process here leases for all,
+    tells the others through ``store`` and leaves last; torchrun ends them if it dies.
     """
-    key = f"gpus of node {os.environ.get('GROUP_RANK', 0)}"
+    key = f"gpus of the node of process {rank - local}"
     if local > 0:
         assert store is not None
         yield json.loads(store.get(key))[local]

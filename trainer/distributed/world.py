@@ -122,7 +122,7 @@ def join_world(settings: RunSettings) -> Iterator[World]:
         device = torch.device("cpu")
         with peer_failures_as_user_errors():
             if cuda:
-                lease = own_gpu(visible_gpus(), own.local_rank, own.local_size, store)
+                lease = own_gpu(visible_gpus(), own.rank, own.local_rank, own.local_size, store)
                 device = torch.device("cuda", stack.enter_context(lease))
                 torch.cuda.set_device(device)
                 # A resumed run is to end with the bits of an undisturbed one, on GPUs, too.

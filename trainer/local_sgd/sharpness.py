@@ -5,7 +5,8 @@ flow on the Hessian's trace (section 5).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from trainer.data.images import ImageSet
 from trainer.data.sampling import sharpness_subset
-from trainer.errors import UserError
+from trainer.errors import UserError, is_out_of_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +35,17 @@ def sharpness(
 
     The trace is Hutchinson's estimate with ``probes`` Rademacher vectors (Hutchinson 1989), the
     eigenvalue ARPACK's; both are functions of (model, samples, probes, seed) alone, and NaN if the
-    Hessian is not finite. Raises UserError if ARPACK does not find the eigenvalue.
+    Hessian is not finite. Raises UserError if memory runs out, or ARPACK finds no eigenvalue.
     """
     from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
     chosen = sharpness_subset(seed, len(training), samples)
-    product, size = hessian_product(model, training, chosen)
+    with _blaming_samples(samples):
+        product, size = hessian_product(model, training, chosen)
 
     def finite(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        hv = product(vector)
+        with _blaming_samples(samples):
+            hv = product(vector)
         if not np.isfinite(hv).all():
             raise FloatingPointError
         return hv
@@ -63,6 +66,19 @@ def sharpness(
             f"sharpness: the largest eigenvalue was not found ({error}); set sharpness 0"
         ) from None
     return Sharpness(trace=trace, largest_eigenvalue=float(largest))
+
+
+@contextmanager
+def _blaming_samples(samples: int) -> Iterator[None]:
+    """Turn a lack of memory for the Hessian into a UserError: all ``samples`` are one batch."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"sharpness_samples {samples}: memory ran out ({error}); lower it"
+        ) from error
 
 
 def hessian_product(

@@ -20,9 +20,8 @@ class WeightAverage:
     """Hold the mean of the phase's iterates, which all clients hold after each averaging.
 
     All processes compute the same bits. The mean is in float64: in float32, an iterate's share of a
-    mean of many would be lost to rounding. Where a phase ends, the next one starts from the mean as
-    a run does that starts from a saved one: with new optimizers, whose momentum is zero. Gradients
-    at the last iterates say little about the mean.
+    mean of many would be lost to rounding. Where a phase ends, the next one starts from the mean
+    with zero momentum, which was accumulated at other parameters.
     """
 
     def __init__(self, clients: ClientBank, average: Averaging, ema_decay: float) -> None:

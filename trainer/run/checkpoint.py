@@ -22,10 +22,9 @@ from trainer.distributed.world import World
 from trainer.errors import UserError, report
 from trainer.files.atomic import explain_write_error, sha256, sync
 from trainer.files.state_dict import save_tensors
-from trainer.tracking.metrics import STATE, RunProgress
+from trainer.tracking.metrics import METRICS, STATE, RunProgress
 
 MANIFEST = "checkpoint.json"
-METRICS = "metrics.jsonl"
 KEPT = 2
 FORMAT = 1  # raised when what a run does between two steps changes
 
@@ -102,13 +101,15 @@ class Checkpoints:
         own = temporary / f"{self._world.rank}-of-{self._world.size}.pt"
         with self._fail_together(temporary):
             if self._world.is_main:
-                shutil.rmtree(temporary, ignore_errors=True)
+                for left in self._folder.glob(".step=*.tmp"):  # by processes that were killed
+                    shutil.rmtree(left, ignore_errors=True)
                 temporary.mkdir(parents=True)
         with self._fail_together(temporary):
             owners = [state.clients.start, state.clients.stop]
             save_tensors({**vars(state), "clients": owners}, own)
             sync(own)
-        states = self._world.all_gather((own.name, _describe(own)))
+            described = _describe(own)
+        states = self._world.all_gather((own.name, described))
         with self._fail_together(temporary):
             if progress is not None:
                 _write(temporary / METRICS, progress.metrics)
@@ -169,7 +170,8 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
         temporary.rename(final)
         sync(self._folder)
-        good = [*self._good, final]  # others, whatever their steps, were passed over
+        # Remove unusable ones first, whatever their steps: damaged, or of other settings.
+        good = [*self._good, final]
         for old in sorted(self._folders(), key=good.__contains__)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -57,10 +57,10 @@ def choose_execution(
     elif settings.clients != "auto":
         several = single = ExecutionPlan(settings.clients, fit)
     execution = Execution(one_step=single, several_steps=single if always else several)
-    fused = execution.several_steps.mode == "fused"  # if that is, every step is
-    replicas = 1 if fused else len(batch.images)
-    if not world.all_min(fits(need, replicas, world.device)):
-        raise UserError(out_of_memory_message(settings, need, replicas, world.device, world.size))
+    plan, device = execution.several_steps, world.device  # if that is fused, every step is
+    replicas = 1 if plan.mode == "fused" else len(batch.images)
+    if not world.all_min(fits(need, replicas, plan, device)):
+        raise UserError(out_of_memory_message(settings, need, replicas, plan, device, world.size))
     return execution
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from trainer.data.training import Batch
 from trainer.errors import UserError
-from trainer.local_sgd.clients import ClientBank
+from trainer.local_sgd.clients import ClientBank, ExecutionPlan
 from trainer.local_sgd.outer import Outer
 from trainer.models.registry import model_spec
 from trainer.settings.run import RunSettings
@@ -49,9 +49,11 @@ class MemoryEstimate:
             shared=outer.vectors * parameters + mean,
         )
 
-    def total(self, replicas: int) -> int:
-        """Count the bytes of ``replicas`` replicas, one of which is being trained."""
-        return replicas * self.replica + self.gradients + self.activations + self.shared
+    def total(self, replicas: int, plan: ExecutionPlan) -> int:
+        """Count the bytes of ``replicas`` replicas, with those of a pass being trained."""
+        at_once = plan.clients_per_pass
+        gradients = self.gradients * (1 if plan.mode == "fused" else at_once)
+        return replicas * self.replica + gradients + at_once * self.activations + self.shared
 
 
 def check_batches(settings: RunSettings, steps_per_epoch: int, processes: int) -> None:
@@ -79,32 +81,40 @@ def check_batches(settings: RunSettings, steps_per_epoch: int, processes: int) -
             )
 
 
-def fits(need: MemoryEstimate, replicas: int, device: torch.device) -> bool:
-    """Check that ``replicas`` replicas of a process fit on ``device``."""
-    return need.total(replicas) <= free_bytes(device)
+def fits(need: MemoryEstimate, replicas: int, plan: ExecutionPlan, device: torch.device) -> bool:
+    """Check that ``replicas`` replicas of a process, executed by ``plan``, fit on ``device``."""
+    return need.total(replicas, plan) <= free_bytes(device)
 
 
 def free_bytes(device: torch.device) -> int:
     """Return the memory free to one process: of its GPU, or its share of the machine's."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # PyTorch keeps freed memory, which would count as taken
         return torch.cuda.mem_get_info(device)[0]
     available: int = psutil.virtual_memory().available
     return available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def out_of_memory_message(
-    settings: RunSettings, need: MemoryEstimate, replicas: int, device: torch.device, processes: int
+    settings: RunSettings,
+    need: MemoryEstimate,
+    replicas: int,
+    plan: ExecutionPlan,
+    device: torch.device,
+    processes: int,
 ) -> str:
     """Say how much memory is missing on ``device``, and how many processes would be enough."""
     k = settings.num_clients
     missing = (
         f"K = {k} clients: {replicas} of model {settings.model} on each process need about "
-        f"{_size(need.total(replicas))} of memory, {_size(free_bytes(device))} are free on {device}"
+        f"{_size(need.total(replicas, plan))} of memory, {_size(free_bytes(device))} are free on "
+        f"{device}"
     )
     if device.type == "cpu":  # processes of one machine share it
         return f"{missing}; lower total_batch_size, or start processes on more machines"
     more = range(processes, min(k, MOST_PROCESSES) + 1)
-    enough = [n for n in more if k % n == 0 and fits(need, k // n, device)]
+    passes = {n: replace(plan, clients_per_pass=min(plan.clients_per_pass, k // n)) for n in more}
+    enough = [n for n in more if k % n == 0 and fits(need, k // n, passes[n], device)]
     start = f"start {enough[0]} processes" if enough else "lower total_batch_size"
     return f"{missing}; {start}"
 

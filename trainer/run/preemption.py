@@ -111,11 +111,12 @@ class CheckpointPolicy:
         self._agreed_step = start
         self._next = start
         self._evaluation_seconds = 0.0
+        self._own_reason: str | None = None
 
     @property
     def reason(self) -> str:
         """Say why the run stops."""
-        return self._guard.reason or "another process was asked to stop"
+        return self._own_reason or "another process was asked to stop"
 
     def evaluated(self, seconds: float) -> None:
         """Record the evaluation's duration."""
@@ -134,14 +135,16 @@ class CheckpointPolicy:
         if step < self._next and not before_export and not alone:
             return None
         lasts = self._evaluation_seconds if at_end and round.evaluate else 0.0
-        stop = self._guard.reason_within(lasts) is not None
+        self._own_reason = self._guard.reason_within(lasts)
         save, next_step = False, 0
         if self._world.is_main:
             waits = self._every if at_end else 2 * self._every
             due = time.monotonic() - self._saved >= waits
             save = due or lasts > LONG_EVALUATION_SECONDS
             next_step = self._next_agreement(step, round)
-        votes = torch.tensor([stop, save, next_step], device=self._world.device)
+        votes = torch.tensor(
+            [self._own_reason is not None, save, next_step], device=self._world.device
+        )
         stops, saves, self._next = self._world.all_sum(votes).tolist()
         use = before_export or stops + saves > 0
         return Decision(before_use=use, save=saves > 0, stop=stops > 0)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 from trainer.data.beton.sidecar import read_sidecar
 from trainer.distributed import slurm
@@ -19,6 +18,7 @@ from trainer.run.lock import RunLockedError, hold_lock
 from trainer.run.preemption import CheckpointPolicy, PreemptionGuard
 from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RESULTS_VERSION, RunSettings
+from trainer.tracking.metrics import METRICS
 from trainer.tracking.provenance import revision
 from trainer.tracking.recorder import Recorder
 
@@ -103,7 +103,7 @@ def _identify_published(settings: RunSettings) -> tuple[int, int, int] | None:
     Its time is compared only with earlier times of that file, never with a clock.
     """
     try:
-        found = (_out(settings) / "metrics.jsonl").stat()
+        found = (settings.published_pth / METRICS).stat()
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
@@ -114,17 +114,13 @@ def _has_completed(settings: RunSettings, before: tuple[int, int, int] | None) -
     if _identify_published(settings) in (None, before):
         return False
     try:
-        made = json.loads((_out(settings) / "settings.json").read_text("utf-8"))
+        made = json.loads((settings.published_pth / "settings.json").read_text("utf-8"))
         version = made.pop("results_version", None)
         return version == RESULTS_VERSION and (
             RunSettings(**made).identity() == settings.identity()
         )
     except (OSError, ValueError, AttributeError, TypeError):
         return False
-
-
-def _out(settings: RunSettings) -> Path:
-    return settings.out or settings.log_pth
 
 
 def _fingerprint(settings: RunSettings) -> str:

@@ -118,11 +118,11 @@ class TrainingRun:
         """
         before, finite = step.done - self.loss.steps, self.loss.finite_steps()
         if finite < self.loss.steps:
-            raise self._diverged("the loss is", before + finite + 1, step.round)
+            raise self._diverged("the loss is", before + finite + 1, step.round, step.ends_round)
         if not thorough:
             return
         if not self.world.all_min(int(self.clients.parameters.memory.isfinite().all())):
-            raise self._diverged("parameters are", step.done, step.round)
+            raise self._diverged("parameters are", step.done, step.round, step.ends_round)
         mean = self.mean.state.values() if self.mean else ()
         if step.ends_round and not self.average.processes_agree(*mean):
             raise UserError(
@@ -167,10 +167,10 @@ class TrainingRun:
         """
         scores = self.evaluate(self.model)
         if not math.isfinite(scores.loss):
-            raise self._diverged("the test loss is", round.stop, round)
+            raise self._diverged("the test loss is", round.stop, round, averaged=True)
         sharp = self._sharpness()
         if sharp is not None and not math.isfinite(sharp.trace + sharp.largest_eigenvalue):
-            raise self._diverged("the Hessian is", round.stop, round)
+            raise self._diverged("the Hessian is", round.stop, round, averaged=True)
         return replace(
             self._evaluation(round, round.stop, scores),
             train_loss=self.loss.mean(self.settings.num_clients),
@@ -180,11 +180,12 @@ class TrainingRun:
         )
 
     def score_diverged(self, error: DivergedError) -> Evaluation:
-        """Average once more and score the result: the run's last record."""
+        """Average, where that is not done, and score the result: the run's last record."""
         round = next(self.schedule.rounds(error.step - 1))
-        self.average(self._lr(error.step))
-        if self.mean:
-            self.mean.update(round)
+        if not error.averaged:
+            self.average(self._lr(error.step))
+            if self.mean:
+                self.mean.update(round)
         self.export(round)
         scores = self.evaluate(self.model)
         return replace(self._evaluation(round, error.step, scores), diverged=True)
@@ -209,12 +210,13 @@ class TrainingRun:
         """Return the learning rate of the last of the first ``step`` steps."""
         return self.schedule.lr(max(step - 1, 0))
 
-    def _diverged(self, what: str, step: int, round: Round) -> DivergedError:
+    def _diverged(self, what: str, step: int, round: Round, averaged: bool) -> DivergedError:
         overflow = ", or set precision bf16" if self.settings.precision == "fp16" else ""
         return DivergedError(
             f"{what} not finite at step {step} (lr {self._lr(step):g}, H {round.local_steps}): "
-            f"training diverged; lower start_lr or max_lr, or H{overflow}",
+            f"training diverged; lower {self.settings.peak_lr_setting}, or H{overflow}",
             step,
+            averaged=averaged,
         )
 
     def _sharpness(self) -> Sharpness | None:

@@ -74,6 +74,11 @@ class RuntimeSettings(Settings):
         """Read ``--wandb None``, as in the authors' scripts, as wandb's own default."""
         return "online" if mode is None else mode
 
+    @property
+    def published_pth(self) -> Path:
+        """Return the directory of the complete run's files."""
+        return self.out or self.log_pth
+
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
         if self.wandb_save and self.wandb == "disabled":

@@ -8,6 +8,7 @@ from typing import IO
 
 from trainer.files.atomic import writing
 
+METRICS = "metrics.jsonl"
 # In log_pth, while the run is in progress
 PARTIAL = "metrics.partial.jsonl"
 STATE = "state"  # checkpoints, ``trainer.run.checkpoint``

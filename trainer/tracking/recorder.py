@@ -11,7 +11,7 @@ from trainer.files.atomic import atomic, prepare_output_folder, write_json
 from trainer.files.state_dict import SavedModels, save_model
 from trainer.local_sgd.schedule import Round
 from trainer.settings.run import RunSettings
-from trainer.tracking.metrics import PARTIAL, Evaluation, MetricsFile, RunProgress
+from trainer.tracking.metrics import METRICS, PARTIAL, Evaluation, MetricsFile, RunProgress
 from trainer.tracking.progress import Progress
 from trainer.tracking.provenance import provenance
 from trainer.tracking.wandb_log import WandbLog
@@ -37,7 +37,7 @@ class Recorder:
         self._world = world
         self._started = time.monotonic() - begun.seconds
         self._starts = begun.starts + 1
-        self._out = settings.out or settings.log_pth
+        self._out = settings.published_pth
         for folder in (self._out, settings.log_pth):  # fail now rather than after days
             prepare_output_folder(folder)
         self._execution = execution
@@ -93,11 +93,11 @@ class Recorder:
         made = provenance(
             progress.seconds, progress.starts, world.size, world.device_name, self._execution
         )
-        (out / "metrics.jsonl").unlink(missing_ok=True)  # an earlier run's
+        (out / METRICS).unlink(missing_ok=True)  # an earlier run's
         save_model(out / "model.pt", model)
         write_json(out / "settings.json", self._settings.resolved())
         write_json(out / "provenance.json", made)
-        with atomic(out / "metrics.jsonl") as temporary:
+        with atomic(out / METRICS) as temporary:
             temporary.write_text(progress.metrics, "utf-8")
         self._metrics.path.unlink()
         self._published = True

@@ -112,7 +112,7 @@ def _init(settings: RunSettings) -> wandb.Run:
         id=_run_id(settings),
         # `wandb sync` would renumber the steps of an offline run that says it was resumed.
         resume="allow" if online else None,
-        name=(settings.out or settings.log_pth).resolve().name,
+        name=settings.published_pth.resolve().name,
         entity=settings.wandb_entity,
         project=settings.wandb_project or os.environ.get("WANDB_PROJECT") or PROJECT,
         group=settings.wandb_group,

@@ -18,7 +18,7 @@ HASHED_BYTES = 2**30
 
 
 def make_sidecar(path: Path, labels: NDArray[np.int64], classes: list[str], **made: Any) -> Sidecar:
-    """Make the sidecar of a .beton; ``made``: what the file does not tell."""
+    """Make the sidecar of a .beton; ``made``: the fields on how it was written."""
     counts = np.bincount(labels, minlength=len(classes)).tolist()
     per_class = dict(zip(classes, counts, strict=True))
     return Sidecar(samples=len(labels), samples_per_class=per_class, **fingerprint(path), **made)
