@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -27,6 +28,10 @@ from trainer.data.specs import DATASETS
 SHARED = ROOT.parent / "shared" / "data"
 
 torch.set_num_threads(1)
+
+# A machine that does much else is no reason to fail.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 # xdist sets it for its workers, and commands would fold their lines to it.
 os.environ.pop("COLUMNS", None)

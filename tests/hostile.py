@@ -49,7 +49,6 @@ def examples(count: int) -> settings:
     return settings(
         max_examples=count * max(1, MORE),
         derandomize=MORE == 0,
-        deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 

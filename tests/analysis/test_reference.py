@@ -79,7 +79,7 @@ VARIANTS = {
         lr=lambda step: 0.01 + 0.19 * step / 7 if step < 7 else 0.02,
     ),
     "cosine": Variant(
-        {"lr_schedule": "cosine", "decay1": None, "step1": 5},
+        {"lr_schedule": "cosine", "decay1": None, "step1": 5, "step2": 1},
         rounds=(5, 5, 5, 5, 1),
         lr=lambda step: 0.1 * (1 + math.cos(math.pi * step / 21)),
     ),

@@ -12,7 +12,15 @@ settings = (
     st.builds(
         RunSettings,
         epochs=st.integers(7, 12),
-        decay1=st.none() | st.integers(1, 6) | st.integers(120, 10**6),
+        step1=st.integers(1, 50),
+        eval_freq1=st.integers(1, 9),
+        warm_up=st.booleans(),
+        warmup_epochs=st.integers(0, 7),
+    )
+    | st.builds(
+        RunSettings,
+        epochs=st.integers(7, 12),
+        decay1=st.integers(1, 6) | st.integers(120, 10**6),
         step1=st.integers(1, 50),
         step2=st.integers(1, 50),
         eval_freq1=st.integers(1, 9),

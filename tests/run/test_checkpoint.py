@@ -43,7 +43,7 @@ STARTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(starts=STARTS)
 def test_the_step_decides_whatever_the_clock_says(
     tmp_path_factory: pytest.TempPathFactory, starts: list[tuple[list[int], bool, int]]

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.option_runs import WORLD, covers
@@ -86,7 +85,6 @@ def test_zero_is_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert RunSettings(checkpoint_every="0").checkpoint_every == 0
 
 
-@hypothesis_settings(deadline=None)
 @given(
     h=st.integers(1, 40), rounds=st.integers(1, 40), every=st.floats(0.5, 30),
     step=st.floats(0.01, 3),

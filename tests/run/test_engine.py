@@ -135,7 +135,7 @@ def test_averaging_momentum_sends_more_models(
 def test_the_train_loss_is_the_mean_over_steps_and_clients_since_the_last_line(
     digits: Path, tmp_path: Path
 ) -> None:
-    chosen = settings(digits, log_pth=tmp_path, step1=7, decay1=None, epochs=1)
+    chosen = settings(digits, log_pth=tmp_path, step1=7, decay1=None, step2=1, epochs=1)
     run = TrainingRun(chosen, WORLD)
     batches = run.training.batches(run.sampler, range(4), 0, 0)
     losses = torch.stack([run.clients.step(next(batches), 0.2).mean() for _ in range(7)])
@@ -202,7 +202,8 @@ def test_a_model_that_draws_numbers_trains_alike_on_one_and_two_processes(
 def test_sharpness_is_measured_at_each_evaluation_when_asked(digits: Path, tmp_path: Path) -> None:
     asked = {"sharpness": True, "sharpness_samples": 50, "sharpness_probes": 3}
     for name, changes in {"off": {}, "on": asked, "more": asked | {"sharpness_probes": 4}}.items():
-        train(settings(digits, log_pth=tmp_path / name, epochs=1, decay1=None, **changes), WORLD)
+        one_phase = {"epochs": 1, "decay1": None, "step2": 1}
+        train(settings(digits, log_pth=tmp_path / name, **one_phase, **changes), WORLD)
     off, on, more = (metrics(tmp_path / name) for name in ("off", "on", "more"))
     sharp = ("hessian_trace", "hessian_largest_eigenvalue")
     assert all(line[key] is None for line in off for key in sharp)

@@ -89,7 +89,7 @@ def test_a_run_stopped_at_any_steps_ends_with_the_same_bits(
     train(whole, WORLD)
 
     @seed(0)
-    @hypothesis_settings(max_examples=4, deadline=None)
+    @hypothesis_settings(max_examples=4)
     @given(stops=st.lists(st.integers(1, STEPS), min_size=1, max_size=4))
     def check(stops: list[int]) -> None:
         run = settings(digits, log_pth=tmp_path / "run", **changes)

@@ -7,7 +7,6 @@ import shlex
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.commands import ROOT
@@ -84,7 +83,6 @@ def test_the_authors_scripts_mean_the_papers_settings(
     assert settings.group_weight is group_weight
 
 
-@hypothesis_settings(deadline=None)
 @given(
     st.integers(0, 120), st.integers(1, 60), st.lists(st.integers(1, 150), max_size=3, unique=True)
 )

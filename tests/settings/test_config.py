@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.commands import trainer
@@ -45,14 +44,12 @@ def parse(*words: object) -> RunSettings:
     return parse_settings(parser.parse_args([str(word) for word in words]), RunSettings)
 
 
-@hypothesis_settings(deadline=None)
 @given(valid)
 def test_settings_survive_the_command_line(settings: RunSettings) -> None:
     line = options(settings, list(RunSettings.model_fields))
     assert parse(*shlex.split(line)) == settings
 
 
-@hypothesis_settings(deadline=None)
 @given(valid)
 def test_settings_survive_yaml(settings: RunSettings) -> None:
     text = yaml.safe_dump(settings.model_dump(mode="json"))
