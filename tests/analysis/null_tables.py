@@ -51,6 +51,11 @@ def smallest_effect(experiment: str, h: int, rate: float, k: int, step: int) -> 
     return float(h == H and rate == RATE and late)
 
 
+def half_of_the_smallest(experiment: str, h: int, rate: float, k: int, step: int) -> float:
+    """Give every row an effect of half of s."""
+    return smallest_effect(experiment, h, rate, k, step) / 2
+
+
 def measured(draw: Generator, seeds: int, spread: float, effect: Effect) -> dict[str, Measurement]:
     """Measure the paper's claims on ``seeds`` seeds of all experiments, each with its own noise."""
     tables = {name: _table(draw, name, seeds, spread, effect) for name in GRIDS}

@@ -32,7 +32,7 @@ def judged_h(claim: NamedClaim) -> int:
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_seeds_with_a_missing_run_are_left_out_and_named(claim: NamedClaim) -> None:
-    """Whatever is measured: without one run of seed 3, seed 3 does not count."""
+    """Whatever is measured: without one run of seed 3, seed 3 does not count, nor is it judged."""
     table = varied(claim.experiment)
     whole = judge_row(claim.name, table, judged_h(claim))
     assert whole.n == 5, whole.note
@@ -40,8 +40,26 @@ def test_seeds_with_a_missing_run_are_left_out_and_named(claim: NamedClaim) -> N
     gone = (table["seed"] == 3) & (table["first_local_steps"] == 8)
     lacking = judge_row(claim.name, without(table, gone), judged_h(claim))
     assert lacking.n == 4
-    assert "missing" in lacking.note
-    assert "seed 3" in lacking.note
+    assert lacking.verdict == "inconclusive"
+    assert lacking.note.startswith("interim: a verdict needs all runs; missing: ")
+    assert "(seed 3: H = 8" in lacking.note
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"), [("3e, 1/η", (1, 64)), ("3e, 1/η", (1, 4)), ("3e, fall", (1, 4))]
+)
+def test_a_grid_that_ends_too_early_is_named(name: str, grid: tuple[int, ...]) -> None:
+    table = varied("fig2e")
+    found = judge_row(name, table[table["first_local_steps"].isin(grid)], grid[-1])
+    assert (found.verdict, found.n) == ("inconclusive", 0)
+    assert found.note == "fig2e has no H on one side of what is compared; add one"
+
+
+def test_a_designed_experiment_that_was_not_run_is_not_called_missing_from_the_scale() -> None:
+    found = judge({}, {"fig1a": ExperimentDesign(8, 0.5)}, None).set_index("claim")["note"]
+    assert found["1a"] == "this scale has not run fig1a"
+    assert found["1b"] == "this scale has no such experiment"
+    assert found["1"] == "this scale has no fig1a and no fig1b"
 
 
 NEEDED = {
@@ -72,7 +90,8 @@ def test_a_setting_none_of_whose_runs_is_there_leaves_a_claim_undecided(claim: N
     ("name", "mean", "expected"),
     [("1a", 1.0, "supported"), ("1a", -1.0, "contradicted"), ("1a", 0.2, "no effect"),
      ("1a", -0.3, "no effect"), ("1a", 0.5, "supported"), ("2d", 0.0, "supported"),
-     ("2d", -3.0, "supported"), ("2d", 0.3, "supported"), ("2d", 0.5, "contradicted")],
+     ("2d", -3.0, "supported"), ("2d", 0.3, "supported"), ("2d", 0.5, "inconclusive"),
+     ("2d", 0.7, "contradicted")],
 )  # fmt: skip
 def test_the_interval_decides(name: str, mean: float, expected: str) -> None:
     values = mean + 0.1 * stats.norm.ppf((np.arange(20) + 0.5) / 20)

@@ -16,7 +16,7 @@ of a row.
 Each row has Student's t interval at confidence 1 − level, which alone decides, with s the smallest
 effect of interest. ``no effect``: it lies between −s and s, whatever its sign (two one-sided
 tests); else ``supported``: above 0; ``contradicted``: below 0; ``inconclusive``: neither. A claim
-that there is no gain is supported by an interval below s, else contradicted by one above 0; one of
+that there is no gain is supported by an interval below s, contradicted by one above s; one of
 equivalence is supported by an interval between −s and s, contradicted by one that lies outside. For
 accuracies, s is the experiment's ``smallest_effect``; for slopes, the rise over all that is fitted
 equals it; for traces of the Hessian, it is 10 %.
@@ -28,13 +28,14 @@ claim where the effect is 0); the smallest detectable effect is
 found with 90 % power. The spread of accuracies counts as at least one test image; other numbers
 without spread decide nothing. A run that diverged counts with the accuracy that it ended with, at
 the end and at all later evaluations; it has no sharpness, so a claim about that is then
-``inconclusive``.
+``inconclusive``. So is any claim while runs of its experiment are missing: the seeds that are
+finished may be a choice.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def judge(
                 for claim in claims_of(stated)
                 if claim.experiment in tables and claim.can_be_measured(designs)
             }
-            judged += judge_measurements(rows_of(stated), measured, theory)
+            judged += judge_measurements(rows_of(stated), measured, theory, designs)
     commits = [
         design_of(line.claim, [name for name in line.target.split() if name in designs])
         if line.verdict != NOT_JUDGED
@@ -84,10 +85,15 @@ def judge_measurements(
     rows: Sequence[Row | TheoryRow],
     measured: Mapping[str, Measurement],
     theory: pd.DataFrame | None,
+    designed: Collection[str] = (),
 ) -> list[Judgement]:
-    """Judge ``rows`` on what was measured, by claim, and on the simulation's table."""
+    """Judge ``rows`` on what was measured, by claim, and on the simulation's table.
+
+    ``designed``: the experiments that the scale has, which need not have been run.
+    """
     return [
-        row.judge(theory) if isinstance(row, TheoryRow) else row.judge(measured) for row in rows
+        row.judge(theory) if isinstance(row, TheoryRow) else row.judge(measured, designed)
+        for row in rows
     ]
 
 

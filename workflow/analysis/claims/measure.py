@@ -56,7 +56,8 @@ class Measurement:
 
     ``smallest``: the smallest effect of interest. ``compared``: the H or settings in words.
     ``least_spread``: the measure's resolution. ``obstacle``: why nothing can be decided, whatever
-    the numbers are.
+    the numbers are. ``incomplete`` names runs that are missing or diverged; ``unfinished``: some
+    are missing.
     """
 
     values: pd.Series[float]
@@ -66,6 +67,7 @@ class Measurement:
     obstacle: str = ""
     runs: str = ""
     incomplete: str = ""
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,19 +120,25 @@ class NamedClaim:
                 "compare; give the tables of the same experiments"
             )
         finished = table[table["step"].notna()]
+        asked_for = whole_table[whole_table["run"].isin(table["run"])]
         whole, image = design.smallest_effect, resolution(whole_table)
         if effect.quantity == "sharpness":
             whole, image = SMALLEST_LOG_TRACE, 0.0
         spanned = effect.doublings(table, h) if effect.doublings else 1.0
         all_h = effect.doublings is not None
+        values = effect.function(table, h)
+        obstacle = self._obstacle(table if all_h else table[requested_h(table, needed)])
+        if values.empty and len(finished) == len(table):
+            obstacle = f"{self.experiment} has no H on one side of what is compared; add one"
         return Measurement(
-            values=effect.function(table, h),
+            values=values,
             smallest=(self.stated.smallest_effect or whole) / spanned,
             compared=compared,
             least_spread=image / spanned,
-            obstacle=self._obstacle(table if all_h else table[requested_h(table, needed)]),
+            obstacle=obstacle,
             runs=f"{finished['run'].nunique()} of {table['run'].nunique()} of {self.experiment}",
-            incomplete=missing_or_diverged(table),
+            incomplete=missing_or_diverged(asked_for),
+            unfinished=len(finished) < len(table),
         )
 
     def _arms(self, table: pd.DataFrame, design: ExperimentDesign) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,8 @@ from workflow.claims import ERROR_RATE
 SUPPORTED, CONTRADICTED, NO_EFFECT = "supported", "contradicted", "no effect"
 INCONCLUSIVE, NOT_JUDGED = "inconclusive", "not judged"
 VERDICTS = (SUPPORTED, CONTRADICTED, NO_EFFECT, INCONCLUSIVE, NOT_JUDGED)
+# The seeds that are finished may be a choice: of those that did not diverge, or of a time to look.
+INTERIM = "interim: a verdict needs all runs"
 NO_SPREAD = 1e-12  # of the largest value: rounding
 
 
@@ -52,13 +54,20 @@ class Row:
     family: str
     level: float
 
-    def judge(self, measured: Mapping[str, Measurement]) -> Judgement:
-        """Judge the row on the measurements by claim; without one of its own, it is not judged."""
+    def judge(
+        self, measured: Mapping[str, Measurement], designed: Collection[str] = ()
+    ) -> Judgement:
+        """Judge the row on the measurements by claim; without one of its own, it is not judged.
+
+        ``designed``: the experiments that the scale has, which need not have been run.
+        """
         if absent := [c.experiment for c in self.claims if c.name not in measured]:
             alone = len(self.claims) == 1
             which = "no such experiment" if alone else f"no {' and no '.join(absent)}"
             if any(claim.after_cooldown for claim in self.claims):
                 which = f"no {absent[0]} with a cool-down"
+            elif set(absent) <= set(designed):
+                which = f"not run {' and '.join(absent)}"
             return self._blank(note=f"this scale has {which}")
         found = [measured[claim.name] for claim in self.claims]
         smallest = sum(each.smallest for each in found) / len(found)
@@ -72,17 +81,19 @@ class Row:
         )
         if obstacle := _join(map(_obstacle, found)):
             return replace(blank, verdict=INCONCLUSIVE, note=_join([obstacle, blank.note]))
-        values, least_spreads = (
-            [each.values for each in found],
-            [each.least_spread for each in found],
-        )
-        return self._decided(blank, pool(values, least_spreads), smallest)
+        values = [each.values for each in found]
+        least_spreads = [each.least_spread for each in found]
+        decided = self._decided(blank, pool(values, least_spreads), smallest)
+        if any(each.unfinished for each in found):
+            return replace(decided, verdict=INCONCLUSIVE, note=_join([INTERIM, blank.note]))
+        return decided
 
     def verdict(self, low: float, high: float, smallest: float) -> str:
         """Decide by the interval alone."""
         inside = -smallest < low and high < smallest
         if self._direction == "no_gain":
-            return SUPPORTED if high < smallest else CONTRADICTED if low > 0 else INCONCLUSIVE
+            contradicted = low > smallest
+            return SUPPORTED if high < smallest else CONTRADICTED if contradicted else INCONCLUSIVE
         if self._direction == "equivalence":
             outside = low > smallest or high < -smallest
             return SUPPORTED if inside else CONTRADICTED if outside else INCONCLUSIVE
