@@ -27,7 +27,7 @@ report: .venv/complete ## what `make all` made in one HTML file that needs no ne
 	results=$$(python -m workflow results) && $(SNAKEMAKE) all --report "$$results/report.html"
 
 figures-from-tables: .venv/complete ## draw and judge the reference tables without training: results/laptop-from-tables/
-	$(SNAKEMAKE) figures claims --config tables=results/reference/laptop/tables
+	$(SNAKEMAKE) figures claims --config scale=laptop tables=results/reference/laptop/tables
 
 status: ## which runs are done, running, failed, stopped, stale or missing (SCALE=paper: of that scale)
 plan: ## what the next call would train, and what it would repeat
@@ -71,8 +71,8 @@ audit: .venv/complete ## ask the network for known vulnerabilities of the locked
 	.venv/audit/bin/pip install --quiet pip-audit
 	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
-# FIGURES="qsr outer controls": which pictures are kept
-FIGURES = fig1a
+# FIGURES="qsr outer controls": which pictures are kept; Figure 1(a), where the scale has it
+FIGURES = $(basename $(notdir $(wildcard results/$(or $(SCALE),laptop)/figures/fig1a.png)))
 reference: .venv/complete ## what `make all` made becomes the reference (SCALE=…: of that scale)
 	scale=$(or $(SCALE),laptop); to=results/reference/$$scale; mkdir -p $$to/tables && \
 	  cp results/$$scale/tables/*.csv $$to/tables/ && \

@@ -196,7 +196,26 @@ class Campaign:
         return str(self.config.tables or self.config.results / "tables")
 
     def table_files(self, names: Iterable[str]) -> list[str]:
-        return [f"{self.tables}/{name}.csv" for name in names]
+        """Locate tables; the theory's needs no run, so it is made where it is not given."""
+        files = {name: f"{self.tables}/{name}.csv" for name in names}
+        if THEORY in files and not Path(files[THEORY]).exists():
+            files[THEORY] = f"{self.config.results}/tables/{THEORY}.csv"
+        return list(files.values())
+
+    @cached_property
+    def experiments_with_results(self) -> list[str]:
+        """List all experiments; of given tables, or with ``only_finished``, those with any."""
+        names = list(self.runs_by_experiment)
+        if self.config.tables is not None:
+            return [name for name in names if Path(*self.table_files([name])).exists()]
+        if not self.config.only_finished:
+            return names
+        folder = Path(self.config.results, "runs")
+        return [
+            name
+            for name, runs in self.runs_by_experiment.items()
+            if any((folder / run.id / METRICS).exists() for run in runs)
+        ]
 
     @cached_property
     def figures(self) -> dict[str, Figure]:
@@ -208,18 +227,28 @@ class Campaign:
         names = () if figure == THEORY else self.figures[figure].experiments
         return [name for name in names if name in self.runs_by_experiment]
 
+    def _shown(self, figure: str) -> list[str]:
+        """List the experiments that a figure can be drawn from now."""
+        return [n for n in self.experiments_of(figure) if n in self.experiments_with_results]
+
     def figure_tables(self, figure: str) -> list[str]:
-        return self.table_files(self.experiments_of(figure) or [THEORY])
+        given = self.config.tables is not None
+        names = self._shown(figure) if given else self.experiments_of(figure)
+        return self.table_files(names or [THEORY])
 
     @cached_property
     def available_figures(self) -> list[str]:
-        """List the figures that this scale has an experiment for, and the theory's."""
-        return [*(figure for figure in self.figures if self.experiments_of(figure)), THEORY]
+        """List the figures that this scale has an experiment with results for, and the theory's."""
+        return [*(figure for figure in self.figures if self._shown(figure)), THEORY]
 
     def why_unavailable(self, figure: str) -> str:
         needs = ", ".join(self.figures[figure].experiments)
         file = f"experiments/{self.config.scale}.yaml"
-        return f"{figure} needs {needs}, which {file} lacks; add them there"
+        if not self.experiments_of(figure):
+            return f"{figure} needs {needs}, which {file} lacks; add them there"
+        if self.config.tables is not None:
+            return f"{figure} needs tables of {needs}, which {self.tables} lacks; add them there"
+        return f"{figure} needs runs of {needs}, and none is finished; set only_finished to false"
 
 
 def make_campaign(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Campaign:

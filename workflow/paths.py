@@ -19,7 +19,7 @@ def analysis_sources() -> list[str]:
 
 def stated_sources() -> list[str]:
     """List the files of the paper's figures and claims, and of the forms of all."""
-    names = ("paper.yaml", "figures.py", "claims.py", "entries.py")
+    names = ("paper.yaml", "figures.py", "claims.py", "entries.py", "experiments.py", "stated.py")
     return [str(source() / "workflow" / name) for name in names]
 
 

@@ -53,8 +53,10 @@ class ProgressHandler(logging.Handler):
         planned: Callable[[], Iterable[tuple[str, str]]],
         work: Callable[[str], float],
         logs: str,
+        scale: str,
     ) -> None:
         super().__init__()
+        self._scale = scale
         self._terminal, self._planned, self._work, self._logs = terminal, planned, work, logs
         self._time = TimeLeft((), work)
         # Each job with when it began, by a clock that nobody sets and by that of files
@@ -91,7 +93,8 @@ class ProgressHandler(logging.Handler):
             for rule, name in names.items()
             if count[rule]
         ]
-        follow = f"; `make status` and {self._logs}/<run>.log follow the runs" * bool(self._total)
+        status = f"`make status SCALE={self._scale}`"
+        follow = f"; {status} and {self._logs}/<run>.log follow the runs" * bool(self._total)
         return f"To make: {', '.join(found)}{follow}" if found else ""
 
     def _begun(self, record: Any) -> str:
@@ -188,7 +191,8 @@ def show_progress(workflow: Any, campaign: Campaign) -> None:
         if handler.name == "DefaultStreamHandler":
             logger.removeHandler(handler)
             logs = f"{campaign.config.results}/logs"
-            logger.addHandler(ProgressHandler(handler, planned, work, logs))
+            scale = campaign.config.scale
+            logger.addHandler(ProgressHandler(handler, planned, work, logs, scale))
 
 
 def show_verdicts(workflow: Any, campaign: Campaign) -> None:

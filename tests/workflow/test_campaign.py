@@ -94,6 +94,31 @@ def test_figures_are_available_where_the_scale_has_an_experiment_for_them(projec
     assert "experiments/laptop.yaml lacks" in campaign.why_unavailable("fig7")
 
 
+def test_what_has_no_result_is_left_out_where_results_are_given(project: Path) -> None:
+    """With only_finished, and with a folder of tables; the theory's can always be made."""
+    write(project, SHARED)
+    first = load_campaign([]).runs_by_experiment["fig1a"][0]
+    nothing = load_campaign(["only_finished=true"])
+    assert nothing.available_figures == ["theory"]
+    assert "none is finished; set only_finished to false" in nothing.why_unavailable("fig1a")
+    metrics = project / "results/laptop/runs" / first.id / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.touch()
+    assert "fig1a" in load_campaign(["only_finished=true"]).available_figures
+
+    (project / "given").mkdir()
+    (project / "given" / "fig2e.csv").touch()
+    given = load_campaign(["tables=given"])
+    assert given.experiments_with_results == ["fig2e"]
+    assert "fig1a" not in given.available_figures
+    assert given.why_unavailable("fig1a") == (
+        "fig1a needs tables of fig1a, which given lacks; add them there"
+    )
+    assert given.table_files(["theory"]) == ["results/laptop-from-tables/tables/theory.csv"]
+    (project / "given" / "theory.csv").touch()
+    assert given.table_files(["theory"]) == ["given/theory.csv"]
+
+
 def test_divergence_is_a_result_where_the_experiment_says_so(project: Path) -> None:
     assert load_campaign([]).may_diverge == set()
     write(project, TINY.replace("title: tiny", "title: tiny\n    allow_divergence: true"))

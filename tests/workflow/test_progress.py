@@ -46,7 +46,9 @@ def test_a_line_per_run_and_figure_on_the_terminal_and_all_of_it_in_the_log(own:
     assert done.returncode == 0, done.stderr
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout + done.stderr)
     to_make, *runs, figure = timed(done.stderr)
-    assert to_make.startswith("To make: 1 start point, 2 runs, 1 figure; ")
+    assert to_make.startswith(
+        "To make: 1 start point, 2 runs, 1 figure; `make status SCALE=laptop`"
+    )
     assert figure == "figure: results/laptop/figures/fig1a.png"
     took = rf"{RUN}( \(start point\))? took \d+ s"
     for line, (finished, running_and_left) in zip(runs, ((1, 2), (2, 1)), strict=False):
@@ -137,7 +139,7 @@ def test_a_job_elsewhere_that_failed_shows_the_reason_in_its_log(tmp_path: Path)
     """Its shell's own line went to a file of the cluster's scheduler."""
     log = tmp_path / "a.log"
     terminal = Terminal()
-    handler = ProgressHandler(terminal, lambda: [("train", "a")], lambda run: 1, "logs")
+    handler = ProgressHandler(terminal, lambda: [("train", "a")], lambda run: 1, "logs", "laptop")
     job = {"jobid": 1, "rule_name": "train", "wildcards": {"run": "a"}, "local": False}
     handler.emit(record("run_info"))
     handler.emit(record("job_info", **job))
@@ -171,7 +173,7 @@ def test_of_a_group_that_failed_only_members_with_a_reason_are_named(
         os.utime(logs["waiting"], (0, time.time() - 60))
     terminal = Terminal()
     handler = ProgressHandler(
-        terminal, lambda: [("train", run) for run in runs], lambda run: 1, "logs"
+        terminal, lambda: [("train", run) for run in runs], lambda run: 1, "logs", "laptop"
     )
     handler.emit(record("run_info"))
     errors: list[dict[str, Any]] = []

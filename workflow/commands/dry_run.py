@@ -26,8 +26,10 @@ def would_run(overrides: Sequence[str]) -> dict[Path, str]:
     Raises UserError when Snakemake refuses to plan.
     """
     command = [sys.executable, "-m", "snakemake", "all", "--dry-run", "--nolock", "--nocolor"]
-    # Given tables are for figures, as only_finished is; runs stay where they are.
-    given = ["--quiet", "host", "--config", *overrides, "tables=None", "only_finished=False"]
+    # Given tables are for figures, as only_finished is; runs stay where they are. Nor must this
+    # machine, a login node perhaps, have the nodes and GPUs that runs need.
+    here = ["tables=None", "only_finished=False", "nodes=1", "processes=1"]
+    given = ["--quiet", "host", "--resources", "gpu=1", "--config", *overrides, *here]
     done = subprocess.run([*command, *given], capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]

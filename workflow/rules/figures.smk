@@ -5,6 +5,7 @@ rule table:
     input:
         experiments=EXPERIMENTS_FILE,
         metrics=lambda wildcards: CAMPAIGN.metrics_files([wildcards.experiment]),
+        stated=stated_sources(),
         code=analysis_sources(),
     output:
         f"{RESULTS}/tables/{{experiment}}.csv",

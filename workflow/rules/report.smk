@@ -3,7 +3,7 @@
 
 rule judge:
     input:
-        tables=CAMPAIGN.table_files([*CAMPAIGN.runs_by_experiment, THEORY]),
+        tables=CAMPAIGN.table_files([*CAMPAIGN.experiments_with_results, THEORY]),
         experiments=EXPERIMENTS_FILE,
         stated=stated_sources(),
         code=analysis_sources(),

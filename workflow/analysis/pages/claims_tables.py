@@ -97,7 +97,7 @@ def claims_table(claims: pd.DataFrame, runs: pd.DataFrame) -> str:
     per_experiment = runs.assign(experiment=runs["experiments"].str.split()).explode("experiment")
     seconds = per_experiment.groupby("experiment")["seconds"].sum()
     head = (
-        "| claim | target | time | measured: effect [interval], n | p, corrected | "
+        "| claim | experiment | time | measured: effect [interval], n | p, corrected | "
         "smallest effect of interest: power | verdict |"
     )
     lines, without = [head, "|" + " --- |" * head.count(" |")], []
