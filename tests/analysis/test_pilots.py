@@ -122,7 +122,7 @@ def test_the_documented_power_follows_from_the_pilots(
     planned = estimate(np.resize([-1.0, 1.0], seeds) * spread * np.sqrt((seeds - 1) / seeds))
     power = planned.power(abs(values.mean()), paper().levels[row])
     numbers = f"{len(values)} | {values.mean():.2f} | {spread:.2f} | {seeds} | {power:.2f}"
-    assert f"| {row} | {numbers} |" in (ROOT / "docs/claims.md").read_text("utf-8")
+    assert f"| {row} | {numbers} |" in (ROOT / "docs/digits.md").read_text("utf-8")
 
 
 def check_that_options_repeat(row: pd.Series, data: Path, out: Path) -> None:

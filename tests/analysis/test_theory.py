@@ -201,7 +201,7 @@ def test_every_configuration_has_its_own_noise(small: None) -> None:
 
 
 def test_the_reference_diffusion_is_as_chance_allows() -> None:
-    """One of its 24 points lies 3.6 of its own standard errors off (docs/claims.md)."""
+    """One of its 24 points lies 3.6 of its own standard errors off (docs/theory.md)."""
     table = pd.read_csv(ROOT / "results/reference/laptop/tables/theory.csv")
     points = table[table["quantity"] == "diffusion"].groupby(["num_clients", "local_steps"])
     error = math.sqrt(2 / 49 / 20)  # 20 batches of 50 normal angles

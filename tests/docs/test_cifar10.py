@@ -40,6 +40,12 @@ def test_what_post_local_sgd_showed(text: str) -> None:
         loss = at("fig1a", step, value)
         cells = [f"{loss[h].mean():.{digits}f}" for h in (1, 200)]
         assert row(name, *cells, with_interval(loss[200] - loss[1], 3)) in text
+    phase1 = last(table("fig1a"), "train_loss", ["phase 1"], "first_local_steps").mean()[1]
+    losses = [at("fig1a", step, "train_loss").mean() for step in (7800, 8580)]
+    ends = [f"{loss[h]:.2f}" for loss in losses for h in (1, 200)]
+    assert f"The training loss, on augmented images, is {phase1:.2f} at the switch" in text
+    said = "phase 2 at {} (SGD) and {} (Local SGD), and the cool-down at {} and {}".format(*ends)
+    assert said in text
     steps = range(600, 7800 + 1, 600)
     course = pd.DataFrame({step: at("fig1a", step, "test_loss").mean() for step in steps}).T
     start = at("fig1a", 0, "test_loss").mean()

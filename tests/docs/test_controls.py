@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
-from tests.docs.reference import last, page, with_interval
+from tests.docs.reference import REFERENCE, last, page, with_interval
 from tests.docs.workstation import PHASES, UNTIL_COOLED, claims, row, table
 
 
@@ -52,6 +53,20 @@ def test_what_the_controls_losses_showed(text: str) -> None:
     losses = [f"{loss:.2f}" for loss in train]
     assert f"the training losses {', '.join(losses[:-1])} and {losses[-1]}" in text
     assert train.idxmax() == "H = 1; K = 1"
+    each = last(table("controls"), "test_loss", UNTIL_COOLED, "setting")
+    assert f"better: by {with_interval(each['H = 200'] - each['H = 7800'], 3)}" in text
+
+
+def test_what_one_averaging_showed_on_digits(text: str) -> None:
+    digits = pd.read_csv(REFERENCE / "extensions/claims.csv").set_index("claim")
+    once = digits.loc["Local SGD, once, small η"]
+    said = f"{once['effect']:.2f} [{once['low']:.2f}, {once['high']:.2f}]"
+    assert f"On digits averaging once was worse, by {said} points" in text
+    rows = pd.read_csv(REFERENCE / "extensions/tables/controls.csv")
+    cooled = 100 * last(rows, "test_accuracy", UNTIL_COOLED, "setting")
+    whole = (cooled["H = 1024"] - cooled["H = 1"]).mean()
+    gain = with_interval(cooled["H = 3072"] - cooled["H = 1"])
+    assert f"gain {gain} of the {whole:.2f} points" in page("docs/extensions.md")
 
 
 def test_what_is_judged_of_the_controls(text: str) -> None:
