@@ -56,8 +56,13 @@ def test_a_grid_that_ends_too_early_is_named(name: str, grid: tuple[int, ...]) -
 
 
 def test_a_designed_experiment_that_was_not_run_is_not_called_missing_from_the_scale() -> None:
-    found = judge({}, {"fig1a": ExperimentDesign(8, 0.5)}, None).set_index("claim")["note"]
+    designs = {
+        name: ExperimentDesign(8, 0.5, cooldown=name != "fig1a") for name in ("fig1a", "fig2e")
+    }
+    found = judge({}, designs, None).set_index("claim")["note"]
     assert found["1a"] == "this scale has not run fig1a"
+    assert found["1a, small η"] == "this scale has no fig1a with a cool-down"
+    assert found["3e, rise"] == "this scale has not run fig2e"
     assert found["1b"] == "this scale has no such experiment"
     assert found["1"] == "this scale has no fig1a and no fig1b"
 

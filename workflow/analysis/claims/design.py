@@ -14,8 +14,8 @@ from workflow.claims import ERROR_RATE, OWN
 from workflow.paper import FILE
 
 RULES = ("workflow/analysis/claims/*.py", "workflow/analysis/statistics.py", "workflow/claims.py")
-# Commits that moved rules, claims or experiments without changing any verdict, and why; as in a
-# file of git's blame.ignoreRevsFile
+# Commits that moved rules, claims or experiments without changing any verdict, or made the rules
+# stricter, and why; as in a file of git's blame.ignoreRevsFile
 MOVES = "workflow/analysis/claims/moves.txt"
 NOT_DESIGN = ("title",)  # keys of an experiment that may change when results are known
 

@@ -35,7 +35,7 @@ finished may be a choice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -85,14 +85,14 @@ def judge_measurements(
     rows: Sequence[Row | TheoryRow],
     measured: Mapping[str, Measurement],
     theory: pd.DataFrame | None,
-    designed: Collection[str] = (),
+    designs: Mapping[str, ExperimentDesign] | None = None,
 ) -> list[Judgement]:
     """Judge ``rows`` on what was measured, by claim, and on the simulation's table.
 
-    ``designed``: the experiments that the scale has, which need not have been run.
+    ``designs``: of the experiments that the scale has, which need not have been run.
     """
     return [
-        row.judge(theory) if isinstance(row, TheoryRow) else row.judge(measured, designed)
+        row.judge(theory) if isinstance(row, TheoryRow) else row.judge(measured, designs)
         for row in rows
     ]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from workflow.analysis.claims.measure import Measurement, NamedClaim
+from workflow.analysis.claims.measure import ExperimentDesign, Measurement, NamedClaim
 from workflow.analysis.statistics import Estimate, pool
 from workflow.claims import ERROR_RATE
 
@@ -55,19 +55,23 @@ class Row:
     level: float
 
     def judge(
-        self, measured: Mapping[str, Measurement], designed: Collection[str] = ()
+        self,
+        measured: Mapping[str, Measurement],
+        designs: Mapping[str, ExperimentDesign] | None = None,
     ) -> Judgement:
         """Judge the row on the measurements by claim; without one of its own, it is not judged.
 
-        ``designed``: the experiments that the scale has, which need not have been run.
+        ``designs``: of the experiments that the scale has, which need not have been run.
         """
-        if absent := [c.experiment for c in self.claims if c.name not in measured]:
-            alone = len(self.claims) == 1
-            which = "no such experiment" if alone else f"no {' and no '.join(absent)}"
-            if any(claim.after_cooldown for claim in self.claims):
-                which = f"no {absent[0]} with a cool-down"
-            elif set(absent) <= set(designed):
-                which = f"not run {' and '.join(absent)}"
+        if absent := [claim for claim in self.claims if claim.name not in measured]:
+            names = [claim.experiment for claim in absent]
+            which = (
+                "no such experiment" if len(self.claims) == 1 else f"no {' and no '.join(names)}"
+            )
+            if all(claim.can_be_measured(designs or {}) for claim in absent):
+                which = f"not run {' and '.join(names)}"
+            elif any(claim.after_cooldown for claim in self.claims):
+                which = f"no {names[0]} with a cool-down"
             return self._blank(note=f"this scale has {which}")
         found = [measured[claim.name] for claim in self.claims]
         smallest = sum(each.smallest for each in found) / len(found)
