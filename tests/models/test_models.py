@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from tests.conftest import shared_file
 from trainer.data.specs import DATASETS
@@ -60,41 +59,6 @@ def test_the_authors_groupnorm_checkpoint_loads_with_every_key_matched() -> None
     norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm)]
     assert {norm.num_groups for norm in norms} == {8}
     assert sum(p.numel() for p in model.parameters()) == 853_018
-
-
-@pytest.mark.parametrize("name", ["resnet8", "resnet8_gn"])
-def test_resnet8_is_mlperf_tinys_without_biases_with_silu_and_a_stem_of_stride_2(name: str) -> None:
-    model = build(name, CIFAR10, seed=0).double().eval()
-    # MLPerf Tiny's has 78,666 with the biases of 9 convolutions (336), means and variances (480).
-    count = sum(p.numel() for p in model.parameters())
-    assert count == 78_666 - 336 - 480 == 77_850
-    w = {key: value.clone() for key, value in model.state_dict().items()}
-    assert "layer1.projection.weight" not in w
-    assert w["layer2.projection.weight"].shape == (32, 16, 1, 1)
-    assert w["layer3.projection.weight"].shape == (64, 32, 1, 1)
-    for key in w:  # other values than 0 and 1, so that a layer left out shows
-        if "bn" in key and "num_batches" not in key:
-            w[key] = torch.rand_like(w[key]) + 0.5
-    model.load_state_dict(w)
-
-    def norm(x: torch.Tensor, key: str) -> torch.Tensor:
-        if name == "resnet8_gn":
-            return F.group_norm(x, 8, w[f"{key}.weight"], w[f"{key}.bias"])
-        names = ("running_mean", "running_var", "weight", "bias")
-        return F.batch_norm(x, *(w[f"{key}.{each}"] for each in names))
-
-    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
-    x = F.silu(norm(F.conv2d(images, w["conv1.weight"], stride=2, padding=1), "bn1"))
-    for layer, stride in (("layer1", 1), ("layer2", 2), ("layer3", 2)):
-        y = F.conv2d(x, w[f"{layer}.conv1.weight"], stride=stride, padding=1)
-        y = F.silu(norm(y, f"{layer}.bn1"))
-        y = norm(F.conv2d(y, w[f"{layer}.conv2.weight"], padding=1), f"{layer}.bn2")
-        if stride == 2:
-            x = F.conv2d(x, w[f"{layer}.projection.weight"], stride=2)
-        x = F.silu(x + y)
-    assert x.shape == (3, 64, 4, 4)
-    wanted = x.mean((2, 3)) @ w["linear.weight"].T + w["linear.bias"]
-    torch.testing.assert_close(model(images), wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_resnet8_has_the_same_keys_with_either_normalisation() -> None:
