@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.faults import leaks
 
@@ -21,6 +23,31 @@ def test_nothing_piles_up_over_rounds_and_runs(digits: Path, tmp_path: Path) -> 
     ):
         assert growth.more == NOTHING
         assert growth.memory < 1
+
+
+def test_shared_memory_is_what_this_process_and_its_children_hold() -> None:
+    before = leaks.Count.now().shared_memory
+
+    def held() -> int:
+        return leaks.Count.now().shared_memory - before
+
+    path = Path("/dev/shm", f"leaks-{os.getpid()}")  # noqa: S108
+    path.write_bytes(b"1")
+    try:
+        assert held() == 0  # another program's looks so
+        with path.open() as file:
+            assert held() == 1
+            child = subprocess.Popen(["sleep", "60"], stdin=file)
+        assert held() == 1
+        child.kill()
+        child.wait()
+        assert held() == 0
+        mapped = torch.from_file(str(path), shared=True, size=1, dtype=torch.uint8)
+        assert held() == 1
+        del mapped
+        assert held() == 0
+    finally:
+        path.unlink()
 
 
 def test_what_piles_up_is_found(
