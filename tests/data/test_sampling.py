@@ -15,6 +15,7 @@ from trainer.data.sampling import (
     batchnorm_batches,
     generator,
     label_offsets,
+    model_seeds,
     sharpness_subset,
     train_subset,
 )
@@ -58,6 +59,11 @@ def test_epochs_seeds_and_purposes_differ() -> None:
         for count in range(50)
     ]
     assert len(set(streams)) == len(streams)
+
+
+def test_a_models_seeds_differ_between_runs_epochs_steps_and_clients() -> None:
+    seeds = np.stack([model_seeds(seed, epoch, (6, 8)) for seed in range(5) for epoch in range(4)])
+    assert len(np.unique(seeds)) == seeds.size
 
 
 def test_streams_of_neighbouring_counts_do_not_overlap() -> None:

@@ -150,6 +150,16 @@ def test_every_batchnorm_of_a_residual_network_is_reestimated() -> None:
     torch.testing.assert_close(model.state_dict(), reference.state_dict())
 
 
+def test_batchnorm_is_reestimated_without_dropout() -> None:
+    training = TrainingSet(memory_images(60), DIGITS, CPU, torch.float64, augmented=True, noise_p=0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout(0.5), nn.BatchNorm2d(4)).double()
+    reestimate_batchnorm(model, training, WORLD, seed=3, step=11, num_batches=5, batch_size=8)
+    batches = training.batchnorm_images(3, 11, 5, 8, slice(None))
+    values = torch.stack([model[0](images).movedim(1, 0).flatten(1) for images in batches])
+    torch.testing.assert_close(model[2].running_mean, values.mean(2).mean(0))
+    torch.testing.assert_close(model[2].running_var, values.var(2).mean(0))
+
+
 def test_batchnorm_reestimation_changes_no_parameter() -> None:
     training = TrainingSet(
         memory_images(60), DIGITS, CPU, torch.float32, augmented=False, noise_p=0

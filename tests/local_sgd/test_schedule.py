@@ -95,16 +95,18 @@ def test_phases_begin_at_the_decays(settings: RunSettings, steps: int) -> None:
         assert (phases[0].local_steps, phases[1].local_steps) == (settings.step1, settings.step2)
 
 
-@pytest.mark.parametrize("warm_up", [False, True])
-def test_learning_rate_is_that_of_torchs_linear_warm_up_and_decays(warm_up: bool) -> None:
+@pytest.mark.parametrize(("warm_up", "decay"), [(False, 12), (True, 12), (True, 3)])
+def test_learning_rate_is_that_of_torchs_linear_warm_up_and_decays(
+    warm_up: bool, decay: int
+) -> None:
     chosen = RunSettings(
-        epochs=30, decay1=12, decay2=20, gamma=0.1, warm_up=warm_up, warmup_epochs=5,
+        epochs=30, decay1=decay, decay2=20, gamma=0.1, warm_up=warm_up, warmup_epochs=5,
         start_lr=0.1, max_lr=3.2 if warm_up else -1, batch_size=8, total_batch_size=64,
     )  # fmt: skip
     steps, peak = 7, 3.2 if warm_up else 0.1 * 8
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
     schedulers: list[torch.optim.lr_scheduler.LRScheduler] = [
-        torch.optim.lr_scheduler.MultiStepLR(optimizer, [12 * steps, 20 * steps], gamma=0.1)
+        torch.optim.lr_scheduler.MultiStepLR(optimizer, [decay * steps, 20 * steps], gamma=0.1)
     ]
     if warm_up:
         schedulers.append(

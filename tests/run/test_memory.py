@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.commands import command
 from tests.conftest import one_line
 from tests.option_runs import WORLD, configured
 from trainer.data.training import Batch
 from trainer.errors import UserError
-from trainer.local_sgd.clients import ExecutionPlan
+from trainer.local_sgd.clients import ClientBank, ExecutionPlan
+from trainer.local_sgd.optimizer import SGD
+from trainer.local_sgd.outer import Outer
 from trainer.run import memory
-from trainer.run.execution import ONE_BY_ONE
+from trainer.run.execution import ONE_BY_ONE, SERIAL
 from trainer.run.memory import CPU, MemoryEstimate, fits, free_bytes, out_of_memory_message
 from trainer.run.training_run import TrainingRun
 from trainer.settings.run import RunSettings
@@ -68,6 +71,24 @@ def test_clients_of_one_pass_have_gradients_and_activations_each(
     assert said.endswith(
         "need about 12.0GB of memory, 8.00GB are free on cuda:0; start 2 processes"
     )
+
+
+def test_outer_state_and_the_mean_of_iterates_are_counted_once_for_all_clients() -> None:
+    """6 parameters in float32 are 24 bytes; the outer x and its momentum, and a mean in float64."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False))
+    one = ClientBank(model, 1, SGD(momentum=0.9), SERIAL)
+    batch = Batch(
+        images=torch.zeros(1, 5, 3, 1, 1),
+        labels=torch.zeros(1, 5, dtype=torch.int64),
+        seeds=np.zeros(1, np.int64),
+    )
+    for outer, averages, shared in (
+        (Outer(), False, 0),
+        (Outer(lr=0.7), False, 24),
+        (Outer(lr=0.7, momentum=0.9, nesterov=True), True, 24 + 24 + 48),
+    ):
+        need = MemoryEstimate.of_client(one, batch, outer, averages_weights=averages)
+        assert (need.replica, need.gradients, need.shared) == (24 + 24, 24, shared)
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import BIN, FORKED, ROOT, torchrun, trainer
+from tests.commands import BIN, FORKED, ROOT, command, torchrun, trainer
 from tests.conftest import metrics, more
 from tests.option_runs import covers
 from trainer.errors import STOPPED_STATUS
@@ -178,6 +178,24 @@ def test_a_run_stops_at_its_time_limit_and_goes_on_as_often_as_it_takes(
         assert said in done.stderr, done.stderr
     assert 0.15 * 60 - 2 < seconds < 60
     assert int(re.findall(r"saved at step (\d+)", done.stderr)[0]) > 2
+
+
+def test_by_torchrun_the_time_limit_counts_from_its_start() -> None:
+    """Stand in for torchrun: begun at least a second before the process that it starts."""
+    starter = psutil.Process()
+    assert time.time() - starter.create_time() > 1
+    ends = starter.create_time() + 60 * 10
+    code = """
+import sys, time
+from trainer.run.preemption import PreemptionGuard
+for by_torchrun in (True, False):
+    guard = PreemptionGuard(10, by_torchrun=by_torchrun)
+    left = float(sys.argv[1]) - time.time()
+    print([guard.reason_within(left + more) for more in (-0.5, 0.5)])
+"""
+    done = command(sys.executable, "-c", code, ends)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[None, 'time_limit of 10 minutes']", "[None, None]"]
 
 
 def test_a_dead_process_is_noticed_and_a_restart_by_torchrun_goes_on(
