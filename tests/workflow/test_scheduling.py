@@ -31,7 +31,9 @@ folder.mkdir(parents=True, exist_ok=True)
 for name in ("metrics.jsonl", "model.pt"):
     (folder / name).touch()
 facts = [begin, time.monotonic(), value("--nproc-per-node"), os.environ["OMP_NUM_THREADS"]]
-(folder / "facts").write_text(" ".join(map(str, [*facts, value("--device"), value("--nw")])))
+others = ["checkpoint-every", "time-limit", "allow-divergence", "wandb-group"]
+facts += [value("--" + name) for name in ["device", "nw", *others]]
+(folder / "facts").write_text(" ".join(map(str, facts)))
 """
 
 
@@ -43,11 +45,13 @@ class Job:
     threads: int
     device: str
     decoders: int
+    others: tuple[str, ...]  # checkpoint_every, time_limit, allow_divergence, wandb_group
 
     @classmethod
     def read(cls, path: Path) -> Job:
-        begin, end, processes, threads, device, decoders = path.read_text().split()
-        return cls(float(begin), float(end), int(processes), int(threads), device, int(decoders))
+        begin, end, processes, threads, device, decoders, *others = path.read_text().split()
+        numbers = float(begin), float(end), int(processes), int(threads)
+        return cls(*numbers, device, int(decoders), tuple(others))
 
 
 def program(folder: Path, name: str, text: str) -> None:
@@ -175,11 +179,15 @@ def test_gpus_to_share_can_be_said(project: Path) -> None:
     assert at_once([*first, *second]) == 1
 
 
-def test_on_the_cpu_gpus_bound_nothing(project: Path) -> None:
+def test_on_the_cpu_gpus_bound_nothing_and_jobs_are_told_what_is_set(project: Path) -> None:
     smi(project.parent / "bin", 1)
-    first, second = trained(project, "-c", 8, "--config", "device=cpu")
+    edit(project / "experiments" / "laptop.yaml", "phase1:", "allow_divergence: true\n    phase1:")
+    settings = ["device=cpu", "checkpoint_every=7", "time_limit=90"]
+    first, second = trained(project, "-c", 8, "--config", *settings)
     assert at_once([*first, *second]) > 1
     assert {job.device for job in [*first, *second]} == {"cpu"}
+    assert {job.others for job in first} == {("7.0", "90.0", "0", "laptop/fig1a")}
+    assert {job.others for job in second} == {("7.0", "90.0", "1", "laptop/fig1a")}
 
 
 def test_more_processes_than_gpus_are_refused_before_any_job(project: Path) -> None:
