@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainer.data.beton.format import JPEG, RAW
 from trainer.data.beton.reader import map_file, read_index
-from trainer.data.crops import random_resized_crops
+from trainer.data.crops import Crops, random_resized_crops
 from trainer.data.images import ImageSet, Request
 from trainer.data.sampling import Sampler
 from trainer.data.specs import DATASETS, DatasetSpec
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow  # it begins early
 CPU = torch.device("cpu")
 PHOTOS, CIFAR10 = DATASETS["photos"], DATASETS["cifar10"]
 SAMPLER = Sampler(seed=3, num_samples=480, num_clients=4, batch_size=3, steps_per_epoch=5)
+ROUNDING = {JPEG: 8, RAW: 1}  # of a pixel: decoders of JPEG round differently
 
 
 def streamed(path: Path, size: int = 32, workers: int = 1) -> StreamedImages:
@@ -63,6 +64,13 @@ def stored(path: Path, i: int) -> tuple[int, NDArray[np.uint8]]:
     return RAW, content.reshape(index.heights[i], index.widths[i], 3)
 
 
+def cut_by_opencv(image: NDArray[np.uint8], crop: Crops, size: int) -> NDArray[np.uint8]:
+    rows = slice(crop.top, crop.top + crop.height)
+    columns = slice(crop.left, crop.left + crop.width)
+    part = cv2.resize(image[rows, columns], (size, size), interpolation=cv2.INTER_AREA)
+    return part[:, ::-1] if crop.mirrored else part
+
+
 def test_a_part_is_cropped_resized_and_mirrored_as_opencv_does_it(photos: Path) -> None:
     path = photos / "train.beton"
     indices = np.arange(0, 480, 7)
@@ -74,13 +82,8 @@ def test_a_part_is_cropped_resized_and_mirrored_as_opencv_does_it(photos: Path) 
     modes = set()
     for k, i in enumerate(indices):
         mode, image = stored(path, int(i))
-        rows = slice(crops.top[k], crops.top[k] + crops.height[k])
-        columns = slice(crops.left[k], crops.left[k] + crops.width[k])
-        wanted = cv2.resize(image[rows, columns], (24, 24), interpolation=cv2.INTER_AREA)
-        if crops.mirrored[k]:
-            wanted = wanted[:, ::-1]
-        # Decoders of JPEG round differently.
-        assert np.abs(got[k].astype(int) - wanted).max() <= (8 if mode == JPEG else 1)
+        wanted = cut_by_opencv(image, crops[k], 24)
+        assert np.abs(got[k].astype(int) - wanted).max() <= ROUNDING[mode]
         modes.add((mode, bool(crops.mirrored[k])))
     assert len(modes) == 4
 
