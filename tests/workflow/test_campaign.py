@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.commands import ROOT
+from tests.workflow.campaigns import PHOTOS, SHARED, campaign_folder, write
 from tests.workflows import TINY
 from trainer.errors import UserError
 from workflow.allocation import Allocation, allocate_here
@@ -17,23 +18,10 @@ from workflow.experiments import RunSpec
 from workflow.machine import DECODERS
 from workflow.paths import scales
 
-SECOND = TINY.partition("experiments:\n")[2].replace("fig1a", "fig2e")
-SHARED = TINY + SECOND.replace("{step1: 6", "{step1: 4")
-PHOTOS = TINY.replace("digits", "photos").replace("processes: 1, threads: 1, device: cpu", "")
-
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Create a folder with only a tiny campaign's settings, and run the test in it."""
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "config.yaml").write_text("scale: laptop\n")
-    write(tmp_path, TINY)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write(project: Path, experiments: str) -> None:
-    (project / "experiments" / "laptop.yaml").write_text(experiments)
+    return campaign_folder(tmp_path, monkeypatch, TINY)
 
 
 def first(runs: Mapping[str, RunSpec]) -> RunSpec:
@@ -77,46 +65,12 @@ def test_every_job_lies_where_the_metrics_are_looked_for(project: Path) -> None:
     assert [job.finished for job in campaign.jobs] == [True, *[False] * 5]
 
 
-def test_given_tables_are_drawn_without_runs_that_stay_where_they_are(project: Path) -> None:
-    campaign = load_campaign(["tables=some/folder"])
-    assert campaign.table_files(["fig1a"]) == ["some/folder/fig1a.csv"]
-    assert campaign.requested_metrics(["fig1a"]) == []
-    assert str(campaign.config.results) == "results/laptop-from-tables"
-    assert str(campaign.jobs[0].results) == "results/laptop"
-    assert load_campaign([]).table_files(["fig1a"]) == ["results/laptop/tables/fig1a.csv"]
-
-
 def test_figures_are_available_where_the_scale_has_an_experiment_for_them(project: Path) -> None:
     campaign = load_campaign([])
     assert campaign.available_figures == ["fig1a", "slowtime", "communication", "theory"]
     assert campaign.figure_tables("fig1a") == ["results/laptop/tables/fig1a.csv"]
     assert campaign.figure_tables("theory") == ["results/laptop/tables/theory.csv"]
     assert "experiments/laptop.yaml lacks" in campaign.why_unavailable("fig7")
-
-
-def test_what_has_no_result_is_left_out_where_results_are_given(project: Path) -> None:
-    """With only_finished, and with a folder of tables; the theory's can always be made."""
-    write(project, SHARED)
-    first = load_campaign([]).runs_by_experiment["fig1a"][0]
-    nothing = load_campaign(["only_finished=true"])
-    assert nothing.available_figures == ["theory"]
-    assert "none is finished; set only_finished to false" in nothing.why_unavailable("fig1a")
-    metrics = project / "results/laptop/runs" / first.id / "metrics.jsonl"
-    metrics.parent.mkdir(parents=True)
-    metrics.touch()
-    assert "fig1a" in load_campaign(["only_finished=true"]).available_figures
-
-    (project / "given").mkdir()
-    (project / "given" / "fig2e.csv").touch()
-    given = load_campaign(["tables=given"])
-    assert given.experiments_with_results == ["fig2e"]
-    assert "fig1a" not in given.available_figures
-    assert given.why_unavailable("fig1a") == (
-        "fig1a needs tables of fig1a, which given lacks; add them there"
-    )
-    assert given.table_files(["theory"]) == ["results/laptop-from-tables/tables/theory.csv"]
-    (project / "given" / "theory.csv").touch()
-    assert given.table_files(["theory"]) == ["given/theory.csv"]
 
 
 def test_divergence_is_a_result_where_the_experiment_says_so(project: Path) -> None:
