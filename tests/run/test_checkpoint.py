@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.analysis.test_reference import WORLD
-from trainer.run.checkpoint import Checkpoints, ClientState
+from trainer.run.checkpoint import FORMAT, MANIFEST, Checkpoints, ClientState
 from trainer.tracking.metrics import STATE, RunProgress
 
 NOTHING = ClientState(
@@ -29,6 +31,14 @@ def of(run: str, folder: Path) -> Checkpoints:
 
 def kept(folder: Path) -> dict[int, Path]:
     return {int(path.name[5:]): path for path in (folder / STATE).glob("step=*")}
+
+
+def rewrite_notes(folder: Path, **changes: object) -> None:
+    """Change a checkpoint's notes as if they had been saved so, undamaged."""
+    notes = json.loads((folder / MANIFEST).read_text()) | changes
+    del notes["sha256"]
+    signature = hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps({**notes, "sha256": signature}))
 
 
 # One start: how many steps each of its checkpoints comes after the last, whether its newest is
@@ -77,3 +87,17 @@ def test_later_checkpoints_of_another_run_do_not_crowd_out_an_earlier_one(tmp_pa
         again = of("this", tmp_path).newest()
         assert again is not None and again.step == step
     assert set(kept(tmp_path)) == {2, 3}
+
+
+@pytest.mark.parametrize("version", [FORMAT - 1, FORMAT + 1])
+def test_a_checkpoint_of_another_version_of_the_program_is_not_used(
+    tmp_path: Path, version: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = of("this", tmp_path)
+    for step in (2, 3):
+        run.save(step, NOTHING, RunProgress())
+    rewrite_notes(kept(tmp_path)[3], format=version)
+    found = of("this", tmp_path).newest()
+    assert found is not None and found.step == 2
+    said = f"another version of this program wrote it (format {version})"
+    assert f"step=3 is not used: {said}" in capfd.readouterr().err

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tests.analysis.test_reference import WORLD, settings
 from tests.commands import torchrun
 from tests.conftest import assert_same_metrics, metrics
 from tests.run.test_resume import bits, checkpoints, stopped
+from trainer.data.beton.writer import write_betons
+from trainer.data.preparation.prepared import read_prepared, write_prepared
 from trainer.run.session import train
 from trainer.settings.run import RunSettings
 from trainer.tracking.metrics import STATE
@@ -106,6 +109,26 @@ def test_a_run_from_another_start_point_of_the_same_name_begins_anew(
         shutil.copy(before.log_pth / "model.pt", start)
         assert f"saved at {expected}" in stopped(run, 4)
     assert capfd.readouterr().err.count("other settings, data or start point") == 1
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_run_on_other_data_in_files_of_the_same_names_begins_anew(
+    digits: Path, tmp_path: Path, split: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Turn the images upside down: settings, labels and the files' sizes stay as they are."""
+    data = shutil.copytree(digits, tmp_path / "data")
+    run = settings(data, log_pth=tmp_path / "run", clients="serial")
+    assert "saved at step 4," in stopped(run, 4)
+    arrays, classes = read_prepared(data / f"{split}.npz")
+    turned = replace(arrays, images=arrays.images[:, ::-1])
+    write_prepared(data / f"{split}.npz", turned, classes)
+    write_betons(data, splits=[split])
+    assert "saved at step 2," in stopped(run, 2)
+    assert "it is of a run with other settings, data or start point" in capfd.readouterr().err
+    train(run, WORLD)
+    fresh = run.model_copy(update={"log_pth": tmp_path / "fresh"})
+    train(fresh, WORLD)
+    assert bits(run.log_pth) == bits(fresh.log_pth)
 
 
 def test_how_a_run_is_watched_or_placed_does_not_keep_it_from_going_on(
