@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.commands import trainer
 from tests.conftest import metrics, one_line
-from tests.option_runs import covers
+from tests.option_runs import Trained, covers
 from tests.run.test_preemption import LONG, ONE, started, torchrun_words, until_training
+from trainer.run import session
+from trainer.settings.run import RESULTS_VERSION
 
 pytestmark = pytest.mark.slow  # it begins early
 
@@ -61,3 +65,27 @@ def test_a_second_start_that_waits_leaves_a_run_that_the_first_completes(
             said = second.communicate(timeout=90)[1]
     assert second.returncode == 0 and "executed" not in said
     assert metrics(tmp_path)[-1]["step"] == 2000
+
+
+def test_a_run_is_complete_only_if_its_own_files_have_appeared(
+    trained: Callable[..., Trained],
+) -> None:
+    """Put other runs' settings, and damaged ones, beside its metrics."""
+    run = trained(epochs=1)
+    before = session._identify_published(run.settings)
+    assert session._has_completed(run.settings, None)
+    assert not session._has_completed(run.settings, before)
+    file = run.folder / "settings.json"
+    made = json.loads(file.read_text())
+    for same in ({"debug": True}, {"log_pth": "elsewhere"}):
+        file.write_text(json.dumps(made | same))
+        assert session._has_completed(run.settings, None), same
+    others = ({"seed": 77}, {"results_version": RESULTS_VERSION - 1}, {"epochs": 0}, {"new": 1})
+    for other in others:
+        file.write_text(json.dumps(made | other))
+        assert not session._has_completed(run.settings, None), other
+    for damaged in ("", "1", "[1]", json.dumps(made)[:-1]):
+        file.write_text(damaged)
+        assert not session._has_completed(run.settings, None), damaged
+    file.unlink()
+    assert not session._has_completed(run.settings, None)
