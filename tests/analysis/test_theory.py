@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.integrate import quad
 
-from tests.commands import ROOT
-from workflow.analysis.theory import figure as theory
 from workflow.analysis.theory.simulation import Circle, Valley
 from workflow.analysis.theory.slow_sde import exact_factor, psi, slow_sde_factor
-from workflow.config import Plot
 
 arguments = st.floats(0, 1e6)
 
@@ -154,66 +148,3 @@ def test_the_circles_path_is_a_plain_loops(local_steps: int) -> None:
             if step % local_steps == 0:
                 clients = [tuple(np.mean(clients, axis=0))] * k
         assert angles[replica] == pytest.approx(math.atan2(clients[0][1], clients[0][0]), rel=1e-9)
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the whole table's grid, what takes no time."""
-    monkeypatch.setattr(theory, "VALLEY", Valley(time=0.02))
-    monkeypatch.setattr(theory, "CIRCLE", Circle(time=0.002))
-    monkeypatch.setattr(theory, "VALLEY_RUNS", ((1, 5), 2))
-    monkeypatch.setattr(theory, "CIRCLE_RUNS", ((1, 20), 2))
-
-
-def test_the_table_and_its_figure(small: None, tmp_path: Path) -> None:
-    table = theory.simulate_all(1)
-    rows = 3 * 2 * theory.BATCHES
-    assert table.groupby(["model", "quantity"]).size().to_dict() == {
-        ("valley", "drift factor"): rows,
-        ("circle", "drift factor"): rows,
-        ("circle", "diffusion"): rows,
-    }
-    assert table.notna().all().all()
-    valley = table[table["model"] == "valley"]
-    np.testing.assert_allclose(valley["argument"], 0.02 * 4 * valley["local_steps"])
-    pd.testing.assert_frame_equal(table, theory.simulate_all(2))
-    theory.theory_figure(table, Plot(), tmp_path / "theory")
-    assert (tmp_path / "theory.png").stat().st_size > 10_000
-    assert (tmp_path / "theory.pdf").read_bytes().startswith(b"%PDF")
-    assert len(pd.read_csv(tmp_path / "theory.csv")) == 3 * 3 * 2
-
-
-def test_no_other_configuration_changes_one(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = theory.simulate_all(1)
-    monkeypatch.setattr(theory, "VALLEY_RUNS", ((5,), 2))
-    monkeypatch.setattr(theory, "CIRCLE_RUNS", ((20,), 2))
-    alone = theory.simulate_all(1)
-    same = whole[whole["local_steps"] > 1].reset_index(drop=True)
-    pd.testing.assert_frame_equal(alone, same)
-
-
-def test_every_configuration_has_its_own_noise(small: None) -> None:
-    """The same numbers would make the diffusion for two H rise and fall together."""
-    table = theory.simulate_all(1)
-    part = table[(table["quantity"] == "diffusion") & (table["num_clients"] == 4)]
-    of_h = part.pivot(index="batch", columns="local_steps", values="measured")
-    assert abs(of_h[1].corr(of_h[20])) < 0.8
-
-
-def test_the_reference_diffusion_is_as_chance_allows() -> None:
-    """One of its 24 points lies 3.6 of its own standard errors off (docs/theory.md)."""
-    table = pd.read_csv(ROOT / "results/reference/laptop/tables/theory.csv")
-    points = table[table["quantity"] == "diffusion"].groupby(["num_clients", "local_steps"])
-    error = math.sqrt(2 / 49 / 20)  # 20 batches of 50 normal angles
-    off = (points["measured"].mean() - 1) / error
-    assert len(off) == 24 and off.abs().max() == pytest.approx(3.0, abs=0.05)
-    assert stats.chi2.sf((off**2).sum(), 24) == pytest.approx(0.37, abs=0.005)
-
-
-@pytest.mark.exhaustive
-def test_that_point_with_ten_times_as_many_replicas() -> None:
-    circle = Circle()
-    angle, _ = circle.simulate(4, 10, 10_000, np.random.default_rng([20261128, 4, 10]))
-    batches = angle.reshape(20, 500).var(1, ddof=1) * 4 / circle.end(10)
-    assert batches.mean() == pytest.approx(1.013, abs=0.001)
-    assert batches.std(ddof=1) / math.sqrt(20) == pytest.approx(0.018, abs=0.001)
