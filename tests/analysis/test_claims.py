@@ -13,7 +13,6 @@ from scipy import stats
 from tests.analysis.made_runs import CLAIMS, ROWS, judge_row, measurement, row_verdict, varied
 from workflow.analysis.claims.judge import judge, write_claims
 from workflow.analysis.claims.measure import ExperimentDesign, Measurement, NamedClaim
-from workflow.analysis.claims.theory_claim import TheoryRow
 from workflow.analysis.claims.verdict import Row
 from workflow.claims import Claim
 from workflow.paper import paper
@@ -208,32 +207,3 @@ def test_claims_without_runs_say_so(tmp_path: Path) -> None:
 def test_every_claim_is_about_an_experiment_that_a_figure_shows() -> None:
     shown = {name for figure in paper().figures.values() for name in figure.experiments}
     assert {claim.experiment for claim in CLAIMS} == shown
-
-
-@pytest.mark.parametrize(
-    ("factor", "spread", "expected"),
-    [(1.01, 0.01, "supported"), (1.2, 0.01, "contradicted"), (1.0, 0.4, "inconclusive")],
-)
-def test_the_mechanism_is_judged_within_its_margin(
-    factor: float, spread: float, expected: str
-) -> None:
-    draw = np.random.default_rng(2)
-    rows = [
-        {
-            "model": "valley",
-            "quantity": "drift factor",
-            "num_clients": k,
-            "local_steps": h,
-            "measured": k * (1 if h < 10 else factor) * (1 + spread * draw.normal()),
-            "slow_sde": k * (3.0 if h < 10 else 1.0),
-        }
-        for k in (2, 4)
-        for h in (1, 20, 100)
-        for _ in range(20)
-    ]
-    row = TheoryRow(name="7", says="so", family="panels", level=0.025 / 18)
-    line = row.judge(pd.DataFrame(rows))
-    assert line.verdict == expected
-    assert line.low is not None and line.high is not None and line.p_corrected is not None
-    assert (line.high < 0.05) == (expected == "supported") == (line.p_corrected < 0.05)
-    assert (line.low > 0.05) == (expected == "contradicted")
