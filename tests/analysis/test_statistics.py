@@ -62,6 +62,17 @@ def test_pooled_panels_of_the_same_seeds_are_a_paired_test() -> None:
     assert got.error > 1.1 * apart.error
 
 
+def test_panels_that_share_some_seeds_have_the_degrees_of_freedom_of_the_smaller() -> None:
+    """Of seeds 3 and 4 the small panel has 3 and 5, the large one 2 and 6: covariance 4."""
+    small, large = [1.0, 2.0, 4.0, 3.0, 5.0], [2.0, 6.0, 1.0, 9.0, 4.0, 4.0, 7.0, 0.0, 3.0]
+    panels = by_seed(small), by_seed(large, first_seed=3)
+    variances = np.var(small, ddof=1) / 5, np.var(large, ddof=1) / 9
+    for x, y in (panels, panels[::-1]):
+        got = pool([x, y], [0, 0])
+        assert (got.n, got.df, got.mean) == (14, 4, pytest.approx((3 + 4) / 2))
+        assert got.error**2 == pytest.approx((sum(variances) + 2 * 4 * 2 / (5 * 9)) / 4)
+
+
 def test_intervals_of_panels_that_share_some_seeds_hold() -> None:
     """In nine of ten experiments the interval covers the truth, which it does not if unpaired."""
     draw, covered, unpaired = np.random.default_rng(5), 0, 0

@@ -1,4 +1,4 @@
-"""Figures keep the numbers they had when written in Python, verdicts those of the last rule."""
+"""Figures keep the numbers they had when written in Python."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from tests.commands import ROOT
-from workflow.analysis.claims.judge import judge
-from workflow.analysis.claims.measure import ExperimentDesign
 from workflow.analysis.figures.panels import panel_numbers
 from workflow.analysis.tables.read import read_table
-from workflow.experiments import load_experiments
 from workflow.paper import paper
 
 TABLES = ROOT / "results/reference/laptop/tables"
@@ -40,11 +37,3 @@ def test_figures() -> None:
     for name, figure in paper().figures.items():
         parts = [panel_numbers(tables[panel.experiment], panel) for panel in figure.panels]
         assert digest(pd.concat(parts).to_csv(index=False)) == BEFORE[name], name
-
-
-def test_verdicts() -> None:
-    experiments = load_experiments(ROOT / "experiments/laptop.yaml").experiments
-    tables = {name: read_table(TABLES / f"{name}.csv") for name in experiments}
-    designs = {name: ExperimentDesign.of(each) for name, each in experiments.items()}
-    judged = judge(tables, designs, read_table(TABLES / "theory.csv")).drop(columns="design")
-    assert digest(judged.to_csv(index=False)) == BEFORE["claims"]
