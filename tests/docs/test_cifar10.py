@@ -54,6 +54,28 @@ def test_what_post_local_sgd_showed(text: str) -> None:
     assert np.ptp(course[200]) < 0.02  # "stays within 0.02"
 
 
+def test_what_random_initialisation_showed(text: str) -> None:
+    for name, step in (
+        ("after 600 steps", 600), ("after 7,800 steps", 7800),
+        ("end, 15,600 steps", 15600), ("end of the cool-down", 16380),
+    ):  # fmt: skip
+        accuracy = 100 * at("fig2a", step, "test_accuracy")
+        cells = [f"{accuracy[h].mean():.2f}" for h in (1, 200)]
+        gain = with_interval(accuracy[200] - accuracy[1])
+        assert row(f"accuracy in %, {name}", *cells, gain) in text
+    for name, value in (("training loss", "train_loss"), ("test loss", "test_loss")):
+        loss = at("fig2a", 15600, value).mean()
+        assert row(f"{name}, end", f"{loss[1]:.2f}", f"{loss[200]:.2f}") in text
+    gains = {s: at("fig2a", s, "test_accuracy").mean().diff()[200] for s in range(600, 15601, 600)}
+    assert [s for s, gain in gains.items() if gain > 0] == list(range(8400, 15601, 600))
+    found = claims().loc["4"]
+    assert found["verdict"] == "supported"
+    interval = f"[{found['low']:.2f}, {found['high']:.2f}]"
+    assert (
+        f"Row 4 is `supported`: {found['effect']:.2f} points, corrected interval {interval}" in text
+    )
+
+
 def test_what_the_learning_rate_changes(text: str) -> None:
     runs = table("fig2b")
     runs["rate"] = runs["run"].map(runs[runs["role"] == "phase 2"].groupby("run")["peak_lr"].max())
