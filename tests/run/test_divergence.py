@@ -123,7 +123,7 @@ def test_an_averaged_round_whose_loss_is_not_finite_is_not_averaged_again(
     monkeypatch.setattr(Evaluator, "__call__", evaluated)
     train(run.model_copy(update={"eval_freq1": 100}), WORLD)
     assert metrics(run.log_pth)[-1]["diverged"]
-    one, other = (torch.load(s.log_pth / "model.pt") for s in (expected, run))
+    one, other = (torch.load(s.log_pth / "model.pt", weights_only=True) for s in (expected, run))
     for name in one:
         assert torch.equal(one[name], other[name])
 

@@ -179,7 +179,8 @@ def test_what_a_run_does_is_measured(name: str, names: set[str]) -> None:
     single = {"decay1": 1, "step2": 1} if "single_step" in names else {}
     settings = RunSettings(
         dataset="digits", model=name, batch_size=4, total_batch_size=16, train_subset=40,
-        steps_per_epoch=2, epochs=2, step1=2, sharpness_samples=8, **single,
+        steps_per_epoch=2, epochs=2, step1=2, sharpness=True, sharpness_samples=8,
+        **single,
     )  # fmt: skip
     kind = kind_of(settings, count_work(settings), 2, 1)
     assert kind.settings.num_clients == 2

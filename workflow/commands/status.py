@@ -52,6 +52,7 @@ class Status:
 
 def states(campaign: Campaign) -> list[Status]:
     """Determine every job's state, in order. Raises UserError when Snakemake refuses to plan."""
+    campaign.check_clients()  # the dry run is for one process
     repeated = would_run(campaign.overrides) if any(job.finished for job in campaign.jobs) else {}
     return [_status(job, repeated.get(job.folder)) for job in campaign.jobs]
 
