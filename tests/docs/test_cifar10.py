@@ -76,6 +76,19 @@ def test_what_random_initialisation_showed(text: str) -> None:
     )
 
 
+def test_when_local_sgd_begins_to_gain(text: str) -> None:
+    def slow_time(rate: float, steps: int) -> str:
+        return f"{rate**2 * steps / 16:.2g}"
+
+    first, last_step = at("fig1a", 600, "test_accuracy"), 7800
+    assert (first[200] - first[1]).mean() > 0
+    said = f"at {slow_time(0.1, 600)}, and grows to the end, at {slow_time(0.1, last_step)}"
+    assert said in text
+    # Steps 8,400 and 2,400: the tests of Figures 2(a) and 2(b)
+    assert f"is ahead from {slow_time(0.1, 8400)} on" in text
+    assert f"with η = 0.8 from {slow_time(0.8, 2400)} on" in text
+
+
 def test_what_the_learning_rate_changes(text: str) -> None:
     runs = table("fig2b")
     runs["rate"] = runs["run"].map(runs[runs["role"] == "phase 2"].groupby("run")["peak_lr"].max())
