@@ -1,5 +1,7 @@
 """Test schedules against closed formulas and torch's own schedulers."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,46 +10,36 @@ from hypothesis import strategies as st
 from trainer.run.build import make_schedule
 from trainer.settings.run import RunSettings
 
+OF_ALL: dict[str, Any] = {"epochs": st.integers(7, 12), "eval_freq1": st.integers(1, 9)}
+WARM_UP: dict[str, Any] = {"warm_up": st.booleans(), "warmup_epochs": st.integers(0, 7)}
 settings = (
-    st.builds(
-        RunSettings,
-        epochs=st.integers(7, 12),
-        step1=st.integers(1, 50),
-        eval_freq1=st.integers(1, 9),
-        warm_up=st.booleans(),
-        warmup_epochs=st.integers(0, 7),
-    )
+    st.builds(RunSettings, **OF_ALL, **WARM_UP, step1=st.integers(1, 50))
     | st.builds(
         RunSettings,
-        epochs=st.integers(7, 12),
+        **OF_ALL,
+        **WARM_UP,
         decay1=st.integers(1, 6) | st.integers(120, 10**6),
         step1=st.integers(1, 50),
         step2=st.integers(1, 50),
-        eval_freq1=st.integers(1, 9),
         eval_freq2=st.integers(1, 9),
         gamma=st.sampled_from([0.1, 0.5]),
-        warm_up=st.booleans(),
-        warmup_epochs=st.integers(0, 7),
     )
     | st.builds(
         RunSettings,
-        epochs=st.integers(7, 12),
+        **OF_ALL,
+        **WARM_UP,
         h_rule=st.sampled_from(["inverse", "qsr", "cubic"]),
         h_base=st.integers(1, 5),
         alpha=st.floats(0.001, 0.1),
         lr_schedule=st.sampled_from(["step", "cosine"]),
-        eval_freq1=st.integers(1, 9),
-        warm_up=st.booleans(),
-        warmup_epochs=st.integers(0, 7),
     )
     | st.builds(
         RunSettings,
-        epochs=st.integers(7, 12),
+        **OF_ALL,
         h_rule=st.just("post-local"),
         h_base=st.integers(2, 9),
         switch=st.integers(1, 6),
         lr_schedule=st.sampled_from(["step", "cosine"]),
-        eval_freq1=st.integers(1, 9),
     )
 )
 steps_per_epoch = st.integers(1, 13)
